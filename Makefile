@@ -1,0 +1,52 @@
+# The few commands people need. Each works alone, from a fresh clone; CI runs the same ones.
+#   make demo   find the wrong labels in a real data set and train a better model for it
+#   make test   run the tests
+#   make lint   formatting, lint and types
+#   make clean  remove the environment and what was built
+# PYTHON chooses the interpreter (3.10 or newer), VENV the environment's folder, and TORCH the torch
+# requirement: by default the release this tree is tested with.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+
+bin := $(VENV)/bin
+sources := pyproject.toml CMakeLists.txt README.md $(shell find csrc mild_ext -type f -not -name '*.pyc')
+pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo
+	$(bin)/mild-ext train --data digits --noise symmetric:0.5 --seed 0 --out runs/digits
+
+test: $(VENV)/.test
+	$(bin)/pytest
+
+lint: $(VENV)/.lint
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/clang-format --dry-run --Werror csrc/*
+	$(bin)/mypy
+
+clean:
+	rm -rf $(VENV) build
+
+# torch goes in first and by itself, so that the package's own range (torch>=2.4) finds it and fetches no other.
+$(VENV)/.torch:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "$(PYTHON) is older than Python 3.10; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Making the environment $(VENV) and installing $(TORCH) (once; a few minutes where it must be downloaded)"
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(pip_install) --upgrade pip
+	@$(pip_install) '$(TORCH)'
+	@touch $@
+
+$(VENV)/.demo $(VENV)/.test: $(VENV)/.%: $(VENV)/.torch $(sources)
+	@echo "Building and installing mild_ext[$*]"
+	@$(pip_install) '.[$*]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	@$(pip_install) '.[lint]'
+	@touch $@

@@ -270,13 +270,8 @@ def run_rounds(
             ),
             weight_decay=recipe.first_weight_decay if number == 0 else None,
         )
-        selection = select_clean(
-            status,
-            recipe.rule,
-            recipe.threshold,
-            labels=labels.to(device),
-            per_class=recipe.per_class,
-        )
+        inside = {"labels": labels.to(device), "per_class": True} if recipe.per_class else {}
+        selection = select_clean(status, recipe.rule, recipe.threshold, **inside)
         proposed = selection.mask.cpu() & watched
         refused = _refuse(proposed, watched, labels) if selection.supported else selection.reason
         if refused is None:
@@ -292,8 +287,8 @@ def run_rounds(
             state["stop_reason"] = refused
         elif changed < recipe.min_removed * int(kept.sum()):
             state["stop_reason"] = (
-                f"round {number} dropped {removed} of {int(kept.sum())} samples, less than a share of "
-                f"{recipe.min_removed:g}"
+                f"round {number} changed the fate of {changed} samples, less than a share of "
+                f"{recipe.min_removed:g} of {int(kept.sum())}"
             )
         elif number + 1 == recipe.rounds:
             state["stop_reason"] = f"the recipe's {recipe.rounds} rounds are done"

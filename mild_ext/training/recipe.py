@@ -132,7 +132,14 @@ _CIFAR = dict(
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "digits": dict(model="mlp", final_epochs=60, lr=0.05, batch_size=64, weight_decay=5e-4),
+    "digits": dict(
+        model="mlp",
+        first_epochs=20,
+        round_epochs=20,
+        reselect="all",
+        lr=0.02,
+        batch_size=64,
+    ),
     # The settings of the authors' release (METHOD in docs); the final training is ours.
     "cifar10-sym20": _CIFAR,
     "cifar10-sym50": _CIFAR | dict(first_epochs=10),

@@ -294,6 +294,7 @@ def _compare(
             device=device,
             checkpoint=out / "checkpoints" / f"{name.partition(' ')[0]}.safetensors",
             checkpoint_seconds=checkpoint_seconds,
+            fingerprint=json.dumps(settings.to_dict()),
             on_epoch=history,
             progress=progress,
         )

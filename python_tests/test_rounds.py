@@ -14,7 +14,10 @@ from mild_ext.training.models import build_model
 
 COUNT = 600
 TRUE = torch.arange(COUNT) % 4
-INPUTS = torch.randn(COUNT, 12, generator=torch.Generator().manual_seed(0)) + 3.5 * torch.eye(4, 12)[TRUE]
+INPUTS = (
+    torch.randn(COUNT, 12, generator=torch.Generator().manual_seed(0))
+    + 3.5 * torch.eye(4, 12)[TRUE]
+)
 GIVEN = corrupt_labels(TRUE, "symmetric:0.5", 4, seed=0).labels
 DATA = ArrayDataset(INPUTS, TRUE)
 TEST = ArrayDataset(INPUTS + 0.3, TRUE)

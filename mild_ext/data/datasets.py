@@ -53,7 +53,7 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 class IndexedDataset(Dataset[tuple[int, Any, Any]]):
-    """Wraps any map-style data set of ``(input, label)`` so that it gives ``(index, input, label)``.
+    """Makes any map-style data set of ``(input, label)`` give ``(index, input, label)``.
 
     ``index`` is the sample's id: its position in the wrapped data set.
 
@@ -78,7 +78,7 @@ class IndexedDataset(Dataset[tuple[int, Any, Any]]):
         self.labels = labels
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return len(self.dataset)
 
     def __getitem__(self, index: int | tuple[int, int]) -> tuple[int, Any, Any]:
         if isinstance(index, tuple):

@@ -12,7 +12,10 @@ def state():
     shared = torch.arange(6.0)
     return {
         "model": {"a.weight": shared.view(2, 3), "a.tied": shared.view(2, 3).t()},
-        "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "groups": [{"betas": (0.9, 0.99)}]},
+        "optimizer": {
+            "state": {0: {"step": torch.tensor(3.0)}},
+            "groups": [{"betas": (0.9, 0.99)}],
+        },
         "flags": torch.tensor([True, False]),
         "half": torch.ones(3, dtype=torch.bfloat16),
         "empty": torch.zeros(0),

@@ -1,3 +1,4 @@
+# ruff: noqa: NPY002 - the global generator is what must be left alone
 """The training loop: learning, recording, seeds, resume, and what goes wrong."""
 
 import random
@@ -15,7 +16,9 @@ from mild_ext.training.loop import CrossEntropy, learning_rate
 from mild_ext.training.models import build_model
 
 LABELS = torch.arange(60) % 3
-INPUTS = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)) + 3 * torch.eye(3, 4)[LABELS]
+INPUTS = (
+    torch.randn(60, 4, generator=torch.Generator().manual_seed(0)) + 3 * torch.eye(3, 4)[LABELS]
+)
 DATA = ArrayDataset(INPUTS, LABELS)
 RECIPE = Recipe(model="mlp", width=16, batch_size=16, lr=0.05, weight_decay=0.0)
 
@@ -86,7 +89,16 @@ def test_samples_that_are_only_watched_teach_nothing():
     results = []
     for labels in (LABELS, garbled):
         net = model()
-        fit(net, DATA, labels, RECIPE, epochs=2, stage="s", seed=0, objective=CrossEntropy(0.0, learn))
+        fit(
+            net,
+            DATA,
+            labels,
+            RECIPE,
+            epochs=2,
+            stage="s",
+            seed=0,
+            objective=CrossEntropy(0.0, learn),
+        )
         results.append(weights(net))
     assert torch.equal(*results)
 
@@ -183,7 +195,12 @@ def test_resumed_training_is_identical(tmp_path, settings):
         options = {"checkpoint": path, "checkpoint_seconds": 0.0, "fingerprint": "run"}
         with pytest.raises(Killed):
             train(
-                model(True), recipe, epochs=5, status=LearningStatus(60, 5), on_epoch=kill, **options
+                model(True),
+                recipe,
+                epochs=5,
+                status=LearningStatus(60, 5),
+                on_epoch=kill,
+                **options,
             )
         net, status, records = model(True), LearningStatus(60, 5), []
         result = train(net, recipe, epochs=5, status=status, on_epoch=records.append, **options)

@@ -364,7 +364,7 @@ def _save_round(out: Path, done: Round, say: Callable[[str], None]) -> None:
     name = f"round-{done.number:02d}"
     write_atomically(out / "status" / f"{name}.safetensors", done.status.save)
     try:
-        figure = done.selection.plot().figure
+        figure: Any = done.selection.plot().figure
     except ImportError:
         if done.number == 0:
             say("(no figures: matplotlib is missing; pip install 'mild_ext[plot]')")

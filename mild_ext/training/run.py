@@ -26,6 +26,7 @@ import mild_ext
 from mild_ext.data.datasets import ArrayDataset, LabeledData, stratified_holdout
 from mild_ext.data.noise import LabelNoise, corrupt_labels
 from mild_ext.data.sources import load_data
+from mild_ext.report.plots import save_selection_plot
 from mild_ext.rounds import Round, RoundsResult, fresh_model, run_rounds, selection_quality
 from mild_ext.training.checkpoint import write_atomically, write_text
 from mild_ext.training.loop import Record, accuracy, derive_seed, fit, predict
@@ -362,14 +363,13 @@ def _save_round(out: Path, done: Round, say: Callable[[str], None]) -> None:
     name = f"round-{done.number:02d}"
     write_atomically(out / "status" / f"{name}.safetensors", done.status.save)
     try:
-        figure = done.selection.plot().figure
-    except ImportError:
+        save_selection_plot(done.selection, out / "figures" / f"{name}.png")
+    except ImportError as error:
         if done.number == 0:
-            say("(no figures: matplotlib is missing; pip install 'mild_ext[plot]')")
+            say(f"(no figures: {error})")
         return
-    figure.savefig(out / "figures" / f"{name}.png", dpi=150)
     if done.number == 0:  # the round that sees all of the noise
-        figure.savefig(out / "metric.png", dpi=150)
+        shutil.copyfile(out / "figures" / f"{name}.png", out / "metric.png")
 
 
 def write_selection(

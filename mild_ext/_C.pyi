@@ -1,0 +1,87 @@
+"""Types of the native module (csrc/bindings.cpp). Addresses are ``tensor.data_ptr()``; ``device`` -1 is the CPU,
+otherwise the CUDA ordinal; ``stream`` is a ``cudaStream_t``, 0 on the CPU; ``threads`` is the most to use."""
+
+from torch import Tensor
+
+__version__: str
+cuda_built: bool
+cuda_architectures: str  # comma-separated, in CMake's notation: 80-real,120-virtual
+max_epochs: int
+num_faults: int
+
+def update(
+    words: int,
+    num_samples: int,
+    num_words: int,
+    index: int,
+    index_is_int64: bool,
+    logits: int,
+    logit_type: int,
+    rows: int,
+    classes: int,
+    row_stride: int,
+    labels: int,
+    labels_are_int64: bool,
+    epoch: int,
+    num_epochs: int,
+    faults: int,
+    device: int,
+    stream: int,
+    threads: int,
+) -> None: ...
+def transition_times(
+    words: int,
+    num_samples: int,
+    num_words: int,
+    start: int,
+    stop: int,
+    out: int,
+    device: int,
+    stream: int,
+    threads: int,
+) -> None: ...
+def histogram(
+    words: int,
+    num_samples: int,
+    num_words: int,
+    start: int,
+    stop: int,
+    counts: int,
+    device: int,
+    stream: int,
+    threads: int,
+) -> None: ...
+def lookup(
+    words: int,
+    num_samples: int,
+    num_words: int,
+    start: int,
+    stop: int,
+    table: int,
+    out: int,
+    element_size: int,
+    device: int,
+    stream: int,
+    threads: int,
+) -> None: ...
+def use_tensor_type(tensor_type: type) -> bool:
+    """Lets ``try_update`` read tensors of exactly this type; False where this torch has no table for that."""
+
+def try_update(
+    words: Tensor,
+    faults: Tensor,
+    index: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    epoch: Tensor,
+    num_epochs: int,
+    threads: int,
+    /,
+) -> bool:
+    """Records a batch where the arguments are the plain case; False, and nothing done, where they are not."""
+
+def cpu_isas() -> list[str]:
+    """The instruction sets this machine can use, of those built in; the last is the best."""
+
+def cpu_isa() -> str: ...
+def use_cpu_isa(name: str) -> None: ...

@@ -21,9 +21,11 @@ constexpr int kCpu = -1;  // the device number that stands for the CPU
 #ifdef MILD_EXT_WITH_CUDA
 constexpr bool kCudaBuilt = true;
 constexpr const char* kCudaArchitectures = MILD_EXT_CUDA_ARCHITECTURES;
+constexpr const char* kCudaVersion = MILD_EXT_CUDA_VERSION;
 #else
 constexpr bool kCudaBuilt = false;
 constexpr const char* kCudaArchitectures = "";
+constexpr const char* kCudaVersion = "";
 [[noreturn]] void no_cuda() {
     throw std::runtime_error(
         "this build of mild_ext has no CUDA backend; reinstall it where nvcc is on PATH "
@@ -32,15 +34,19 @@ constexpr const char* kCudaArchitectures = "";
 }
 #endif
 
+// A null address where there should be data is the one thing about memory that can be checked here.
 template <class Pointer>
-Pointer pointer(uintptr_t address) {
+Pointer pointer(uintptr_t address, int64_t count, const char* name) {
+    if (address == 0 && count > 0)
+        throw std::invalid_argument(std::string(name) +
+                                    " has no memory behind it (was its storage freed or resized?)");
     return reinterpret_cast<Pointer>(address);
 }
 
 void run_update(const Update& args, int device, [[maybe_unused]] uintptr_t stream, int threads) {
     if (device == kCpu) return cpu::update(args, threads);
 #ifdef MILD_EXT_WITH_CUDA
-    cuda::update(args, {device, pointer<void*>(stream)});
+    cuda::update(args, {device, reinterpret_cast<void*>(stream)});
 #else
     no_cuda();
 #endif
@@ -55,35 +61,34 @@ void update(uintptr_t words, int64_t num_samples, int64_t num_words, uintptr_t i
             int64_t num_epochs, uintptr_t faults, int device, uintptr_t stream, int threads) {
     if (logit_type < 0 || logit_type > static_cast<int>(LogitType::kBFloat16))
         throw std::invalid_argument("unknown logit type code " + std::to_string(logit_type));
-    const Update args{{pointer<WordPair*>(words), num_samples, num_words},
-                      {pointer<const void*>(index), index_is_int64},
-                      pointer<const void*>(logits),
+    const Update args{{pointer<WordPair*>(words, num_samples, "words"), num_samples, num_words},
+                      {pointer<const void*>(index, rows, "index"), index_is_int64},
+                      pointer<const void*>(logits, rows, "logits"),
                       static_cast<LogitType>(logit_type),
                       rows,
                       classes,
                       row_stride,
-                      {pointer<const void*>(labels), labels_are_int64},
-                      pointer<const int64_t*>(epoch),
+                      {pointer<const void*>(labels, rows, "labels"), labels_are_int64},
+                      pointer<const int64_t*>(epoch, 1, "epoch"),
                       num_epochs,
-                      pointer<unsigned long long*>(faults)};
+                      pointer<unsigned long long*>(faults, 1, "faults")};
     const py::gil_scoped_release released;
     run_update(args, device, stream, threads);
 }
 
 ConstStatusBuffer status_at(uintptr_t words, int64_t num_samples, int64_t num_words) {
-    return {pointer<const WordPair*>(words), num_samples, num_words};
+    return {pointer<const WordPair*>(words, num_samples, "words"), num_samples, num_words};
 }
 
 void transition_times(uintptr_t words, int64_t num_samples, int64_t num_words, int64_t start,
                       int64_t stop, uintptr_t out, int device, [[maybe_unused]] uintptr_t stream,
                       int threads) {
     const ConstStatusBuffer status = status_at(words, num_samples, num_words);
+    auto* const to = pointer<int32_t*>(out, num_samples, "out");
     const py::gil_scoped_release released;
-    if (device == kCpu)
-        return cpu::transition_times(status, {start, stop}, pointer<int32_t*>(out), threads);
+    if (device == kCpu) return cpu::transition_times(status, {start, stop}, to, threads);
 #ifdef MILD_EXT_WITH_CUDA
-    cuda::transition_times(status, {start, stop}, pointer<int32_t*>(out),
-                           {device, pointer<void*>(stream)});
+    cuda::transition_times(status, {start, stop}, to, {device, reinterpret_cast<void*>(stream)});
 #else
     no_cuda();
 #endif
@@ -92,12 +97,11 @@ void transition_times(uintptr_t words, int64_t num_samples, int64_t num_words, i
 void histogram(uintptr_t words, int64_t num_samples, int64_t num_words, int64_t start, int64_t stop,
                uintptr_t counts, int device, [[maybe_unused]] uintptr_t stream, int threads) {
     const ConstStatusBuffer status = status_at(words, num_samples, num_words);
+    auto* const to = pointer<int64_t*>(counts, 1, "counts");
     const py::gil_scoped_release released;
-    if (device == kCpu)
-        return cpu::histogram(status, {start, stop}, pointer<int64_t*>(counts), threads);
+    if (device == kCpu) return cpu::histogram(status, {start, stop}, to, threads);
 #ifdef MILD_EXT_WITH_CUDA
-    cuda::histogram(status, {start, stop}, pointer<int64_t*>(counts),
-                    {device, pointer<void*>(stream)});
+    cuda::histogram(status, {start, stop}, to, {device, reinterpret_cast<void*>(stream)});
 #else
     no_cuda();
 #endif
@@ -107,11 +111,12 @@ void lookup(uintptr_t words, int64_t num_samples, int64_t num_words, int64_t sta
             uintptr_t table, uintptr_t out, int element_size, int device,
             [[maybe_unused]] uintptr_t stream, int threads) {
     const ConstStatusBuffer status = status_at(words, num_samples, num_words);
-    const Lookup args{pointer<const void*>(table), pointer<void*>(out), element_size};
+    const Lookup args{pointer<const void*>(table, 1, "table"),
+                      pointer<void*>(out, num_samples, "out"), element_size};
     const py::gil_scoped_release released;
     if (device == kCpu) return cpu::lookup(status, {start, stop}, args, threads);
 #ifdef MILD_EXT_WITH_CUDA
-    cuda::lookup(status, {start, stop}, args, {device, pointer<void*>(stream)});
+    cuda::lookup(status, {start, stop}, args, {device, reinterpret_cast<void*>(stream)});
 #else
     no_cuda();
 #endif
@@ -156,7 +161,7 @@ bool is_status(const TensorView& x) {
 // The arguments as an Update where they are the plain case; anything else, wrong input included, is
 // left to the Python side, which handles it or says what is wrong with it.
 std::optional<Update> plain_update(const std::array<TensorView, 6>& views, int64_t num_epochs) {
-    const auto& [words, faults, index, logits, labels, epoch] = views;
+    const auto& [words, faults, epoch, index, logits, labels] = views;
     for (const TensorView& x : views)
         if (x.device_type != words.device_type || x.device_id != words.device_id ||
             (x.ndim > 0 && (x.shape == nullptr || x.strides == nullptr)))
@@ -186,7 +191,7 @@ std::optional<Update> plain_update(const std::array<TensorView, 6>& views, int64
                   reinterpret_cast<unsigned long long*>(writable(faults))};
 }
 
-// try_update(words, faults, index, logits, labels, epoch, num_epochs, threads) -> whether it was
+// try_update(words, faults, epoch, index, logits, labels, num_epochs, threads) -> whether it was
 // the plain case. A bare C function: it is called once per training step, and pybind11's call would
 // cost as much as the work.
 PyObject* try_update(PyObject*, PyObject* const* args, Py_ssize_t count) {
@@ -244,19 +249,12 @@ PyMethodDef fast_functions[] = {
 
 constexpr std::array<const char*, 3> kIsaNames{"plain", "avx2", "avx512"};
 
-py::list cpu_isas() {
-    py::list names;
-    for (int isa = 0; isa <= static_cast<int>(cpu::best_isa()); ++isa)
-        names.append(kIsaNames[static_cast<size_t>(isa)]);
-    return names;
-}
+const char* isa_name(cpu::Isa isa) { return kIsaNames[static_cast<size_t>(isa)]; }
 
-std::string cpu_isa() { return kIsaNames[static_cast<size_t>(cpu::current_isa())]; }
-
-void use_cpu_isa(const std::string& name) {
+void use_isa(const std::string& name) {
     for (size_t isa = 0; isa < kIsaNames.size(); ++isa)
         if (name == kIsaNames[isa]) return cpu::use_isa(static_cast<cpu::Isa>(isa));
-    throw std::invalid_argument("unknown instruction set '" + name + "'");
+    throw std::invalid_argument("isa must be plain, avx2 or avx512; got " + name);
 }
 
 }  // namespace
@@ -267,8 +265,8 @@ PYBIND11_MODULE(_C, m) {
     namespace bound = mild::bindings;
     m.doc() = "Native core of mild_ext; mild_ext.ops is its checked front.";
     m.attr("__version__") = MILD_EXT_VERSION;
-    m.attr("cuda_built") = bound::kCudaBuilt;
     m.attr("cuda_architectures") = bound::kCudaArchitectures;
+    m.attr("cuda_version") = bound::kCudaVersion;
     m.attr("max_epochs") = mild::kMaxEpochs;
     m.attr("num_faults") = static_cast<int>(mild::kNumFaults);
 
@@ -283,8 +281,8 @@ PYBIND11_MODULE(_C, m) {
     m.def("lookup", &bound::lookup, "words"_a, "num_samples"_a, "num_words"_a, "start"_a, "stop"_a,
           "table"_a, "out"_a, "element_size"_a, "device"_a, "stream"_a, "threads"_a);
     m.def("use_tensor_type", &bound::use_tensor_type, "tensor_type"_a);
-    m.def("cpu_isas", &bound::cpu_isas);
-    m.def("cpu_isa", &bound::cpu_isa);
-    m.def("use_cpu_isa", &bound::use_cpu_isa, "name"_a);
+    m.def("isa", [] { return bound::isa_name(mild::cpu::current_isa()); });
+    m.def("best_isa", [] { return bound::isa_name(mild::cpu::best_isa()); });
+    m.def("use_isa", &bound::use_isa, "name"_a);
     if (PyModule_AddFunctions(m.ptr(), bound::fast_functions) != 0) throw py::error_already_set();
 }

@@ -1,11 +1,14 @@
-"""Types of the native module (csrc/bindings.cpp). Addresses are ``tensor.data_ptr()``; ``device`` -1 is the CPU,
-otherwise the CUDA ordinal; ``stream`` is a ``cudaStream_t``, 0 on the CPU; ``threads`` is the most to use."""
+"""Types of the native module (csrc/bindings.cpp).
+
+Addresses are ``tensor.data_ptr()``; ``device`` -1 is the CPU, otherwise the CUDA ordinal; ``stream`` is a
+``cudaStream_t``, 0 on the CPU; ``threads`` is the most that may be used.
+"""
 
 from torch import Tensor
 
 __version__: str
-cuda_built: bool
-cuda_architectures: str  # comma-separated, in CMake's notation: 80-real,120-virtual
+cuda_architectures: str
+cuda_version: str
 max_epochs: int
 num_faults: int
 
@@ -70,18 +73,18 @@ def use_tensor_type(tensor_type: type) -> bool:
 def try_update(
     words: Tensor,
     faults: Tensor,
+    epoch: Tensor,
     index: Tensor,
     logits: Tensor,
     labels: Tensor,
-    epoch: Tensor,
     num_epochs: int,
     threads: int,
     /,
 ) -> bool:
     """Records a batch where the arguments are the plain case; False, and nothing done, where they are not."""
 
-def cpu_isas() -> list[str]:
-    """The instruction sets this machine can use, of those built in; the last is the best."""
+def isa() -> str:
+    """The CPU instruction set in use: plain, avx2 or avx512."""
 
-def cpu_isa() -> str: ...
-def use_cpu_isa(name: str) -> None: ...
+def best_isa() -> str: ...
+def use_isa(name: str) -> None: ...

@@ -1,121 +1,144 @@
-"""What the operations require of their tensors: one place, shared by the real and the fake implementations.
+"""What must hold before an address reaches native code; shared by the real and the fake ops.
 
-Only what shapes, dtypes and devices say is checked here, so that fake tensors pass through the same lines. What
-the values say (an index or label out of range) is found by the native code, which reads them anyway.
+Each check is one quick condition for the good case. Only where it fails is the argument looked for that broke
+it, so that a training step pays for comparisons and not for messages.
 """
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor
 
-from mild_ext._native import C
+from mild_ext._native import _C
 
+INTEGERS = (torch.int64, torch.int32)
+
+#: Codes of ``mild::LogitType`` in csrc/status_ops.h.
 LOGIT_TYPES = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
-INT_TYPES = (torch.int64, torch.int32)
-TABLE_TYPES = (torch.bool, torch.float32)
-
-
-def require_tensor(name: str, value: object) -> None:
-    """``value`` is a plain, dense torch tensor."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
-    if value.layout is not torch.strided or value.is_quantized:
-        raise TypeError(
-            f"{name} must be a dense tensor; got layout {value.layout}. Convert it with .to_dense()"
-        )
-
-
-def require_dtype(name: str, tensor: Tensor, allowed: tuple[torch.dtype, ...]) -> None:
-    """The dtype is one of ``allowed``."""
-    if tensor.dtype not in allowed:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
-        raise TypeError(f"{name} must have dtype {names}; got {tensor.dtype}")
-
-
-def require_device(name: str, tensor: Tensor, device: torch.device) -> None:
-    """The tensor is where the status is."""
-    if tensor.device != device:
-        raise RuntimeError(
-            f"{name} is on {tensor.device}, but the status is on {device}; move one to the other"
-        )
-
-
-def check_words(words: Tensor, name: str = "words") -> None:
-    """``words`` is a status buffer: int64 [num_samples, num_words, 2], contiguous."""
-    require_tensor(name, words)
-    require_dtype(name, words, (torch.int64,))
-    if words.dim() != 3 or words.shape[2] != 2 or not 1 <= words.shape[1] <= C.max_epochs // 64:
-        raise ValueError(
-            f"{name} must have shape [num_samples, num_words, 2] with num_words in [1, "
-            f"{C.max_epochs // 64}]; got {list(words.shape)}"
-        )
-    if not words.is_contiguous():
-        raise ValueError(f"{name} must be contiguous; got strides {words.stride()}")
 
 
 def check_update(
     words: Tensor,
     faults: Tensor,
+    epoch: Tensor,
     index: Tensor,
     logits: Tensor,
     labels: Tensor,
-    epoch: Tensor,
     num_epochs: int,
 ) -> None:
-    """The arguments of ``mild_ext::update``; raises before anything is recorded."""
-    check_words(words)
-    for name, tensor in (("index", index), ("logits", logits), ("labels", labels)):
-        require_tensor(name, tensor)
-    require_dtype("logits", logits, tuple(LOGIT_TYPES))
-    require_dtype("index", index, INT_TYPES)
-    require_dtype("labels", labels, INT_TYPES)
+    """Arguments of ``update_status``: kinds, shapes and devices; values are checked natively."""
+    device = words.device
+    if (
+        index.dtype in INTEGERS
+        and labels.dtype in INTEGERS
+        and logits.dtype in LOGIT_TYPES
+        and index.dim() == 1
+        and logits.dim() == 2
+        and index.shape == labels.shape
+        and logits.shape[0] == index.shape[0]
+        and logits.shape[1] > 0
+        and index.device == device
+        and labels.device == device
+        and logits.device == device
+        and index.layout == labels.layout == logits.layout == torch.strided
+    ):
+        check_words(words)
+        if (
+            faults.dtype == epoch.dtype == torch.int64
+            and epoch.numel() == 1
+            and faults.shape == (_C.num_faults,)
+            and faults.device == epoch.device == device
+            and faults.is_contiguous()
+            and 0 < num_epochs <= words.shape[1] * 64
+        ):
+            return
+        raise ValueError(
+            "update_status wants epoch (int64, one element), faults (int64 [3]) where words is, and "
+            f"0 < num_epochs <= {words.shape[1] * 64}, the epochs that words has room for"
+        )
+    _explain_update(device, index, logits, labels)
+
+
+def require_tensors(**arguments: object) -> None:
+    """Dense tensors: anything else cannot even reach an op, or has no memory of the usual kind."""
+    for name, value in arguments.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+        if value.layout != torch.strided:
+            raise TypeError(
+                f"{name} must be a dense tensor, got layout {value.layout}; use {name}.to_dense()"
+            )
+
+
+def _explain_update(
+    device: torch.device, index: Tensor, logits: Tensor, labels: Tensor
+) -> NoReturn:
+    require_tensors(index=index, logits=logits, labels=labels)
+    for name, tensor in (("index", index), ("labels", labels)):
+        if tensor.dtype not in INTEGERS:
+            raise TypeError(
+                f"{name} must be int64 or int32, got {tensor.dtype}; use {name}.long()"
+                + (" or argmax(1) of one-hot labels" if tensor.is_floating_point() else "")
+            )
+    if logits.dtype not in LOGIT_TYPES:
+        raise TypeError(
+            f"logits must be float64, float32, float16 or bfloat16, got {logits.dtype}; use "
+            "logits.float()"
+        )
     if logits.dim() != 2:
-        raise ValueError(f"logits must have shape [batch, classes]; got {list(logits.shape)}")
-    if logits.shape[1] < 1:
-        raise ValueError(f"logits must have at least one class; got shape {list(logits.shape)}")
+        raise ValueError(
+            f"logits must be [batch, classes], got shape {list(logits.shape)}; a single sample is "
+            "logits[None], and dense predictions need one row per sample"
+        )
+    if logits.shape[1] == 0:
+        raise ValueError(f"logits must have at least one class, got shape {list(logits.shape)}")
     for name, tensor in (("index", index), ("labels", labels)):
         if tensor.dim() != 1 or tensor.shape[0] != logits.shape[0]:
             raise ValueError(
-                f"{name} must have shape [batch] with batch = {logits.shape[0]}, as logits has; "
-                f"got {list(tensor.shape)}"
+                f"{name} must be [{logits.shape[0]}], one entry per row of logits, got shape "
+                f"{list(tensor.shape)}"
             )
     for name, tensor in (("index", index), ("logits", logits), ("labels", labels)):
-        require_device(name, tensor, words.device)
-    require_dtype("epoch", epoch, (torch.int64,))
-    require_dtype("faults", faults, (torch.int64,))
-    if epoch.dim() != 0 or faults.shape != (C.num_faults,) or not faults.is_contiguous():
+        if tensor.device != device:
+            raise RuntimeError(
+                f"{name} is on {tensor.device}, but the status is on {device}; make the status with "
+                f"device={str(tensor.device)!r}, or use {name}.to({str(device)!r})"
+            )
+    raise ValueError("index, logits and labels do not fit together")  # pragma: no cover
+
+
+def check_words(words: Tensor) -> None:
+    """A status buffer: int64 ``[N, W, 2]``, contiguous, 16-byte aligned where it has an address."""
+    if words.dtype != torch.int64 or words.dim() != 3 or words.shape[2] != 2:
         raise ValueError(
-            f"epoch must be a scalar and faults have shape [{C.num_faults}]; got "
-            f"{list(epoch.shape)} and {list(faults.shape)}"
+            f"words must be int64 [num_samples, num_words, 2], got {words.dtype} {list(words.shape)}"
         )
-    require_device("epoch", epoch, words.device)
-    require_device("faults", faults, words.device)
-    if not 1 <= num_epochs <= 64 * words.shape[1]:
-        raise ValueError(
-            f"num_epochs must be in [1, {64 * words.shape[1]}] for this buffer; got {num_epochs}"
-        )
+    if not words.is_contiguous():
+        raise ValueError("words must be contiguous; use words.contiguous()")
 
 
 def check_window(words: Tensor, start: int, stop: int) -> None:
-    """Epochs [start, stop) lie inside the buffer, and there is at least one."""
+    """A status buffer and a non-empty window of epochs that lies in it."""
     check_words(words)
-    if not 0 <= start < stop <= 64 * words.shape[1]:
+    if not 0 <= start < stop <= words.shape[1] * 64:
         raise ValueError(
-            f"epochs must be a non-empty window inside [0, {64 * words.shape[1]}); got "
-            f"[{start}, {stop})"
+            f"the window of epochs must satisfy 0 <= start < stop <= {words.shape[1] * 64}, got "
+            f"start {start}, stop {stop}"
         )
 
 
 def check_table(words: Tensor, table: Tensor, start: int, stop: int) -> None:
-    """The arguments of ``mild_ext::lookup``."""
+    """A look-up table over (misclassified, seen) for the window."""
     check_window(words, start, stop)
-    require_tensor("table", table)
-    require_dtype("table", table, TABLE_TYPES)
     side = stop - start + 1
-    if table.shape != (side, side):
+    if table.dtype not in (torch.bool, torch.float32):
+        raise TypeError(f"table must be bool or float32, got {table.dtype}")
+    if tuple(table.shape) != (side, side):
         raise ValueError(
-            f"table must have shape [{side}, {side}], over (misclassified, seen); got "
-            f"{list(table.shape)}"
+            f"table must be [{side}, {side}] over (misclassified, seen) in the window's {side - 1} "
+            f"epochs, got {list(table.shape)}"
         )
-    require_device("table", table, words.device)
+    if table.device != words.device:
+        raise RuntimeError(f"table is on {table.device}, but the status is on {words.device}")

@@ -1,29 +1,25 @@
-"""The native module, or what to do where it is missing."""
+"""The native module `_C`, and what to do where it is missing."""
 
 from __future__ import annotations
 
 import torch
 
 try:
-    from mild_ext import _C as C
+    from mild_ext import _C
 except ImportError as error:
     raise ImportError(
-        f"mild_ext's native module could not be loaded ({error}). Build it with 'pip install .' in a clone of the "
-        "repository (a C++17 compiler is needed); Python run from inside the clone may pick up the sources "
-        "instead of the installed package."
+        "mild_ext's native module _C cannot be imported. In a source checkout it has to be built first: "
+        "pip install . (or pip install --no-build-isolation -e . for working on it), and Python must not "
+        "find the checkout's mild_ext folder before the installed package. "
+        f"The import failed with: {error}"
     ) from error
 
-__all__ = ["C", "FAST_LANE", "cuda_architectures", "cuda_built"]
+__all__ = ["READS_TENSORS", "_C", "has_cuda"]
 
-#: Whether this torch lets the native module read tensors directly (torch 2.10 and newer); see csrc/tensor_view.h.
-FAST_LANE: bool = C.use_tensor_type(torch.Tensor)
-
-
-def cuda_built() -> bool:
-    """Whether the native module was built with CUDA."""
-    return C.cuda_built
+#: Whether the native module can read this torch's tensors by itself (torch 2.10 and newer); see csrc/tensor_view.h.
+READS_TENSORS: bool = _C.use_tensor_type(torch.Tensor)
 
 
-def cuda_architectures() -> list[str]:
-    """The architectures of that build in CMake's notation, such as ``["80-real", "120-virtual"]``."""
-    return C.cuda_architectures.split(",") if C.cuda_architectures else []
+def has_cuda() -> bool:
+    """Whether this build contains the CUDA kernels."""
+    return bool(_C.cuda_architectures)

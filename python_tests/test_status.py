@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from mild_ext import LearningStatus, TransitionTimes, reference
-from mild_ext import status as status_module
+from mild_ext import ops as ops_module
 
 Batch = tuple[Tensor, Tensor, Tensor]
+
+IDS, ZEROS = torch.tensor([0, 1]), torch.zeros(2, 3)
 
 
 def batch(seed: int, rows: int = 6, classes: int = 3, num_samples: int = 10) -> Batch:
@@ -42,8 +45,8 @@ def recorded(seed: int, num_samples: int = 10, num_epochs: int = 70) -> Learning
 def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways an eager update can take."""
     if request.param == "operator":
-        monkeypatch.setattr(status_module, "FAST_LANE", False)
-    elif not status_module.FAST_LANE:
+        monkeypatch.setattr(ops_module, "READS_TENSORS", False)
+    elif not ops_module.READS_TENSORS:
         pytest.skip("this torch has no DLPack exchange table")
     return str(request.param)
 
@@ -64,7 +67,7 @@ def test_records_each_epoch_in_its_bit(lane: str) -> None:
     for epoch in range(130):
         index, logits, labels = batch(epoch, num_samples=4)
         status.update(index, logits, labels)
-        reference.update(expected, index, logits, labels, epoch)
+        reference.update_status(expected, epoch, index, logits, labels)
         status.advance()
     assert torch.equal(status.words, expected)
     assert status.epoch == 130
@@ -90,7 +93,7 @@ def test_lanes_take_every_kind_of_tensor(
     status = LearningStatus(10, 5)
     status.update(index, logits, labels)
     expected = torch.zeros_like(status.words)
-    reference.update(expected, index, logits.detach(), labels, 0)
+    reference.update_status(expected, 0, index, logits.detach(), labels)
     assert torch.equal(status.words, expected)
     assert not status.words.requires_grad
 
@@ -107,7 +110,7 @@ def test_under_gradient_modes(lane: str, mode: Callable[[], torch.no_grad]) -> N
         status.advance()
     expected = torch.zeros_like(status.words)
     for seed, epoch in ((0, 0), (1, 0), (2, 1)):
-        reference.update(expected, *batch(seed), epoch)
+        reference.update_status(expected, epoch, *batch(seed))
     assert torch.equal(status.words, expected)
 
 
@@ -122,23 +125,23 @@ def test_under_autocast_and_backward(lane: str) -> None:
     torch.nn.functional.cross_entropy(logits.float(), labels).backward()
     assert model.weight.grad is not None
     expected = torch.zeros_like(status.words)
-    reference.update(expected, index, logits.detach(), labels, 0)
+    reference.update_status(expected, 0, index, logits.detach(), labels)
     assert torch.equal(status.words, expected)
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ((torch.tensor([0, 10]), torch.zeros(2, 3), torch.zeros(2).long()), ValueError, r"index\[1\] is 10"),
-        ((torch.tensor([0, -1]), torch.zeros(2, 3), torch.zeros(2).long()), ValueError, r"index\[1\] is -1"),
-        ((torch.tensor([0, 1]), torch.zeros(2, 3), torch.tensor([0, 3])), ValueError, r"labels\[1\] is 3"),
-        ((torch.tensor([0, 1]), torch.zeros(3, 3), torch.tensor([0, 1])), ValueError, r"index must have shape"),
-        ((torch.tensor([0, 1]), torch.zeros(2, 3).long(), torch.tensor([0, 1])), TypeError, r"logits must have dtype"),
-        (([0, 1], torch.zeros(2, 3), torch.tensor([0, 1])), TypeError, r"index must be a torch.Tensor; got list"),
-        ((torch.tensor([0, 1]), torch.zeros(2, 3).to_sparse(), torch.tensor([0, 1])), TypeError, r"logits must be a dense"),
-        ((torch.tensor([0, 1]), torch.zeros((2, 3), device="meta"), torch.tensor([0, 1])), RuntimeError, r"logits is on meta"),
+        ((IDS + torch.tensor([0, 9]), ZEROS, IDS), ValueError, r"index\[1\] is 10"),
+        ((-IDS, ZEROS, IDS), ValueError, r"index\[1\] is -1"),
+        ((IDS, ZEROS, 3 * IDS), ValueError, r"labels\[1\] is 3"),
+        ((IDS, torch.zeros(3, 3), IDS), ValueError, r"index must be"),
+        ((IDS, ZEROS.long(), IDS), TypeError, r"logits must be"),
+        (([0, 1], ZEROS, IDS), TypeError, r"index must be a tensor, got list"),
+        ((IDS, ZEROS.to_sparse(), IDS), TypeError, r"logits must be a dense"),
+        ((IDS, ZEROS.to("meta"), IDS), RuntimeError, r"logits is on meta"),
     ],
-)  # fmt: skip
+)
 def test_bad_batch_raises_and_records_nothing(
     lane: str, change: tuple[object, Tensor, Tensor], error: type[Exception], message: str
 ) -> None:
@@ -154,9 +157,9 @@ def test_more_epochs_than_declared(lane: str) -> None:
         status.update(*batch(0))
         status.advance()
     before = status.words.clone()
-    with pytest.raises(ValueError, match="declared epochs are over"):
+    with pytest.raises(ValueError, match=r"epochs of this status are recorded|advance"):
         status.update(*batch(1))
-    with pytest.raises(ValueError, match="declared epochs are over"):
+    with pytest.raises(ValueError, match=r"epochs of this status are recorded|advance"):
         status.advance()
     assert torch.equal(status.words, before)
     assert status.epoch == 2
@@ -184,7 +187,7 @@ def test_bad_sizes(arguments: tuple[int, int], error: type[Exception]) -> None:
 
 
 def test_bad_device() -> None:
-    with pytest.raises(RuntimeError, match="CPU or CUDA"):
+    with pytest.raises(ValueError, match="cpu or cuda"):
         LearningStatus(1, 1, device="meta")
 
 
@@ -246,7 +249,7 @@ def test_times_add_up(seed: int, start: int, length: int) -> None:
 
 def test_merge_refuses_other_sizes() -> None:
     status = LearningStatus(3, 4)
-    with pytest.raises(ValueError, match="same num_samples and num_epochs"):
+    with pytest.raises(ValueError, match="same size"):
         status.merge_(LearningStatus(3, 5))
     with pytest.raises(TypeError, match="LearningStatus"):
         status.merge_(status.words)  # type: ignore[arg-type]
@@ -285,18 +288,18 @@ def test_loading_something_else(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"words": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="holds no learning status"):
+    with pytest.raises(ValueError, match=r"no saved|no safetensors"):
         LearningStatus.load(tmp_path / "other.safetensors")
     (tmp_path / "noise").write_bytes(b"noise" * 10)
-    with pytest.raises(ValueError, match="holds no learning status"):
+    with pytest.raises(ValueError, match=r"no saved|no safetensors"):
         LearningStatus.load(tmp_path / "noise")
 
 
-def test_state_dict_is_a_snapshot() -> None:
+def test_goes_on_from_a_state_dict() -> None:
     status = LearningStatus(10, 5)
     status.update(*batch(0))
     status.advance()
-    snapshot = status.state_dict()
+    snapshot = copy.deepcopy(status.state_dict())
     before = status.words.clone()
     status.update(*batch(1))
     status.advance()
@@ -310,7 +313,7 @@ def test_state_dict_is_a_snapshot() -> None:
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"words": torch.zeros(10, 1, 2)}, TypeError),
+        ({"words": torch.zeros(10, 1, 2)}, ValueError),
         ({"words": torch.zeros((9, 1, 2), dtype=torch.int64)}, ValueError),
         ({"num_epochs": 6}, ValueError),
         ({"epoch": 6}, ValueError),
@@ -320,10 +323,10 @@ def test_bad_state_dict(change: dict[str, object], error: type[Exception]) -> No
     status = LearningStatus(10, 5)
     status.update(*batch(0))
     before = status.words.clone()
-    with pytest.raises(error, match="state_dict"):
+    with pytest.raises(error, match=r"words|state|epoch"):
         status.load_state_dict({**status.state_dict(), **change})
     assert torch.equal(status.words, before)
-    with pytest.raises(KeyError, match="lacks"):
+    with pytest.raises(ValueError, match="keys"):
         status.load_state_dict({"words": before})
 
 
@@ -340,7 +343,7 @@ def test_memory_may_move() -> None:
     status.words.share_memory_()
     status.update(*batch(0))
     expected = torch.zeros_like(status.words)
-    reference.update(expected, *batch(0), 0)
+    reference.update_status(expected, 0, *batch(0))
     assert torch.equal(status.words, expected)
 
 
@@ -366,7 +369,7 @@ def test_compiles_whole_and_never_again_as_epochs_advance() -> None:
         inputs = torch.randn((6, 4), generator=rng)
         labels = torch.randint(0, 3, (6,), generator=rng)
         step(index, inputs, labels).backward()
-        reference.update(expected, index, model(inputs).detach(), labels, epoch)
+        reference.update_status(expected, epoch, index, model(inputs).detach(), labels)
         status.advance()
     assert torch.equal(status.words, expected)
     assert counter.frame_count == 1
@@ -411,5 +414,5 @@ def test_function_transforms() -> None:
 
     torch.func.grad(loss)(torch.tensor(1.0))
     expected = torch.zeros_like(status.words)
-    reference.update(expected, index, inputs, labels, 0)
+    reference.update_status(expected, 0, index, inputs, labels)
     assert torch.equal(status.words, expected)

@@ -24,7 +24,8 @@ def free_port() -> int:
 def _main(rank: int, ranks: int, port: int, function: Callable[..., Any], args: Any, results: Any):
     warnings.simplefilter("error")
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_RUN_ID="test")
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", rank=rank, world_size=ranks, timeout=timedelta(seconds=60))
     try:
@@ -33,7 +34,8 @@ def _main(rank: int, ranks: int, port: int, function: Callable[..., Any], args: 
         results.put((rank, False, traceback.format_exc()))
         raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def run_on_ranks(ranks: int, function: Callable[..., Any], *args: Any, seconds: float = 90) -> list:

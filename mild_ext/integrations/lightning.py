@@ -128,7 +128,7 @@ class MILDCallback(pl.Callback):
         # Lightning counts the batches of an epoch when it sets up the loader: it has to look again.
         changed = self.tracker.round != before
         self._reload(trainer, changed)
-        if changed and self.restart_optimizers and not self._last_epoch(trainer):
+        if changed and self.restart_optimizers:
             trainer.strategy.setup_optimizers(trainer)
 
     def on_save_checkpoint(
@@ -151,10 +151,6 @@ class MILDCallback(pl.Callback):
         if not hasattr(self, "_reload_every"):
             self._reload_every = trainer.reload_dataloaders_every_n_epochs
         trainer.reload_dataloaders_every_n_epochs = 1 if changed else self._reload_every
-
-    @staticmethod
-    def _last_epoch(trainer: pl.Trainer) -> bool:
-        return trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + 1
 
     def _capture(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if module.training:

@@ -380,7 +380,7 @@ def _newton_step(
         # A stiff spring marks the directions blocked; the step has no part along them.
         stiff = (blocked[:, :, None] * normals).transpose(0, 2, 1) @ normals
         values, vectors = np.linalg.eigh(1e8 * stiff - hessian)
-        size = np.maximum(np.abs(values), 1e-7)
+        size = np.maximum(np.abs(values), 1e-10)
         along = (vectors.transpose(0, 2, 1) @ gradient[:, :, None])[..., 0]
         along = np.where(values > 1e6, 0.0, along / size)
         step = (vectors @ along[:, :, None])[..., 0]
@@ -570,7 +570,7 @@ class Weibull(_WeibullBase):
 
     _num_parameters = 2
 
-    def __init__(self, *, max_iter: int = 200, tol: float = 1e-10) -> None:
+    def __init__(self, *, max_iter: int = 200, tol: float = 1e-9) -> None:
         self.max_iter = max_iter
         self.tol = tol
 
@@ -671,7 +671,7 @@ class WeibullMixture(_WeibullBase):
 
     _num_parameters = 5
 
-    def __init__(self, *, ordered: bool = True, max_iter: int = 200, tol: float = 1e-10) -> None:
+    def __init__(self, *, ordered: bool = True, max_iter: int = 200, tol: float = 1e-9) -> None:
         self.ordered = ordered
         self.max_iter = max_iter
         self.tol = tol

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from mild_ext import LearningStatus
 from mild_ext.integrations import RoundTracker
 
 torch.set_num_threads(1)
@@ -42,14 +45,20 @@ def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 
 
-def plain_loop(rounds, epochs: int, *, ranks: int = 1, batch_size: int = 32, until=None):
+def keep_even(status: LearningStatus):
+    """A selection that needs no long training: drops samples with an odd id."""
+    mask = torch.arange(status.num_samples) % 2 == 0
+    return SimpleNamespace(mask=mask, clean_probability=mask.float(), supported=True, reason="")
+
+
+def plain_loop(rounds, epochs: int, *, ranks: int = 1, batch_size: int = 32, **options):
     """Train as the integrations do, in one process; returns the tracker.
 
     With ``ranks``, each step takes one batch of every rank's part, and the gradient is the mean of the
     ranks', as DDP computes it.
     """
     dataset, model = Noisy(), make_model()
-    tracker = RoundTracker(len(dataset), rounds, seed=5)
+    tracker = RoundTracker(len(dataset), rounds, seed=5, **options)
     optimizer = make_optimizer(model)
     loaders = [
         DataLoader(dataset, batch_size, sampler=tracker.sampler(num_replicas=ranks, rank=rank))

@@ -198,13 +198,14 @@ class RoundTracker:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on: tensors, numbers and text only."""
+        status = self.status.state_dict()
         return {
             "format": _FORMAT,
             "rounds": list(self.rounds),
             "round": self.round,
             "epochs": self.epochs,
             "stop_reason": self.stop_reason,
-            "status": self.status.state_dict(),
+            "status": status | {"words": status["words"].clone()},
             **{name: getattr(self, name).clone() for name in _TENSORS},
         }
 

@@ -5,8 +5,9 @@
     status_histogram(words, start, stop) -> int64 [P + 1, P + 1]
     status_lookup(words, table, start, stop) -> [N], of the table's dtype
 
-Shapes and meanings: csrc/status_ops.h; the same operations in plain torch: reference.py. This is the one file that
-takes addresses and streams of tensors. Every tensor whose address is taken is held by a variable until the call returns.
+Shapes and meanings: csrc/status_ops.h; the same operations in plain torch: reference.py. This is the
+one file that takes addresses and streams of tensors. Every tensor whose address is taken is held by a
+variable until the call returns.
 
 A plain eager call goes to the implementation directly: the dispatcher would cost more than the work of a small
 batch. Under torch.compile, a dispatch mode, or with tensor subclasses, it goes through the registered op.

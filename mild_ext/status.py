@@ -235,7 +235,7 @@ class LearningStatus:
         start, stop = self._window(epochs)
         fields = ops.transition_times(self._words, start, stop)
         self._raise_faults()
-        return TransitionTimes(*fields.unbind(0), stop - start)  # type: ignore[arg-type, misc]
+        return TransitionTimes(*fields.unbind(0), stop - start)  # type: ignore[call-arg, arg-type]
 
     def histogram(self, epochs: slice | None = None) -> Tensor:
         """How many samples were misclassified m times and seen n times: all that the mixture needs.

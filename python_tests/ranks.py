@@ -38,7 +38,9 @@ def _main(rank: int, ranks: int, port: int, function: Callable[..., Any], args: 
             dist.destroy_process_group()
 
 
-def run_on_ranks(ranks: int, function: Callable[..., Any], *args: Any, seconds: float = 300) -> list:
+def run_on_ranks(
+    ranks: int, function: Callable[..., Any], *args: Any, seconds: float = 300
+) -> list:
     """``function(*args)`` in every rank; returns their results (NumPy arrays, numbers) by rank.
 
     A rank that ends without a result gives None.

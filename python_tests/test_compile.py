@@ -65,7 +65,9 @@ def test_a_full_graph_is_compiled_once_for_all_epochs_and_records_the_same_words
 def test_one_graph_serves_the_epochs_of_several_words(counters):
     options = {"num_epochs": 66, "epochs": 66}
     with torch._dynamo.config.patch(error_on_recompile=True):
-        compiled = train(lambda step: torch.compile(step, fullgraph=True, backend="aot_eager"), **options)
+        compiled = train(
+            lambda step: torch.compile(step, fullgraph=True, backend="aot_eager"), **options
+        )
     assert counters["stats"]["unique_graphs"] == 1
     assert torch.equal(compiled.words, train(None, **options).words)
 

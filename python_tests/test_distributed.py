@@ -147,7 +147,9 @@ class _Meter:
         def counted(*args, **options):
             tensor, ranks = handed(*args), torch.distributed.get_world_size()
             # all-to-all keeps one slice here; all-gather brings the tensor to each other rank.
-            self.sent += tensor.nbytes * (ranks - 1) if full else tensor.nbytes * (ranks - 1) // ranks
+            self.sent += (
+                tensor.nbytes * (ranks - 1) if full else tensor.nbytes * (ranks - 1) // ranks
+            )
             return original(*args, **options)
 
         setattr(torch.distributed, name, counted)
@@ -158,7 +160,11 @@ def _traffic(num_samples, num_epochs):
     meter = _Meter()
     sent = 0
     for _ in range(num_epochs):
-        status.update(torch.arange(num_samples), torch.ones(num_samples, 2), torch.ones(num_samples, dtype=torch.int64))
+        status.update(
+            torch.arange(num_samples),
+            torch.ones(num_samples, 2),
+            torch.ones(num_samples, dtype=torch.int64),
+        )
         sent += distributed.sync(status)
         status.advance()
     bits = 8 / (num_samples * num_epochs)

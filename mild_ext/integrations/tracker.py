@@ -112,9 +112,7 @@ class RoundTracker:
         """Record a training batch, see `LearningStatus.update`; nothing when finished."""
         if not self.finished:
             device = self.status.device
-            self.status.update(
-                index.to(device), logits.detach().to(device), labels.to(device)
-            )
+            self.status.update(index.to(device), logits.detach().to(device), labels.to(device))
 
     def end_epoch(self) -> None:
         """To be called after each epoch of training; ends the round too where it was its last."""
@@ -216,7 +214,9 @@ class RoundTracker:
             ValueError: it is of another kind, another data set or other rounds.
         """
         if state.get("format") != _FORMAT:
-            raise ValueError(f"state must be of a RoundTracker ({_FORMAT}), got {state.get('format')}")
+            raise ValueError(
+                f"state must be of a RoundTracker ({_FORMAT}), got {state.get('format')}"
+            )
         if len(state["kept"]) != self.num_samples:
             raise ValueError(
                 f"state is of {len(state['kept'])} samples, this tracker of {self.num_samples}"

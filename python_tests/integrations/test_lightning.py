@@ -163,7 +163,10 @@ def test_validation_and_schedules_go_on_in_the_shorter_epochs_of_a_later_round(t
             optimizer = make_optimizer(self.model)
             return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)]
 
-    mild, module = MILDCallback(NUM_SAMPLES, [10, 2], index=0, labels=2, logits="model"), Validated()
+    mild, module = (
+        MILDCallback(NUM_SAMPLES, [10, 2], index=0, labels=2, logits="model"),
+        Validated(),
+    )
     options = {"num_sanity_val_steps": 0, "callbacks": [mild]}
     trainer(12, tmp_path, **options).fit(module, loader(mild), DataLoader(Noisy(), 100))
     assert not mild.tracker.kept.all()
@@ -174,8 +177,16 @@ def test_validation_and_schedules_go_on_in_the_shorter_epochs_of_a_later_round(t
 @pytest.mark.parametrize(
     ("options", "module", "message"),
     [
-        ({"index": "id"}, Classifier, "cannot find index='id': training_step returned a mapping with"),
-        ({"index": 7}, Classifier, "index=7 must be a position in the batch, but the batch is a list of 3"),
+        (
+            {"index": "id"},
+            Classifier,
+            "cannot find index='id': training_step returned a mapping with",
+        ),
+        (
+            {"index": 7},
+            Classifier,
+            "index=7 must be a position in the batch, but the batch is a list of 3",
+        ),
         ({}, LossOnly, "Return it from training_step"),
         ({"index": 0, "labels": 2, "logits": "model"}, SeveralForwards, "was called 2 times"),
     ],

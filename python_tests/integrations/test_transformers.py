@@ -43,7 +43,10 @@ class Texts(Dataset):
 
     def __getitem__(self, i):
         # Texts differ in length: the collator pads them.
-        return {"input_ids": self.tokens[i, : LENGTH - i % 3].tolist(), "labels": int(self.labels[i])}
+        return {
+            "input_ids": self.tokens[i, : LENGTH - i % 3].tolist(),
+            "labels": int(self.labels[i]),
+        }
 
 
 def pad(features):
@@ -219,7 +222,11 @@ def _train_on_two(folder):
     trainer = make_trainer(folder, **options, per_device_train_batch_size=16, ddp_backend="gloo")
     trainer.train_rounds()
     tracker = trainer.mild
-    return tracker.status.words.numpy(), tracker.kept.numpy(), int(tracker.status.compute().seen.sum())
+    return (
+        tracker.status.words.numpy(),
+        tracker.kept.numpy(),
+        int(tracker.status.compute().seen.sum()),
+    )
 
 
 def test_two_processes_agree(tmp_path):

@@ -19,7 +19,9 @@ from torch import Tensor
 from .weibull import TimeCounts, Weibull, WeibullMixture
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
+
 
 RULES = ("posterior",)
 
@@ -41,6 +43,10 @@ class Evidence(Protocol):
         """``table[misclassified, seen]`` of every sample, [N], for a table [P + 1, P + 1]."""
         ...
 
+    def times(self) -> Any:
+        """The transition times of every sample."""
+        ...
+
 
 class _StatusEvidence:
     def __init__(self, status: Any, epochs: slice | None) -> None:
@@ -53,10 +59,13 @@ class _StatusEvidence:
         result: Tensor = self._status.lookup(table, self._epochs)
         return result
 
+    def times(self) -> Any:
+        return self._status.compute(self._epochs)
+
 
 class _TimesEvidence:
     def __init__(self, times: Any) -> None:
-        self._misclassified, self._seen = times.memorization, times.seen
+        self._times, self._misclassified, self._seen = times, times.memorization, times.seen
         self._size = int(times.num_epochs) + 1
 
     def histogram(self) -> NDArray[np.int64]:
@@ -67,6 +76,9 @@ class _TimesEvidence:
     def lookup(self, table: Tensor) -> Tensor:
         table = table.to(self._seen.device)
         return table[self._misclassified.long(), self._seen.long()]
+
+    def times(self) -> Any:
+        return self._times
 
 
 def _evidence(status_or_times: Any, epochs: slice | None) -> Evidence:
@@ -261,6 +273,17 @@ class Selection:
         1 for all where two components are not supported; the clean weight for unseen samples.
         """
         return self._evidence.lookup(torch.from_numpy(self._probability))
+
+    def to_frame(self, **columns: Any) -> pd.DataFrame:
+        """One row per sample, as a pandas DataFrame; needs the extra ``export``.
+
+        Args:
+            **columns: ``ids``, ``given_labels``, ``predicted_labels``, ``round_dropped``; see
+                `mild_ext.export.selection_table`, also for the columns.
+        """
+        from mild_ext.export import selection_table, to_frame
+
+        return to_frame(selection_table(self, **columns))
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the metric's histogram, the mixture and the threshold; see `mild_ext.report.plots`."""

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mild_ext import ops
+from mild_ext import distributed, ops
 from mild_ext._native import _C, has_cuda
 from mild_ext.transitions import TransitionTimes
 
@@ -82,6 +82,8 @@ class LearningStatus:
             self._faults = torch.zeros(_C.num_faults, dtype=torch.int64, device=device)
         self._num_epochs = num_epochs
         self._epoch = 0
+        # The last epoch that was merged with other ranks, and the number of its bits then.
+        self._synced = (0, 0)
 
     # ---- what it is
 
@@ -203,8 +205,21 @@ class LearningStatus:
         self._set_epoch(max(self._epoch, other._epoch))
         return self
 
+    def sync(self, group: Any = None, *, timeout: float = distributed.DEFAULT_TIMEOUT) -> int:
+        """Merge the words of all ranks by OR, before `advance`; see `mild_ext.distributed.sync`.
+
+        Args:
+            group: torch.distributed process group; None: the default one, or nothing to do without.
+            timeout: seconds to wait for the other ranks.
+
+        Returns:
+            Bytes that this rank sent.
+        """
+        return distributed.sync(self, group, timeout=timeout)
+
     def _set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
+        self._synced = (0, 0)
         self._epoch_on_device.fill_(epoch)
 
     # ---- reading

@@ -12,6 +12,9 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define MILD_X86 1
+#define MILD_AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
+#define MILD_AVX512 \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi,bmi2,lzcnt,popcnt")))
 #endif
 
 namespace mild::cpu {
@@ -24,22 +27,20 @@ Isa best_isa();     // the best one this machine has
 Isa current_isa();  // the one in use
 void use_isa(Isa);  // for tests and benchmarks; std::invalid_argument above best_isa()
 
-// Body is a functor whose operator()(begin, end) is MILD_HD: it and all it calls is inlined here,
-// and so compiled for the target named.
+// Body is a functor whose operator()<isa>(begin, end) is MILD_HD: it and all it calls is inlined
+// here, and so compiled for the target named.
 template <class Body>
 void run_plain(const Body& body, int64_t begin, int64_t end) {
-    body(begin, end);
+    body.template operator()<Isa::kPlain>(begin, end);
 }
 #ifdef MILD_X86
 template <class Body>
-__attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt"))) void run_avx2(const Body& body, int64_t begin,
-                                                                    int64_t end) {
-    body(begin, end);
+MILD_AVX2 void run_avx2(const Body& body, int64_t begin, int64_t end) {
+    body.template operator()<Isa::kAvx2>(begin, end);
 }
 template <class Body>
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi,bmi2,lzcnt,popcnt"))) void
-run_avx512(const Body& body, int64_t begin, int64_t end) {
-    body(begin, end);
+MILD_AVX512 void run_avx512(const Body& body, int64_t begin, int64_t end) {
+    body.template operator()<Isa::kAvx512>(begin, end);
 }
 #endif
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mild_ext import LearningStatus, TransitionTimes, reference
-from mild_ext import ops as ops_module
+from mild_ext import status as status_module
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -45,8 +45,8 @@ def recorded(seed: int, num_samples: int = 10, num_epochs: int = 70) -> Learning
 def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways an eager update can take."""
     if request.param == "operator":
-        monkeypatch.setattr(ops_module, "READS_TENSORS", False)
-    elif not ops_module.READS_TENSORS:
+        monkeypatch.setattr(status_module, "READS_TENSORS", False)
+    elif not status_module.READS_TENSORS:
         pytest.skip("this torch has no DLPack exchange table")
     return str(request.param)
 

@@ -150,7 +150,7 @@ def _log1p_ratio(z: Floats) -> tuple[Floats, Floats, Floats]:
 class _Likelihood:
     """Mean log-likelihood of 1 or 2 components with its derivatives, for a batch of parameters.
 
-    Parameters ``theta`` [S, D]: (a, b) of a single component; (a_1, b_1, a_2, b_2, logit of
+    Parameters ``theta`` [S, D]: (a, b) or (a, b, frailty) of a single component; (a_1, b_1, a_2, b_2, logit of
     weight_1) of a mixture; (a_1, b_1, frailty_1, a_2, b_2, logit) of one with clean frailty.
     """
 
@@ -175,6 +175,9 @@ class _Likelihood:
         if size == 6:
             lines = theta[:, [0, 1, 3, 4]].reshape(-1, 2, 2)
             frailty = np.stack([theta[:, 2], np.zeros(len(theta))], axis=1)[..., None]
+        elif size == 3:
+            lines = theta[:, None, :2]
+            frailty = theta[:, 2:, None]
         else:
             lines = theta[:, : 4 if size == 5 else 2].reshape(len(theta), -1, 2)
             frailty = None
@@ -203,7 +206,7 @@ class _Likelihood:
     @staticmethod
     def _joint(theta: Floats, log_prob: Floats) -> tuple[Floats, Floats | None]:
         """Mixture log-probability [S, C] and the first component's posterior [S, C]."""
-        if theta.shape[1] == 2:
+        if theta.shape[1] < 5:
             return log_prob[:, 0], None
         logit = theta[:, -1:]
         log_odds = logit + log_prob[:, 0] - log_prob[:, 1]
@@ -537,7 +540,10 @@ class _WeibullBase:
     num_samples_: float
     frailty_: float = 0.0
     _lines: Floats  # (a, b) per component, [J, 2]
-    _num_parameters: int
+
+    @property
+    def _num_parameters(self) -> int:
+        raise NotImplementedError
 
     def _store(self, optimum: _Optimum, counts: TimeCounts, lines: Floats, weights: Floats) -> None:
         log_p = float(np.log(max(counts.horizon, 2)))
@@ -624,6 +630,7 @@ class Weibull(_WeibullBase):
     """One censored Weibull distribution, the null model of the support test.
 
     Args:
+        heavy_tail: let samples differ in difficulty, as in :class:`WeibullMixture`.
         max_iter: most Newton iterations.
         tol: stop when an iteration promises less than this gain, in nats a sample.
 
@@ -636,11 +643,14 @@ class Weibull(_WeibullBase):
         True
     """
 
-    _num_parameters = 2
-
-    def __init__(self, *, max_iter: int = 200, tol: float = 1e-9) -> None:
+    def __init__(self, *, heavy_tail: bool = False, max_iter: int = 200, tol: float = 1e-9) -> None:
+        self.heavy_tail = heavy_tail
         self.max_iter = max_iter
         self.tol = tol
+
+    @property
+    def _num_parameters(self) -> int:
+        return 2 + self.heavy_tail
 
     def fit(
         self,
@@ -659,15 +669,20 @@ class Weibull(_WeibullBase):
         if counts.total <= 0:
             raise ValueError("no sample was seen, so there is nothing to fit")
         likelihood = _Likelihood(counts)
-        start = _feasible(_survival_fit(counts, np.ones((1, counts.horizon + 1))), likelihood.log_p)
-        constraints = _Constraints.build(1, likelihood.log_p)
+        everyone = np.ones((1, counts.horizon + 1))
+        start = _feasible(_survival_fit(counts, everyone), likelihood.log_p)
+        if self.heavy_tail:
+            start = np.insert(start, 2, 0.3, axis=1)
+        constraints = _Constraints.build(1, likelihood.log_p, heavy_tail=self.heavy_tail)
         optimum = _maximize(likelihood, start, constraints, self.max_iter, self.tol)
-        self._store(optimum, counts, optimum.theta[None], np.ones(1))
-        covariance = _covariance(optimum, counts.total)
-        shapes, scales = _line_errors(optimum.theta, covariance, likelihood.log_p)
-        if optimum.active:
-            shapes = scales = np.inf
-        self.standard_errors_ = StandardErrors(np.zeros(1), np.array([shapes]), np.array([scales]))
+        self.frailty_ = float(optimum.theta[2]) if self.heavy_tail else 0.0
+        line = optimum.theta[:2]
+        self._store(optimum, counts, line[None], np.ones(1))
+        covariance = _covariance(optimum, counts.total)[:2, :2]
+        shape, scale = _line_errors(line, covariance, likelihood.log_p)
+        if any("frailty" not in name for name in optimum.active):
+            shape = scale = np.inf
+        self.standard_errors_ = StandardErrors(np.zeros(1), np.array([shape]), np.array([scale]))
         return self
 
 
@@ -760,7 +775,7 @@ class WeibullMixture(_WeibullBase):
         self.tol = tol
 
     @property
-    def _num_parameters(self) -> int:  # type: ignore[override]
+    def _num_parameters(self) -> int:
         return 5 + self.heavy_tail
 
     def fit(

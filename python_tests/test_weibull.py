@@ -30,6 +30,7 @@ def test_derivatives_match_finite_differences(counts_30):
         np.array([[-1.0, 1.5, -4.0, 0.5, 0.8]]),
         np.array([[-1.0, 1.2]]),
         np.array([[-1.0, 1.5, 0.4, -4.0, 0.5, 0.8]]),
+        np.array([[-1.0, 1.2, 0.7]]),
         np.array([[0.5, 2.5, 1e-4, -4.0, 0.5, 0.8]]),
     ):
         _, gradient, hessian = likelihood.derivatives(theta)

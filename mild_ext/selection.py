@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from .noise_rate import NoiseRate, class_noise_rate, estimate_noise_rate
 from .rules import RULES, Decision, decide
 from .support import WINDOW_MARGIN, Support
 from .weibull import TimeCounts, WeibullMixture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 #: Windows of epochs, from the first on, among which ``epochs=None`` chooses, as shares of all.
 WINDOWS = (1 / 3, 2 / 3)
@@ -271,11 +274,11 @@ class Selection:
             lines.append(line)
         return "\n".join(lines)
 
-    def plot(self, axes: Any = None) -> Any:
-        """Histogram, components, threshold and posterior: ``mild_ext.report.plots``."""
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the metric's histogram, the mixture and the threshold; see `mild_ext.report.plots`."""
         from .report.plots import plot_selection
 
-        return plot_selection(self, axes)
+        return plot_selection(self, ax)
 
     def to_frame(self) -> Any:
         """One row a sample: misclassified, seen, metric, clean_probability, kept (and label).
@@ -365,19 +368,22 @@ def select_clean(
     if num_samples == 0:
         raise ValueError("there are no samples to select from")
     labels = _check_labels(labels, num_samples, per_class)
-    decision = decide(histogram, rule, threshold)
     if isinstance(evidence, _StatusEvidence):
         num_epochs = len(histogram) - 1
-        if epochs is None:
-            epochs = slice(0, num_epochs)
-            if rule == "posterior":
-                epochs, histogram, decision = _best_window(
-                    status_or_times, histogram, decision, threshold
-                )
+        if epochs is None:  # all epochs recorded so far
+            window = slice(0, TimeCounts.from_histogram(histogram).horizon)
         else:
-            start, stop, _ = epochs.indices(len(status_or_times.histogram()) - 1)
-            epochs = slice(start, stop)
-        evidence = _StatusEvidence(status_or_times, epochs)
+            window = slice(*epochs.indices(len(status_or_times.histogram()) - 1)[:2])
+        if window.stop - window.start != num_epochs:
+            histogram = _StatusEvidence(status_or_times, window).histogram()
+    decision = decide(histogram, rule, threshold)
+    if isinstance(evidence, _StatusEvidence):
+        if epochs is None and rule == "posterior":
+            window, histogram, decision = _best_window(
+                status_or_times, histogram, decision, threshold
+            )
+        epochs = window
+        evidence = _StatusEvidence(status_or_times, window)
     support, reason = decision.support, decision.support.reason
     mask = evidence.lookup(torch.from_numpy(decision.keep))
     classes: tuple[ClassSelection, ...] = ()

@@ -1,0 +1,7 @@
+"""``python -m mild_ext``."""
+
+import sys
+
+from mild_ext.cli import main
+
+sys.exit(main())

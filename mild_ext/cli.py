@@ -1,0 +1,140 @@
+"""The command ``mild-ext``: parsing only; a subcommand's own module is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status is 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    options = build_parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        return status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
+        if options.traceback:
+            raise
+        print(f"mild-ext: error: {error}", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands."""
+    from mild_ext import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="mild-ext",
+        description="Find wrong labels by watching how each sample is learned.",
+    )
+    parser.add_argument("--version", action="version", version=f"mild_ext {__version__}")
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where an error came from in the code"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_info(commands)
+    _add_train(commands)
+    return parser
+
+
+def _add_info(commands: Any) -> None:
+    parser = commands.add_parser("info", help="what was built in, and which devices can be used")
+    parser.set_defaults(run=_run_info)
+
+
+def _run_info(options: argparse.Namespace) -> int:
+    from mild_ext.info import main as info
+
+    return int(info() or 0)
+
+
+def _add_train(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="find the wrong labels of a data set and train a model without them",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Find the wrong labels of a data set and train a model without them.",
+        epilog="example: mild-ext train --data digits --noise symmetric:0.5 --out runs/digits",
+    )
+    run = parser.add_argument_group("run")
+    run.add_argument("--data", help="digits, or npz:FILE with arrays x_train, y_train, ...")
+    run.add_argument("--noise", help="label noise to add, e.g. symmetric:0.5 (default: none)")
+    run.add_argument("--seed", type=int, help="seed of everything random (default: 0)")
+    run.add_argument("--out", required=True, help="folder for the results")
+    run.add_argument("--overwrite", action="store_true", help="delete an earlier run in --out")
+    run.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    run.add_argument(
+        "--recipe", help="name of a preset, or a .toml, .yaml or .json file of settings"
+    )
+    run.add_argument("--test-fraction", type=float, default=0.0, help="set part aside for testing")
+    run.add_argument("--no-compare", action="store_true", help="train MILD only")
+    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: auto)")
+    run.add_argument(
+        "--threads", type=int, default=0, help="CPU threads (default: 0, as many as are worth it)"
+    )
+    run.add_argument("--quiet", action="store_true", help="print errors only")
+    run.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=30.0,
+        help="least time between checkpoints inside a round; 0: every epoch (default: 30)",
+    )
+    add_recipe_options(parser)
+    parser.set_defaults(run=_run_train)
+
+
+def _run_train(options: argparse.Namespace) -> int:
+    from mild_ext.training.run import main_train
+
+    return main_train(options)
+
+
+class _Override(argparse.Action):
+    """Collects recipe settings given on the command line in ``options.overrides``."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        namespace.overrides = namespace.overrides | {self.dest: values}
+
+
+def add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    """One option per recipe setting; those given end up in ``options.overrides``."""
+    from dataclasses import fields
+
+    from mild_ext.training.recipe import Recipe, setting_types
+
+    group = parser.add_argument_group("recipe settings (default: the recipe's)")
+    types = setting_types()
+    for item in fields(Recipe):
+        kind, optional = types[item.name]
+        parse: Any = _parse_bool if kind is bool else kind
+        group.add_argument(
+            f"--{item.name.replace('_', '-')}",
+            dest=item.name,
+            action=_Override,
+            type=_or_none(parse) if optional else parse,
+            choices=item.metadata["choices"] or None,
+            default=argparse.SUPPRESS,
+            metavar=None if item.metadata["choices"] else kind.__name__.upper(),
+            help=item.metadata["help"].replace("%", "%%"),
+        )
+    parser.set_defaults(overrides={})
+
+
+def _parse_bool(text: str) -> bool:
+    if text.lower() in ("true", "yes", "1", "on"):
+        return True
+    if text.lower() in ("false", "no", "0", "off"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+
+
+def _or_none(parse: Any) -> Any:
+    def parse_optional(text: str) -> Any:
+        return None if text.lower() == "none" else parse(text)
+
+    return parse_optional

@@ -1,0 +1,238 @@
+"""Data sets as the training loop wants them: stable sample ids, labels apart from inputs.
+
+A sample's id is its position in the data set and stays the same from the first round to the last.
+Labels are kept in one int64 tensor apart from the inputs, so that label noise, or a correction of
+labels, never needs a copy of the data.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Inputs and labels that lie in memory; batches are gathered with one index operation.
+
+    Args:
+        inputs: ``[N, ...]``, any dtype. Images are ``[N, channels, height, width]``.
+        labels: int64 ``[N]``, classes ``0 .. K-1``.
+
+    Raises:
+        TypeError: ``labels`` are not int64.
+        ValueError: ``inputs`` and ``labels`` differ in length.
+    """
+
+    def __init__(self, inputs: Tensor, labels: Tensor) -> None:
+        if labels.dtype != torch.int64:
+            raise TypeError(f"labels must be int64, got {labels.dtype}; use labels.long()")
+        if labels.ndim != 1 or inputs.shape[:1] != labels.shape:
+            raise ValueError(
+                f"inputs [N, ...] and labels [N] must agree in N, got {tuple(inputs.shape)} "
+                f"and {tuple(labels.shape)}"
+            )
+        self.inputs = inputs
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.inputs[index], self.labels[index]
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Inputs ``[B, ...]`` of the samples ``index`` (int64 ``[B]``), on the inputs' device."""
+        return self.inputs[index]
+
+
+class IndexedDataset(Dataset[tuple[int, Any, Any]]):
+    """Makes any map-style data set of ``(input, label)`` give ``(index, input, label)``.
+
+    ``index`` is the sample's id: its position in the wrapped data set.
+
+    Args:
+        dataset: map-style data set whose items start with ``(input, label)``.
+        labels: int64 ``[N]`` given labels to use in place of the data set's own, or None.
+
+    An item may also be asked for as ``(index, seed)``: then the random generators of Python, NumPy
+    and torch are seeded from both before the item is read, so random augmentation inside the data
+    set comes out the same whatever the number of worker processes, and after a resume.
+    """
+
+    def __init__(self, dataset: Dataset[Any], labels: Tensor | None = None) -> None:
+        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+            raise TypeError(
+                "dataset must be map-style (have __len__ and __getitem__): the samples' ids are "
+                f"their positions; got {type(dataset).__name__}"
+            )
+        if labels is not None and len(labels) != len(dataset):
+            raise ValueError(f"labels must have length {len(dataset)}, got {len(labels)}")
+        self.dataset = dataset
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> tuple[int, Any, Any]:
+        if isinstance(index, tuple):
+            index, seed = index
+            _seed_cpu(hash((seed, index)) & (2**63 - 1))
+        item = self.dataset[index]
+        return index, item[0], item[1] if self.labels is None else self.labels[index]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators of Python, NumPy and torch (all devices)."""
+    _seed_cpu(seed)
+    torch.manual_seed(seed)
+
+
+def _seed_cpu(seed: int) -> None:
+    """As `seed_everything`, for the CPU alone: 10 microseconds, a tenth of torch.manual_seed's."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - data sets use the global generator
+    torch.default_generator.manual_seed(seed)
+
+
+def labels_of(dataset: Dataset[Any]) -> Tensor:
+    """The labels of a map-style data set as int64 ``[N]``.
+
+    Read off the attribute ``labels`` or ``targets`` where there is one; otherwise every item is
+    read once, which for images on disk takes as long as an epoch of reading.
+    """
+    for name in ("labels", "targets"):
+        found = getattr(dataset, name, None)
+        if found is not None and len(found) == len(dataset):  # type: ignore[arg-type]
+            return torch.as_tensor(found).to(torch.int64)
+    return torch.tensor(
+        [int(dataset[i][1]) for i in range(len(dataset))],  # type: ignore[arg-type]
+        dtype=torch.int64,
+    )
+
+
+def stratified_holdout(labels: Tensor, fraction: float, seed: int) -> Tensor:
+    """Choose ``fraction`` of every class at random.
+
+    Args:
+        labels: int64 ``[N]``.
+        fraction: in [0, 1); each class gives ``round(fraction * its size)`` samples, but never all.
+        seed: seed of the choice.
+
+    Returns:
+        bool ``[N]``, True for the chosen samples.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"fraction must be in [0, 1), got {fraction}")
+    generator = np.random.default_rng(seed)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        count = min(round(fraction * len(members)), len(members) - 1)
+        chosen[members[torch.from_numpy(generator.permutation(len(members))[:count])]] = True
+    return chosen
+
+
+@dataclass
+class LabeledData:
+    """A data set with everything a run needs to know about it.
+
+    Attributes:
+        name: short name, for reports.
+        train: map-style data set of ``(input, label)``; its own labels are not used.
+        labels: int64 ``[N]``, the given labels: what training sees.
+        class_names: one name per class.
+        kind: ``"image"`` (inputs ``[C, H, W]``) or ``"vector"`` (inputs of any other shape).
+        input_shape: shape of one input.
+        mean, std: per-channel (image) or per-feature (vector) statistics of the training inputs,
+            in their own unit, used to standardize inputs inside the model.
+        true_labels: int64 ``[N]`` where they are known, else None.
+        test: data set of ``(input, label)`` with correct labels, or None.
+        recipe: name of the preset that suits this data set.
+        noise_map: class map of the usual asymmetric noise (``noise_map[k]`` is the wrong label
+            given to class k), or None for "next class".
+    """
+
+    name: str
+    train: Dataset[Any]
+    labels: Tensor
+    class_names: Sequence[str]
+    kind: Literal["image", "vector"]
+    input_shape: tuple[int, ...]
+    mean: Tensor
+    std: Tensor
+    true_labels: Tensor | None = None
+    test: Dataset[Any] | None = None
+    recipe: str = "default"
+    noise_map: Sequence[int] | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def statistics_of(inputs: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of inputs ``[N, ...]``: per channel or per feature, float32.
+
+    A constant feature gets standard deviation 1, so that standardizing it gives zero.
+    """
+    values = inputs
+    if inputs.dtype == torch.uint8 and len(inputs) > 10_000:
+        values = inputs[:: len(inputs) // 10_000]  # a tenth of a grey level is accurate enough
+    values = values.to(torch.float64)
+    dims = (0, 2, 3) if kind == "image" else (0,)
+    mean = values.mean(dims)
+    std = (values - mean.view(1, -1, 1, 1) if kind == "image" else values - mean).square()
+    std = std.mean(dims).sqrt()
+    if kind == "vector":
+        # Features with next to no spread (a pixel that is set in one image) must not blow up.
+        std = std.clamp(min=0.1 * float(std.mean()))
+    std = torch.where(std > 0, std, torch.ones_like(std))
+    return mean.to(torch.float32), std.to(torch.float32)
+
+
+def array_data(
+    name: str,
+    x_train: np.ndarray[Any, Any] | Tensor,
+    y_train: Tensor,
+    class_names: Sequence[str],
+    *,
+    x_test: np.ndarray[Any, Any] | Tensor | None = None,
+    y_test: Tensor | None = None,
+    true_labels: Tensor | None = None,
+    recipe: str = "default",
+    noise_map: Sequence[int] | None = None,
+) -> LabeledData:
+    """Build `LabeledData` from arrays; four dimensions mean images ``[N, C, H, W]``."""
+    inputs = torch.as_tensor(x_train)
+    if inputs.dtype != torch.uint8:
+        inputs = inputs.to(torch.float32)
+    kind: Literal["image", "vector"] = "image" if inputs.ndim == 4 else "vector"
+    mean, std = statistics_of(inputs, kind)
+    test = None
+    if x_test is not None and y_test is not None:
+        test = ArrayDataset(torch.as_tensor(x_test).to(inputs.dtype), y_test)
+    return LabeledData(
+        name=name,
+        train=ArrayDataset(inputs, y_train),
+        labels=y_train,
+        class_names=list(class_names),
+        kind=kind,
+        input_shape=tuple(inputs.shape[1:]),
+        mean=mean,
+        std=std,
+        true_labels=true_labels,
+        test=test,
+        recipe=recipe,
+        noise_map=noise_map,
+    )

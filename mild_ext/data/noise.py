@@ -1,0 +1,235 @@
+"""Label noise: seeded, named by its convention, with the rate that really came out.
+
+A specification is text, ``KIND:RATE``:
+
+========================  ======================================================================
+``none``                  labels stay as they are
+``symmetric:R``           with probability R a new label drawn from *all* K classes, so a share
+                          of only R (1 - 1/K) ends up wrong (the convention of MILD, of
+                          DivideMix and of most papers)
+``symmetric-other:R``     with probability R a new label drawn from the *other* K - 1 classes
+``asymmetric:R``          with probability R the class's look-alike: the data set's own map
+                          (CIFAR-10: truck -> automobile, bird -> airplane, deer -> horse,
+                          cat <-> dog; CIFAR-100: next class in the block of five), next class
+                          where the data set has none
+``next:R``                with probability R the next class, the last one becoming the first
+``matrix:FILE``           a label of class i becomes j with probability T[i, j]; T is a ``.npy``
+                          or a text file of K rows
+``instance:R``            instance-dependent (Xia et al., 2020, Algorithm 2): hard samples are
+                          mislabeled more often, towards classes that resemble them; the mean rate
+                          is R
+``labels:FILE``           labels read from a ``.npy`` or a text file with one integer per sample
+========================  ======================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_Array = np.ndarray[Any, Any]
+
+KINDS = (
+    "none",
+    "symmetric",
+    "symmetric-other",
+    "asymmetric",
+    "next",
+    "matrix",
+    "instance",
+    "labels",
+)
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """Noisy labels and what is true of them.
+
+    Attributes:
+        labels: int64 ``[N]``, the noisy labels.
+        spec: the specification they were made from.
+        seed: the seed, or None where nothing was drawn.
+        rate: share of labels that are wrong, in [0, 1].
+        class_rates: the same per true class, float64 ``[K]``; NaN for an empty class.
+    """
+
+    labels: Tensor
+    spec: str
+    seed: int | None
+    rate: float
+    class_rates: list[float]
+
+
+def corrupt_labels(
+    labels: Tensor,
+    spec: str,
+    num_classes: int,
+    *,
+    seed: int = 0,
+    class_map: Sequence[int] | None = None,
+    inputs: Tensor | None = None,
+) -> LabelNoise:
+    """Replace some labels by wrong ones.
+
+    Args:
+        labels: int64 ``[N]``, the true labels.
+        spec: ``KIND:RATE``, see the module's table; RATE is a probability in [0, 1].
+        num_classes: K.
+        seed: the same seed gives the same labels.
+        class_map: wrong label for each class, for ``asymmetric``; None: the next class.
+        inputs: ``[N, ...]``, needed by ``instance`` only.
+
+    Returns:
+        LabelNoise.
+
+    Raises:
+        ValueError: an unknown kind, a rate outside [0, 1], or a file that does not fit.
+
+    >>> import torch
+    >>> noise = corrupt_labels(torch.arange(10).repeat(100), "symmetric:0.5", 10, seed=0)
+    >>> round(noise.rate, 2)  # half the labels were redrawn, a tenth of them hit the true class
+    0.44
+    """
+    kind, _, argument = spec.partition(":")
+    if kind not in KINDS or (kind != "none") != bool(argument):
+        raise ValueError(
+            f"noise must be KIND:RATE with KIND one of {', '.join(KINDS)} (e.g. symmetric:0.5), "
+            f"or none; got {spec!r}"
+        )
+    true = labels.cpu().numpy()
+    generator = np.random.default_rng(seed)
+    drawn = True
+    if kind == "none":
+        noisy, drawn = true.copy(), False
+    elif kind == "labels":
+        noisy, drawn = _read_labels(Path(argument), len(true), num_classes), False
+    elif kind == "matrix":
+        noisy = _by_matrix(true, _read_matrix(Path(argument), num_classes), generator)
+    else:
+        rate = _parse_rate(argument, spec)
+        if kind == "instance":
+            if inputs is None:
+                raise ValueError("instance-dependent noise needs the inputs in memory")
+            noisy = _instance_dependent(true, inputs, rate, num_classes, generator)
+        else:
+            hit = generator.random(len(true)) < rate
+            if kind == "symmetric":
+                new = generator.integers(0, num_classes, len(true))
+            elif kind == "symmetric-other":
+                shift = generator.integers(1, max(2, num_classes), len(true))
+                new = (true + shift) % num_classes
+            else:
+                next_class = [(k + 1) % num_classes for k in range(num_classes)]
+                chosen = class_map if kind == "asymmetric" and class_map is not None else next_class
+                new = np.asarray(chosen)[true]
+            noisy = np.where(hit, new, true)
+    wrong = noisy != true
+    return LabelNoise(
+        labels=torch.from_numpy(noisy.astype(np.int64)),
+        spec=spec,
+        seed=seed if drawn else None,
+        rate=float(wrong.mean()) if len(wrong) else 0.0,
+        class_rates=[
+            float(wrong[true == k].mean()) if (true == k).any() else float("nan")
+            for k in range(num_classes)
+        ],
+    )
+
+
+def _parse_rate(argument: str, spec: str) -> float:
+    try:
+        rate = float(argument)
+    except ValueError:
+        rate = -1.0
+    if not 0 <= rate <= 1:
+        raise ValueError(f"the noise rate must be a number in [0, 1], got {spec!r}")
+    return rate
+
+
+def _read_array(path: Path) -> _Array:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    if path.suffix == ".npy":
+        loaded: _Array = np.load(path, allow_pickle=False)
+        return loaded
+    separator = "," if "," in path.read_text().partition("\n")[0] else None
+    loaded = np.loadtxt(path, delimiter=separator)
+    return loaded
+
+
+def _read_labels(path: Path, count: int, num_classes: int) -> _Array:
+    labels = _read_array(path)
+    if labels.shape != (count,):
+        raise ValueError(f"{path} must hold {count} labels, one per sample; got {labels.shape}")
+    if (labels != np.floor(labels)).any() or labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(f"{path} must hold integers in [0, {num_classes - 1}]")
+    result: _Array = labels.astype(np.int64)
+    return result
+
+
+def _read_matrix(path: Path, num_classes: int) -> _Array:
+    matrix = _read_array(path).astype(np.float64)
+    if matrix.shape != (num_classes, num_classes):
+        raise ValueError(
+            f"{path} must hold {num_classes} x {num_classes} numbers, got {matrix.shape}"
+        )
+    if not np.isfinite(matrix).all() or (matrix < 0).any():
+        raise ValueError(f"{path} must hold probabilities; some are negative or not finite")
+    sums = matrix.sum(1)
+    if not np.allclose(sums, 1, atol=1e-3):
+        row = int(np.abs(sums - 1).argmax())
+        raise ValueError(f"every row of {path} must sum to 1; row {row} sums to {sums[row]:.4g}")
+    normalized: _Array = matrix / sums[:, None]
+    return normalized
+
+
+def _by_matrix(true: _Array, matrix: _Array, generator: np.random.Generator) -> _Array:
+    """Draw each label from its row by inverting the cumulative distribution."""
+    cumulative = np.cumsum(matrix, axis=1)
+    cumulative[:, -1] = 1.0
+    draw = generator.random(len(true))
+    noisy: _Array = (draw[:, None] >= cumulative[true]).sum(1)
+    return noisy
+
+
+def _instance_dependent(
+    true: _Array,
+    inputs: Tensor,
+    rate: float,
+    num_classes: int,
+    generator: np.random.Generator,
+) -> _Array:
+    """Xia et al., "Part-dependent Label Noise", NeurIPS 2020, Algorithm 2.
+
+    Each sample's flip rate is drawn from a normal of mean ``rate`` and deviation 0.1, truncated to
+    [0, 1]; where it goes follows a softmax over random linear scores of its own input, one
+    projection per true class.
+    """
+    noisy: _Array = true.copy()
+    if num_classes < 2:
+        return noisy
+    features = inputs.reshape(len(inputs), -1).to(torch.float32).cpu().numpy()
+    features = (features - features.mean(0)) / max(float(features.std()), 1e-12)
+    flip = generator.normal(rate, 0.1, len(true))
+    while (outside := (flip < 0) | (flip > 1)).any():
+        flip[outside] = generator.normal(rate, 0.1, int(outside.sum()))
+    for label in range(num_classes):
+        members = np.flatnonzero(true == label)
+        projection = generator.standard_normal((features.shape[1], num_classes)).astype(np.float32)
+        if not len(members):
+            continue
+        scores = features[members] @ projection
+        scores[:, label] = -np.inf
+        scores = np.exp(scores - scores.max(1, keepdims=True))
+        probability = flip[members, None] * scores / scores.sum(1, keepdims=True)
+        probability[:, label] = 1 - flip[members]
+        cumulative = probability.cumsum(1)
+        draw = generator.random(len(members)) * cumulative[:, -1]
+        noisy[members] = np.minimum((draw[:, None] >= cumulative).sum(1), num_classes - 1)
+    return noisy

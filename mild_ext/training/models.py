@@ -1,0 +1,194 @@
+"""Models: a small MLP and CNN, ResNet-34 with a CIFAR stem, timm's, and the user's own factory."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Standardize(nn.Module):
+    """``(input - mean) / std`` as a model's first layer, so a saved model takes raw inputs.
+
+    Args:
+        mean, std: per channel ``[C]`` for images ``[B, C, H, W]``; per feature for other inputs.
+        image: whether inputs are images.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor, *, image: bool) -> None:
+        super().__init__()
+        shape = (1, -1, 1, 1) if image else (1, *mean.shape)
+        self.register_buffer("mean", mean.to(torch.float32).reshape(shape).clone())
+        self.register_buffer("std", std.to(torch.float32).reshape(shape).clone())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return (inputs.to(self.mean.dtype) - self.mean) / self.std
+
+
+class SmallCNN(nn.Module):
+    """Three convolution blocks with batch norm and a linear layer; for images of 8 x 8 and more."""
+
+    def __init__(self, channels: int, num_classes: int, width: int = 32) -> None:
+        super().__init__()
+
+        def block(inputs: int, outputs: int) -> nn.Sequential:
+            return nn.Sequential(
+                nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(inplace=True),
+            )
+
+        self.features = nn.Sequential(
+            block(channels, width),
+            nn.MaxPool2d(2),
+            block(width, 2 * width),
+            nn.MaxPool2d(2),
+            block(2 * width, 4 * width),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(4 * width, num_classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(inputs))
+        return logits
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = F.relu(self.bn1(self.conv1(inputs)))
+        return F.relu(self.bn2(self.conv2(hidden)) + self.shortcut(inputs))
+
+
+class ResNet34(nn.Module):
+    """ResNet-34 (He et al., 2016) with the CIFAR stem: one 3 x 3 convolution and no pooling.
+
+    Args:
+        stem: ``"cifar"`` for images of about 32 x 32, ``"imagenet"`` (7 x 7 convolution of stride 2
+            and max pooling) for large ones.
+    """
+
+    def __init__(self, channels: int, num_classes: int, stem: str = "cifar") -> None:
+        super().__init__()
+        if stem == "cifar":
+            first: list[nn.Module] = [nn.Conv2d(channels, 64, 3, padding=1, bias=False)]
+        else:
+            first = [nn.Conv2d(channels, 64, 7, 2, padding=3, bias=False)]
+        first += [nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
+        if stem != "cifar":
+            first.append(nn.MaxPool2d(3, 2, padding=1))
+        self.stem = nn.Sequential(*first)
+        blocks: list[nn.Module] = []
+        inputs = 64
+        for outputs, count, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+            for k in range(count):
+                blocks.append(_BasicBlock(inputs, outputs, stride if k == 0 else 1))
+                inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(512, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.blocks(self.stem(inputs)).mean((2, 3))
+        logits: Tensor = self.head(hidden)
+        return logits
+
+
+def mlp(input_size: int, num_classes: int, width: int = 256) -> nn.Module:
+    """``input_size - width - width - num_classes`` with ReLU."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(input_size, width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.ReLU(),
+        nn.Linear(width, num_classes),
+    )
+
+
+def build_model(
+    spec: str,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    width: int = 256,
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
+) -> nn.Module:
+    """Build a model with fresh weights from torch's current random state.
+
+    Args:
+        spec: ``auto`` (small CNN for images, MLP otherwise), ``mlp``, ``cnn``, ``resnet34``,
+            ``timm:NAME``, or ``module:factory``; the factory is called with
+            ``(input_shape, num_classes)`` and returns an ``nn.Module``.
+        input_shape: shape of one input, ``[C, H, W]`` for images.
+        num_classes: number of logits.
+        width: hidden width of the MLP; an eighth of it is the CNN's first width.
+        mean, std: statistics of the inputs; given, the model starts with `Standardize`.
+
+    Raises:
+        ValueError: an unknown name, or a model that does not suit the inputs.
+        ImportError: timm, or the factory's module, is not installed.
+    """
+    image = len(input_shape) == 3
+    if spec == "auto":
+        spec = "cnn" if image else "mlp"
+    if spec == "mlp":
+        size = 1
+        for dimension in input_shape:
+            size *= dimension
+        net = mlp(size, num_classes, width)
+    elif spec in ("cnn", "resnet34") or spec.startswith("timm:"):
+        if not image:
+            raise ValueError(
+                f"model {spec} needs images [C, H, W]; inputs are {input_shape}: use mlp"
+            )
+        if spec == "cnn":
+            net = SmallCNN(input_shape[0], num_classes, max(8, width // 8))
+        elif spec == "resnet34":
+            large = min(input_shape[1:]) >= 96
+            net = ResNet34(input_shape[0], num_classes, "imagenet" if large else "cifar")
+        else:
+            try:
+                timm: Any = importlib.import_module("timm")
+            except ImportError as error:
+                raise ImportError(f"model {spec} needs timm: pip install timm") from error
+            net = timm.create_model(
+                spec.removeprefix("timm:"), num_classes=num_classes, in_chans=input_shape[0]
+            )
+    elif ":" in spec:
+        module_name, _, factory_name = spec.partition(":")
+        module = importlib.import_module(module_name)
+        factory = getattr(module, factory_name, None)
+        if not callable(factory):
+            raise ValueError(f"module {module_name} has no callable {factory_name!r}")
+        net = factory(input_shape, num_classes)
+        if not isinstance(net, nn.Module):
+            raise TypeError(f"{spec} must return an nn.Module, got {type(net).__name__}")
+    else:
+        raise ValueError(
+            f"unknown model {spec!r}; use mlp, cnn, resnet34, timm:NAME or module:factory"
+        )
+    if mean is None or std is None:
+        return net
+    return nn.Sequential(Standardize(mean, std, image=image), net)

@@ -1,0 +1,214 @@
+"""Recipes: every setting of a run in one flat, frozen dataclass, and the named presets."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+
+def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train, how many rounds, and how to select. Immutable; change it with `override`."""
+
+    model: str = _setting("auto", "mlp, cnn, resnet34, timm:NAME, or module:factory")
+    width: int = _setting(256, "width of the MLP's hidden layers; channels of the small CNN")
+    rounds: int = _setting(7, "largest number of rounds, the first one included")
+    first_epochs: int = _setting(30, "epochs of the first round, on all samples")
+    round_epochs: int = _setting(10, "epochs of every later round, on the kept samples")
+    final_epochs: int = _setting(60, "epochs of the final training on the kept samples")
+    final: str = _setting("scratch", "how the final training starts", ("scratch", "continue"))
+    min_removed: float = _setting(
+        0.01, "stop when a round drops less than this share of its samples"
+    )
+    rule: str = _setting("posterior", "selection rule")
+    threshold: float = _setting(0.5, "keep samples whose probability of being clean is above this")
+    per_class: bool = _setting(False, "select inside each class")
+    reselect: str = _setting(
+        "kept",
+        "kept: a dropped sample stays out; all: it is still watched and may return",
+        ("kept", "all"),
+    )
+    batch_size: int = _setting(128, "samples per step")
+    optimizer: str = _setting("sgd", "optimizer", ("sgd", "adamw"))
+    lr: float = _setting(0.01, "learning rate at the start of each round")
+    momentum: float = _setting(0.9, "momentum of SGD")
+    nesterov: bool = _setting(False, "Nesterov momentum")
+    weight_decay: float = _setting(5e-3, "weight decay")
+    first_weight_decay: float | None = _setting(
+        None, "weight decay of the first round, if different"
+    )
+    schedule: str = _setting(
+        "cosine",
+        "learning rate within a round: cosine to zero, or constant",
+        ("cosine", "constant"),
+    )
+    label_smoothing: float = _setting(0.0, "label smoothing of the cross-entropy")
+    augment: str = _setting(
+        "auto",
+        "auto: crop-flip for color images; crop: shifts only",
+        ("auto", "none", "crop", "crop-flip"),
+    )
+    validation: float = _setting(0.0, "share of each class held out of training, with given labels")
+    precision: str = _setting(
+        "float32", "arithmetic of the forward pass", ("float32", "bfloat16", "float16")
+    )
+    channels_last: bool = _setting(False, "channels-last memory format (images)")
+    compile: bool = _setting(False, "compile the model with torch.compile")
+    accumulate: int = _setting(1, "batches whose gradients are summed for one optimizer step")
+    clip_norm: float | None = _setting(None, "largest norm of the gradient")
+    ema_decay: float | None = _setting(None, "decay of the averaged weights used for evaluation")
+    workers: int = _setting(0, "worker processes that read data from disk")
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "first_epochs", "round_epochs", "batch_size", "accumulate", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("final_epochs", "workers", "lr", "momentum", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("threshold", "min_removed", "validation", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in (0, 1), got {self.ema_decay}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be positive, got {self.clip_norm}")
+        for item in fields(self):
+            choices = item.metadata["choices"]
+            if choices and getattr(self, item.name) not in choices:
+                raise ValueError(
+                    f"{item.name} must be one of {', '.join(choices)}; "
+                    f"got {getattr(self, item.name)!r}"
+                )
+
+    def override(self, settings: Mapping[str, Any]) -> Recipe:
+        """A copy with some settings changed.
+
+        Raises:
+            ValueError: an unknown setting, or a value out of range.
+            TypeError: a value of the wrong type.
+        """
+        types = setting_types()
+        unknown = sorted(set(settings) - set(types))
+        if unknown:
+            raise ValueError(f"unknown setting {', '.join(unknown)}; known: {', '.join(types)}")
+        checked: dict[str, Any] = {}
+        for name, value in settings.items():
+            base, optional = types[name]
+            if base is float and isinstance(value, int) and not isinstance(value, bool):
+                value = float(value)
+            if not (value is None and optional) and type(value) is not base:
+                raise TypeError(f"{name} must be {base.__name__}, got {value!r}")
+            checked[name] = value
+        return replace(self, **checked)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def setting_types() -> dict[str, tuple[type, bool]]:
+    """For each setting its type, and whether it may be None."""
+    result: dict[str, tuple[type, bool]] = {}
+    for name, hint in get_type_hints(Recipe).items():
+        arguments = getattr(hint, "__args__", ())
+        bases = [a for a in arguments if a is not type(None)]
+        result[name] = (bases[0], True) if bases else (hint, False)
+    return result
+
+
+_CIFAR = dict(
+    model="resnet34",
+    rounds=27,
+    first_epochs=70,
+    round_epochs=20,
+    final_epochs=200,
+    min_removed=0.0,
+    batch_size=128,
+    lr=0.01,
+    momentum=0.9,
+    weight_decay=5e-3,
+    augment="crop-flip",
+    validation=0.1,
+)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "digits": dict(
+        model="mlp",
+        first_epochs=20,
+        round_epochs=20,
+        reselect="all",
+        lr=0.02,
+        batch_size=64,
+    ),
+    # The settings of the authors' release (METHOD in docs); the final training is ours.
+    "cifar10-sym20": _CIFAR,
+    "cifar10-sym50": _CIFAR | dict(first_epochs=10),
+    "cifar10-sym80": _CIFAR | dict(first_weight_decay=2.5e-3),
+    "cifar10-asym40": _CIFAR,
+    "cifar100-sym20": _CIFAR | dict(round_epochs=50),
+    "cifar100-sym50": _CIFAR | dict(round_epochs=50),
+    "cifar100-sym80": _CIFAR | dict(round_epochs=50, first_weight_decay=2.5e-3),
+    "cifar100-asym40": _CIFAR | dict(round_epochs=50),
+}
+
+
+def preset(name: str) -> Recipe:
+    """The recipe of that name.
+
+    >>> preset("cifar10-sym50").first_epochs
+    10
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(PRESETS)}")
+    return Recipe(**PRESETS[name])
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Settings from a TOML (``.toml``), YAML (``.yaml``, ``.yml``) or JSON (``.json``) file.
+
+    The file is one flat table. It may name the preset it starts from as ``recipe``.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    text = path.read_text(encoding="utf-8")
+    loaded: Any
+    try:
+        if path.suffix == ".toml":
+            needs = "reading TOML on Python 3.10 needs tomli: pip install tomli"
+            loaded = _import_reader(["tomllib", "tomli"], needs).loads(text)
+        elif path.suffix in (".yaml", ".yml"):
+            yaml = _import_reader(["yaml"], f"reading {path} needs PyYAML: pip install pyyaml")
+            try:
+                loaded = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ValueError(str(error)) from error
+        elif path.suffix == ".json":
+            import json
+
+            loaded = json.loads(text)
+        else:
+            raise ValueError("its name must end in .toml, .yaml, .yml or .json")
+    except ValueError as error:
+        raise ValueError(f"cannot read the recipe {path}: {error}") from error
+    if loaded is None:
+        loaded = {}
+    if not isinstance(loaded, dict):
+        raise ValueError(f"the recipe {path} must be one flat table of settings")
+    return {str(key).replace("-", "_"): value for key, value in loaded.items()}
+
+
+def _import_reader(names: list[str], needs: str) -> Any:
+    """The first of these modules that is installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is not None:
+            return importlib.import_module(name)
+    raise ImportError(needs)

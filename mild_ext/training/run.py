@@ -1,0 +1,567 @@
+"""``mild-ext train``: a whole run in a folder, from data to models, tables and figures.
+
+A run is four trainings at most: the rounds with their final model, and, where there is a test
+split, plain cross-entropy on everything and (where the true labels are known) the bound of training
+on correct labels only. Each keeps its own checkpoint, so a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import mild_ext
+from mild_ext.data.datasets import ArrayDataset, LabeledData, stratified_holdout
+from mild_ext.data.noise import LabelNoise, corrupt_labels
+from mild_ext.data.sources import load_data
+from mild_ext.rounds import Round, RoundsResult, fresh_model, run_rounds, selection_quality
+from mild_ext.training.checkpoint import write_atomically, write_text
+from mild_ext.training.loop import Record, accuracy, derive_seed, fit, predict
+from mild_ext.training.models import build_model
+from mild_ext.training.recipe import Recipe
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What defines a run; saved in ``config.json`` and read back to resume it."""
+
+    data: str
+    noise: str
+    seed: int
+    test_fraction: float
+    compare: bool
+    device: str
+    threads: int
+    recipe_name: str
+    recipe: Recipe
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {
+            "recipe": self.recipe.to_dict()
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunSettings:
+        recipe = Recipe().override(values["recipe"])
+        return cls(**(values | {"recipe": recipe}))
+
+
+def train_command(
+    settings: RunSettings,
+    out: Path,
+    *,
+    resume: bool,
+    checkpoint_seconds: float,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Do the run; returns the summary that is also written to ``summary.json``."""
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, flush=True)
+
+    device = pick_device(settings.device)
+    torch.set_num_threads(settings.threads)
+    data, noise = prepare_data(settings)
+    train_ids, validation_ids = _split_validation(data, settings)
+    say(_describe(data, noise, settings, device))
+    _write_config(out, settings, data, noise, device)
+    with _History(out / "history.jsonl") as history:
+        table = _RoundsTable(say, data)
+
+        def on_record(record: Record) -> None:
+            history(record)
+            table(record)
+
+        result = run_rounds(
+            data.train,
+            lambda: make_model(data, settings.recipe),
+            settings.recipe,
+            labels=data.labels,
+            true_labels=data.true_labels,
+            test=data.test,
+            train_ids=train_ids,
+            seed=settings.seed,
+            device=device,
+            folder=out / "checkpoints",
+            checkpoint_seconds=checkpoint_seconds,
+            on_round=lambda done: _save_round(out, done, say),
+            on_record=on_record,
+            progress=not quiet,
+        )
+        say(f"Stopped: {result.stop_reason}.")
+        result.save(out / "result.safetensors")
+        models = _compare(
+            data, settings, result, train_ids, device, out, checkpoint_seconds, history, not quiet
+        )
+    assert result.model is not None
+    save_model(result.model, out / "model.safetensors")
+    predicted = None
+    logits, _ = predict(result.model, data.train, device=device, workers=settings.recipe.workers)
+    predicted = logits.argmax(1)
+    write_selection(out / "selection.csv", result, data, train_ids, predicted)
+    summary = _summary(data, noise, settings, result, models, train_ids)
+    if validation_ids is not None:
+        right = predicted[validation_ids] == data.labels[validation_ids]
+        summary["validation_accuracy"] = float(right.double().mean())
+    summary["seconds"] = round(time.monotonic() - started, 1)
+    write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    say(_comparison_table(summary))
+    written = "selection.csv, model.safetensors, summary.json"
+    if (out / "metric.png").exists():
+        written += ", metric.png"
+    say(f"Wrote {out}/ in {summary['seconds']:.1f} s: {written}")
+    return summary
+
+
+# ---------------------------------------------------------------------------------- preparation
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is CUDA where torch can use it, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RuntimeError(f"device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def prepare_data(settings: RunSettings) -> tuple[LabeledData, LabelNoise | None]:
+    """Load the data and put the label noise in."""
+    data = load_data(settings.data, test_fraction=settings.test_fraction, seed=0)
+    if settings.noise == "none":
+        return data, None
+    if data.true_labels is not None and not torch.equal(data.true_labels, data.labels):
+        raise ValueError(
+            f"{data.name} has wrong labels of its own (its given and true labels differ); "
+            "leave out --noise"
+        )
+    noise = corrupt_labels(
+        data.labels,
+        settings.noise,
+        data.num_classes,
+        seed=derive_seed(settings.seed, "label noise"),
+        class_map=data.noise_map,
+        inputs=data.train.inputs if isinstance(data.train, ArrayDataset) else None,
+    )
+    data.true_labels, data.labels = data.labels, noise.labels
+    return data, noise
+
+
+def pick_threads(data: LabeledData, recipe: Recipe) -> int:
+    """Threads torch should use: one where a step is too small to be worth sharing out."""
+    parameters = sum(p.numel() for p in make_model(data, recipe).parameters())
+    small = data.kind == "vector" and parameters * recipe.batch_size < 100_000_000
+    return 1 if small else torch.get_num_threads()
+
+
+def make_model(data: LabeledData, recipe: Recipe) -> nn.Module:
+    """The recipe's model for this data, with the inputs' standardization as its first layer."""
+    return build_model(
+        recipe.model,
+        data.input_shape,
+        data.num_classes,
+        width=recipe.width,
+        mean=data.mean,
+        std=data.std,
+    )
+
+
+def prepare_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make the run's folder, or say why it cannot be used."""
+    is_run = (out / CONFIG).is_file()
+    if resume:
+        if not is_run:
+            raise ValueError(f"there is no run to resume in {out} (no {CONFIG})")
+        return
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out must name a folder")
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            hint = "--resume to go on with it, --overwrite to start again, or " if is_run else ""
+            raise ValueError(f"{out} is not empty: use {hint}another --out")
+        if not is_run:
+            raise ValueError(f"{out} holds no run (no {CONFIG}), so --overwrite will not delete it")
+        shutil.rmtree(out)
+    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+
+
+def read_config(out: Path) -> RunSettings:
+    """The settings of the run in a folder."""
+    path = out / CONFIG
+    try:
+        return RunSettings.from_dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no run in {out} (no {CONFIG})") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not the config of a run: {error}") from error
+
+
+def _split_validation(
+    data: LabeledData, settings: RunSettings
+) -> tuple[Tensor | None, Tensor | None]:
+    if settings.recipe.validation == 0:
+        return None, None
+    held = stratified_holdout(
+        data.labels, settings.recipe.validation, derive_seed(settings.seed, "validation")
+    )
+    return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def _write_config(
+    out: Path,
+    settings: RunSettings,
+    data: LabeledData,
+    noise: LabelNoise | None,
+    device: torch.device,
+) -> None:
+    config: dict[str, Any] = {
+        "settings": settings.to_dict(),
+        "data": {
+            "name": data.name,
+            "samples": len(data),
+            "classes": list(data.class_names),
+            "input_shape": list(data.input_shape),
+            "notes": data.notes,
+        },
+        "noise": None,
+        "versions": {
+            "mild_ext": mild_ext.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+        },
+        "device": str(device),
+    }
+    if noise is not None:
+        config["noise"] = {
+            "spec": noise.spec,
+            "seed": noise.seed,
+            "rate": noise.rate,
+            "class_rates": [None if rate != rate else rate for rate in noise.class_rates],
+        }
+    write_text(out / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+# -------------------------------------------------------------------------------------- training
+
+
+def _compare(
+    data: LabeledData,
+    settings: RunSettings,
+    result: RoundsResult,
+    train_ids: Tensor | None,
+    device: torch.device,
+    out: Path,
+    checkpoint_seconds: float,
+    history: _History,
+    progress: bool,
+) -> list[dict[str, Any]]:
+    """Test accuracy of the models: same recipe, same initial weights, same number of epochs."""
+    if data.test is None:
+        return []
+    recipe = settings.recipe
+    everyone = torch.arange(len(data)) if train_ids is None else train_ids
+    rows = [
+        {
+            "model": "MILD (kept samples)",
+            "samples": int(result.kept.sum()),
+            "test_accuracy": accuracy(
+                result.model, data.test, device=device, workers=recipe.workers
+            )
+            if result.model is not None
+            else None,
+        }
+    ]
+    subsets = {"plain cross-entropy (all samples)": everyone}
+    if data.true_labels is not None:
+        right = data.labels[everyone] == data.true_labels[everyone]
+        subsets["correct labels only (bound)"] = everyone[right]
+    if not settings.compare or not recipe.final_epochs:
+        subsets = {}
+    for name, ids in subsets.items():
+        row: dict[str, Any] = {"model": name, "samples": len(ids), "test_accuracy": None}
+        rows.append(row)
+        if len(ids) == 0:
+            continue
+        model = fresh_model(lambda: make_model(data, recipe), settings.seed)
+        trained = fit(
+            model,
+            data.train,
+            data.labels,
+            recipe,
+            epochs=recipe.final_epochs,
+            stage=name.partition(" (")[0],
+            seed=settings.seed,
+            ids=ids,
+            device=device,
+            checkpoint=out / "checkpoints" / f"{name.partition(' ')[0]}.safetensors",
+            checkpoint_seconds=checkpoint_seconds,
+            fingerprint=json.dumps(settings.to_dict()),
+            on_epoch=history,
+            progress=progress,
+        )
+        row["test_accuracy"] = accuracy(
+            trained.averaged or model, data.test, device=device, workers=recipe.workers
+        )
+    # From worst to best as one expects them: plain, MILD, bound.
+    return [rows[1], rows[0], *rows[2:]] if len(rows) > 1 else rows
+
+
+def save_model(model: nn.Module, path: Path) -> None:
+    """Save a model's ``state_dict`` as safetensors."""
+    tensors = {
+        name: value.detach().to("cpu", copy=True).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+
+
+# --------------------------------------------------------------------------------------- outputs
+
+
+class _History:
+    """``history.jsonl``: one record a line, written as it happens; a resumed run writes it anew."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> _History:
+        self.file = open(self.path, "w", encoding="utf-8")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.file.close()
+
+    def __call__(self, record: Record) -> None:
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()
+
+
+def _save_round(out: Path, done: Round, say: Callable[[str], None]) -> None:
+    """Save a round's learning status and the histogram it was decided on, as a picture."""
+    for folder in ("status", "figures"):
+        (out / folder).mkdir(exist_ok=True)
+    name = f"round-{done.number:02d}"
+    write_atomically(out / "status" / f"{name}.safetensors", done.status.save)
+    try:
+        figure: Any = done.selection.plot().figure
+    except ImportError:
+        if done.number == 0:
+            say("(no figures: matplotlib is missing; pip install 'mild_ext[plot]')")
+        return
+    figure.savefig(out / "figures" / f"{name}.png", dpi=150)
+    if done.number == 0:  # the round that sees all of the noise
+        figure.savefig(out / "metric.png", dpi=150)
+
+
+def write_selection(
+    path: Path,
+    result: RoundsResult,
+    data: LabeledData,
+    train_ids: Tensor | None,
+    predicted: Tensor,
+) -> None:
+    """``selection.csv``: one line per sample used for training."""
+    header = ["id", "given_label", "misclassified", "seen", "metric", "clean_probability", "kept"]
+    header += ["round_dropped", "predicted_label"]
+    columns = [
+        result.labels,
+        result.misclassified,
+        result.seen,
+        result.metric,
+        result.clean_probability,
+        result.kept.int(),
+        result.round_dropped,
+        predicted,
+    ]
+    if data.true_labels is not None:
+        header.append("true_label")
+        columns.append(data.true_labels)
+    ids = range(len(data)) if train_ids is None else train_ids.tolist()
+    lists = [column.tolist() for column in columns]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for i in ids:
+        row = [column[i] for column in lists]
+        row[4] = f"{row[4]:.6g}"
+        if row[6] < 0:
+            row[6] = ""  # never dropped
+        writer.writerow([i, *row])
+    write_text(path, text.getvalue())
+
+
+def _summary(
+    data: LabeledData,
+    noise: LabelNoise | None,
+    settings: RunSettings,
+    result: RoundsResult,
+    models: list[dict[str, Any]],
+    train_ids: Tensor | None,
+) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        "data": data.name,
+        "noise": settings.noise,
+        "noise_rate": None if noise is None else noise.rate,
+        "seed": settings.seed,
+        "rounds": len(result.rounds),
+        "round_epochs": sum(r["epochs"] for r in result.rounds),
+        "final_epochs": settings.recipe.final_epochs,
+        "stop_reason": result.stop_reason,
+        "samples": len(data) if train_ids is None else len(train_ids),
+        "kept": int(result.kept.sum()),
+        "models": models,
+    }
+    if data.true_labels is not None:
+        wrong = data.labels != data.true_labels
+        if train_ids is not None:
+            wrong, kept = wrong[train_ids], result.kept[train_ids]
+        else:
+            kept = result.kept
+        summary |= selection_quality(kept, wrong)
+    accuracies = [row["test_accuracy"] for row in models]
+    if len(accuracies) == 3 and None not in accuracies and accuracies[2] > accuracies[0]:
+        plain, mild, bound = accuracies
+        summary["gap_closed"] = (mild - plain) / (bound - plain)
+    return summary
+
+
+def _describe(
+    data: LabeledData, noise: LabelNoise | None, settings: RunSettings, device: torch.device
+) -> str:
+    recipe = settings.recipe
+    text = f"{data.name}: {len(data)} samples, {data.num_classes} classes"
+    if data.test is not None:
+        text += f", {len(data.test)} test samples"  # type: ignore[arg-type]
+    if noise is not None:
+        text += f"; noise {noise.spec}, {noise.rate:.1%} of the labels are wrong"
+    text += (
+        f"\nrecipe {settings.recipe_name}: up to {recipe.rounds} rounds "
+        f"({recipe.first_epochs} epochs, then {recipe.round_epochs} each), "
+        f"final training {recipe.final_epochs} epochs; seed {settings.seed}, {device}\n"
+    )
+    return text
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+class _RoundsTable:
+    """Prints one line per round as the rounds finish."""
+
+    def __init__(self, say: Callable[[str], None], data: LabeledData) -> None:
+        self.say = say
+        self.columns = [("round", 5), ("epochs", 6), ("trained on", 10), ("kept", 8)]
+        self.rates: list[tuple[str, str]] = []
+        if data.true_labels is not None:
+            self.rates = [
+                ("noise removed", "noise_removed"),
+                ("precision", "precision"),
+                ("recall", "recall"),
+                ("F1", "f1"),
+            ]
+        if data.test is not None:
+            self.rates.append(("test accuracy", "test_accuracy"))
+        titles = [name.rjust(width) for name, width in self.columns]
+        self.header = "  ".join(titles + [name.rjust(7) for name, _ in self.rates])
+
+    def __call__(self, record: Record) -> None:
+        if record["type"] != "round":
+            return
+        if record["round"] == 0:
+            self.say(self.header)
+        cells = [record["round"], record["epochs"], record["trained_on"], record["kept"]]
+        line = [str(c).rjust(width) for c, (_, width) in zip(cells, self.columns, strict=True)]
+        line += [_percent(record.get(key)).rjust(max(7, len(name))) for name, key in self.rates]
+        self.say("  ".join(line))
+
+
+def _comparison_table(summary: dict[str, Any]) -> str:
+    models = summary["models"]
+    if not models:
+        return "\nThere is no test split, so no test accuracy (see --test-fraction).\n"
+    width = max(len(row["model"]) for row in models)
+    lines = ["", f"{'model'.ljust(width)}  samples  epochs  test accuracy"]
+    lines += [
+        f"{row['model'].ljust(width)}  {row['samples']:7d}  {summary['final_epochs']:6d}  "
+        f"{_percent(row['test_accuracy']).rjust(13)}"
+        for row in models
+    ]
+    if "gap_closed" in summary:
+        lines.append(f"MILD closes {summary['gap_closed']:.0%} of the gap to correct labels only.")
+    return "\n".join(lines) + "\n"
+
+
+def main_train(options: Any) -> int:
+    """Entry point of the command line."""
+    from mild_ext.training.recipe import preset, read_settings
+
+    out = Path(options.out)
+    if options.resume:
+        prepare_folder(out, resume=True, overwrite=False)
+        settings = read_config(out)
+        given = [name for name in ("data", "noise", "seed", "recipe") if getattr(options, name)]
+        if given or options.overrides:
+            names = ", ".join(f"--{n}" for n in given + list(options.overrides)).replace("_", "-")
+            raise ValueError(f"--resume takes the settings from {out}/{CONFIG}; leave out {names}")
+    else:
+        if options.data is None:
+            raise ValueError("--data is needed, e.g. --data digits or --data npz:FILE")
+        data_name = options.data.partition(":")[0]
+        recipe_name = options.recipe or (data_name if data_name == "digits" else "default")
+        loaded: dict[str, Any] = {}
+        if Path(recipe_name).suffix:
+            loaded = read_settings(Path(recipe_name))
+            base = loaded.pop("recipe", "default")
+        else:
+            base = recipe_name
+        recipe = preset(base).override(loaded | options.overrides)
+        settings = RunSettings(
+            data=options.data,
+            noise=options.noise or "none",
+            seed=options.seed or 0,
+            test_fraction=options.test_fraction,
+            compare=not options.no_compare,
+            device=options.device,
+            threads=options.threads,
+            recipe_name=recipe_name,
+            recipe=recipe,
+        )
+        # Everything that can be wrong with the data is found before the folder is touched.
+        data, _ = prepare_data(settings)
+        if settings.threads < 1:
+            settings = replace(settings, threads=pick_threads(data, recipe))
+        prepare_folder(out, resume=False, overwrite=options.overwrite)
+    train_command(
+        settings,
+        out,
+        resume=options.resume,
+        checkpoint_seconds=options.checkpoint_seconds,
+        quiet=options.quiet,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit("run it as: mild-ext train")

@@ -1,0 +1,58 @@
+"""The picture of a selection shows what the selection says."""
+
+import numpy as np
+import pytest
+import torch
+
+from mild_ext import LearningStatus, TransitionTimes, select_clean
+
+pytest.importorskip("matplotlib")
+from mild_ext.report.plots import counts_by_metric, expected_by_metric, plot_selection
+
+
+def times(misclassified, seen, epochs):
+    misclassified = torch.as_tensor(misclassified, dtype=torch.int32)
+    seen = torch.as_tensor(seen, dtype=torch.int32).expand(len(misclassified))
+    zero = torch.zeros_like(misclassified)
+    memorized = seen - misclassified
+    metric = misclassified - memorized
+    return TransitionTimes(misclassified, memorized, metric, zero, zero, zero, zero, seen, epochs)
+
+
+@pytest.fixture
+def separated():
+    generator = np.random.default_rng(0)
+    early = generator.binomial(20, 0.1, 600)
+    late = generator.binomial(20, 0.9, 400)
+    return select_clean(times(np.concatenate([early, late]), 20, 20))
+
+
+def test_bars_add_up_to_the_samples_and_the_mixture_expects_as_many(separated):
+    metric, counts = counts_by_metric(separated.histogram)
+    assert metric[0] == -20
+    assert metric[-1] == 20
+    assert counts.sum() == 1000
+    assert expected_by_metric(separated.histogram, separated.mixture).sum() == pytest.approx(1000)
+
+
+def test_threshold_stands_between_the_last_kept_and_the_first_dropped_value(separated):
+    assert separated.supported
+    ax = plot_selection(separated)
+    cut = ax.lines[-1].get_xdata()[0]
+    kept = 2 * separated.threshold - 20
+    assert kept < cut < kept + 2
+
+
+def test_picture_is_written_for_mixed_visits_unseen_samples_and_without_support(
+    tmp_path, separated
+):
+    generator = np.random.default_rng(1)
+    seen = generator.integers(0, 21, 1000)
+    mixed = select_clean(times(generator.integers(0, seen + 1), seen, 20))
+    few = select_clean(LearningStatus(3, 5))
+    assert not few.supported
+    for number, selection in enumerate((separated, mixed, few)):
+        path = tmp_path / f"{number}.png"
+        selection.plot().figure.savefig(path)
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert "kept everything" in few.plot().get_title()

@@ -109,7 +109,7 @@ def test_never_seen_is_kept_and_counted():
     [
         ("ten samples", [0, 0, 1, 1, 2, 9, 10, 10, 10, 10], [10] * 10, 10, "few"),
         ("one sample", [4], [10], 10, "few"),
-        ("one epoch", [0] * 60 + [1] * 40, [1] * 100, 1, "one epoch"),
+        ("one epoch", [0] * 60 + [1] * 40, [1] * 100, 1, "1 epoch cannot"),
         ("nobody seen", [0] * 50, [0] * 50, 8, "no sample"),
         ("all learned at once", [0] * 500, [20] * 500, 20, "differ"),
         ("nobody learned", [20] * 500, [20] * 500, 20, "differ"),

@@ -7,8 +7,9 @@ labels, never needs a copy of the data.
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -95,6 +96,41 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+@contextlib.contextmanager
+def isolated_random_state() -> Iterator[None]:
+    """Leave the global random generators of Python, NumPy and torch as they were found."""
+    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+class Part(Dataset[tuple[Any, Tensor]]):
+    """Some samples of a map-style data set, with labels of their own.
+
+    Args:
+        dataset: map-style data set whose items start with the input.
+        ids: int64 ``[n]`` positions in it.
+        labels: int64 ``[n]``.
+    """
+
+    def __init__(self, dataset: Dataset[Any], ids: Tensor, labels: Tensor) -> None:
+        if ids.shape != labels.shape:
+            raise ValueError(
+                f"ids and labels must have one length, got {len(ids)} and {len(labels)}"
+            )
+        self.dataset, self.ids, self.labels = dataset, ids, labels
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> tuple[Any, Tensor]:
+        return self.dataset[int(self.ids[index])][0], self.labels[index]
+
+
 def labels_of(dataset: Dataset[Any]) -> Tensor:
     """The labels of a map-style data set as int64 ``[N]``.
 
@@ -145,9 +181,17 @@ class LabeledData:
         kind: ``"image"`` (inputs ``[C, H, W]``) or ``"vector"`` (inputs of any other shape).
         input_shape: shape of one input.
         mean, std: per-channel (image) or per-feature (vector) statistics of the training inputs,
-            in their own unit, used to standardize inputs inside the model.
+            in their own unit, used to standardize inputs inside the model; None where an input is
+            no single tensor.
         true_labels: int64 ``[N]`` where they are known, else None.
         test: data set of ``(input, label)`` with correct labels, or None.
+        more_tests: further test sets by name, e.g. ImageNet's validation images for WebVision.
+        validation: data set of ``(input, label)`` that came with the data for choosing settings.
+        plain: the training samples without random augmentation, where ``train`` augments while it
+            reads; None where it does not.
+        sample_names: where each training sample came from (a file, as a rule), or None.
+        superclasses: superclass of each class, for label noise inside superclasses, or None.
+        messages: what the user should know about how the data was read.
         recipe: name of the preset that suits this data set.
         noise_map: class map of the usual asymmetric noise (``noise_map[k]`` is the wrong label
             given to class k), or None for "next class".
@@ -159,10 +203,16 @@ class LabeledData:
     class_names: Sequence[str]
     kind: Literal["image", "vector"]
     input_shape: tuple[int, ...]
-    mean: Tensor
-    std: Tensor
+    mean: Tensor | None
+    std: Tensor | None
     true_labels: Tensor | None = None
     test: Dataset[Any] | None = None
+    more_tests: dict[str, Dataset[Any]] = field(default_factory=dict)
+    validation: Dataset[Any] | None = None
+    plain: Dataset[Any] | None = None
+    sample_names: Sequence[str] | None = None
+    superclasses: Sequence[int] | None = None
+    messages: list[str] = field(default_factory=list)
     recipe: str = "default"
     noise_map: Sequence[int] | None = None
     notes: dict[str, Any] = field(default_factory=dict)

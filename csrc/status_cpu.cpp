@@ -1,1 +1,324 @@
-// placeholder for the first build
+// The CPU backend: loops over the functions of row_status.h and status_word.h.
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+#include "cpu_dispatch.h"
+#include "row_status.h"
+#include "status_ops.h"
+
+namespace mild::cpu {
+
+Isa best_isa() {
+#ifdef MILD_X86
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt"))
+        return Isa::kAvx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") &&
+        __builtin_cpu_supports("popcnt"))
+        return Isa::kAvx2;
+#endif
+    return Isa::kPlain;
+}
+
+namespace {
+
+std::atomic<Isa>& isa_in_use() {
+    static std::atomic<Isa> isa{best_isa()};
+    return isa;
+}
+
+// ---- update ---------------------------------------------------------------------------------------------------
+
+// AND over a stretch of adjacent classes of one comparison with the label's logit. Blocks have a fixed length, so
+// that the compiler turns each into vector compares; the first block that fails ends the row.
+template <bool kStrict, class T>
+MILD_HD bool stretch_agrees(const T* row, int64_t length, LabelLogit<T> logit) {
+    constexpr int64_t kBlock = 256 / sizeof(T);
+    int64_t j = 0;
+    for (; j + kBlock <= length; j += kBlock) {
+        int fails = 0;
+        for (int64_t k = 0; k < kBlock; ++k)
+            fails |= !(kStrict ? logit.above(row[j + k]) : logit.at_least(row[j + k]));
+        if (fails) return false;
+    }
+    int fails = 0;
+    for (; j < length; ++j) fails |= !(kStrict ? logit.above(row[j]) : logit.at_least(row[j]));
+    return !fails;
+}
+
+template <class T>
+MILD_HD RowStatus row_status(const T* row, int64_t classes, int64_t label) {
+    const LabelLogit<T> logit(row[label]);
+    return {stretch_agrees<true>(row, label, logit) &&
+            stretch_agrees<false>(row + label, classes - label, logit)};
+}
+
+MILD_HD void set_bit(uint64_t* word, uint64_t bit, bool shared) {
+    if (*word & bit) return;
+#if defined(__GNUC__)
+    if (shared) {
+        __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
+        return;
+    }
+#endif
+    *word |= bit;
+}
+
+MILD_HD void prefetch_for_write(const void* address) {
+#if defined(__GNUC__)
+    __builtin_prefetch(address, 1);
+#else
+    (void)address;
+#endif
+}
+
+template <class T>
+struct RecordRows {
+    const Update& args;
+    int64_t epoch;
+    bool shared;  // other threads write to the same buffer
+
+    MILD_HD void operator()(int64_t begin, int64_t end) const {
+        constexpr int64_t kAhead = 16;  // rows between asking for a sample's words and writing them
+        const int64_t num_words = args.status.num_words;
+        WordPair* const words = args.status.words + pair_offset(0, num_words, epoch);
+        const uint64_t bit = bit_of(epoch);
+        const T* row = static_cast<const T*>(args.logits) + begin * args.row_stride;
+        for (int64_t i = begin; i < std::min(begin + kAhead, end); ++i)
+            prefetch_for_write(words + args.index[i] * num_words);
+        for (int64_t i = begin; i < end; ++i, row += args.row_stride) {
+            if (i + kAhead < end) prefetch_for_write(words + args.index[i + kAhead] * num_words);
+            const RowStatus status = row_status(row, args.classes, args.labels[i]);
+            WordPair* const sample = words + args.index[i] * num_words;
+            set_bit(&sample->seen, bit, shared);
+            if (!status.memorized) set_bit(&sample->wrong, bit, shared);
+        }
+    }
+};
+
+// Whether every value lies in [0, limit).
+struct AllBelow {
+    IntVector values;
+    uint64_t limit;
+    bool* out;
+
+    template <class Int>
+    MILD_HD bool check(const Int* x, int64_t begin, int64_t end) const {
+        int fails = 0;
+        for (int64_t i = begin; i < end; ++i)
+            fails |= static_cast<uint64_t>(static_cast<int64_t>(x[i])) >= limit;
+        return !fails;
+    }
+    MILD_HD void operator()(int64_t begin, int64_t end) const {
+        *out = values.is_int64 ? check(static_cast<const int64_t*>(values.data), begin, end)
+                               : check(static_cast<const int32_t*>(values.data), begin, end);
+    }
+};
+
+void require_below(IntVector values, int64_t count, int64_t limit, const char* name,
+                   const char* limit_name) {
+    bool good = false;
+    run(AllBelow{values, static_cast<uint64_t>(limit), &good}, 0, count);
+    if (good) return;
+    int64_t at = 0;
+    while (values[at] >= 0 && values[at] < limit) ++at;
+    throw std::invalid_argument(std::string(name) + "[" + std::to_string(at) + "] is " +
+                                std::to_string(values[at]) + ", but must be in [0, " +
+                                std::to_string(limit) + "), the " + limit_name +
+                                "; nothing of this batch was recorded");
+}
+
+template <class T>
+void record(const Update& args, int64_t epoch, int threads) {
+    const int parts = threads_for(args.rows, args.classes * int64_t{sizeof(T)}, threads);
+    const RecordRows<T> body{args, epoch, parts > 1};
+    parallel(args.rows, parts, [&](int, int64_t begin, int64_t end) { run(body, begin, end); });
+}
+
+}  // namespace
+
+Isa current_isa() { return isa_in_use().load(std::memory_order_relaxed); }
+
+void use_isa(Isa isa) {
+    if (isa < Isa::kPlain || isa > best_isa())
+        throw std::invalid_argument("this machine does not have that instruction set");
+    isa_in_use().store(isa);
+}
+
+void update(const Update& args, int threads) {
+    if (args.rows == 0) return;
+    const int64_t epoch = *args.epoch;
+    if (epoch < 0 || epoch >= args.num_epochs)
+        throw std::invalid_argument("the current epoch is " + std::to_string(epoch) +
+                                    ", but the status was made for num_epochs = " +
+                                    std::to_string(args.num_epochs) +
+                                    "; make it with more epochs, or reset() it for a new round");
+    require_below(args.index, args.rows, args.status.num_samples, "index", "number of samples");
+    require_below(args.labels, args.rows, args.classes, "labels", "number of classes");
+    switch (args.logit_type) {
+        case LogitType::kFloat64:
+            return record<double>(args, epoch, threads);
+        case LogitType::kFloat32:
+            return record<float>(args, epoch, threads);
+        case LogitType::kFloat16:
+            return record<Half>(args, epoch, threads);
+        case LogitType::kBFloat16:
+            return record<BFloat16>(args, epoch, threads);
+    }
+}
+
+// ---- transition_times -----------------------------------------------------------------------------------------
+
+namespace {
+
+struct TimesOfSamples {
+    ConstStatusBuffer status;
+    Window window;
+    int32_t* out;
+
+    MILD_HD void operator()(int64_t begin, int64_t end) const {
+        const int64_t n = status.num_samples;
+        for (int64_t i = begin; i < end; ++i) {
+            const TransitionTimes t = mild::transition_times(status.words + i * status.num_words, window);
+            out[0 * n + i] = t.memorization;
+            out[1 * n + i] = t.forgetting;
+            out[2 * n + i] = t.metric;
+            out[3 * n + i] = t.first_memorized;
+            out[4 * n + i] = t.memorization_events;
+            out[5 * n + i] = t.forgetting_events;
+            out[6 * n + i] = t.longest_memorized_run;
+            out[7 * n + i] = t.seen;
+        }
+    }
+};
+
+int64_t bytes_per_sample(ConstStatusBuffer status) {
+    return status.num_words * int64_t{sizeof(WordPair)};
+}
+
+}  // namespace
+
+void transition_times(ConstStatusBuffer status, Window window, int32_t* out, int threads) {
+    if (status.num_samples == 0) return;
+    const TimesOfSamples body{status, window, out};
+    const int parts = threads_for(status.num_samples, bytes_per_sample(status), threads);
+    parallel(status.num_samples, parts,
+             [&](int, int64_t begin, int64_t end) { run(body, begin, end); });
+}
+
+// ---- histogram ------------------------------------------------------------------------------------------------
+
+namespace {
+
+// Neighbouring samples often fall into the same bin; adding to one counter again and again would wait for each
+// store, so they take turns among kCopies private histograms, laid out [seen][misclassified].
+constexpr int kCopies = 4;
+
+struct CountSmall {
+    ConstStatusBuffer status;
+    Window window;
+    int64_t* counts;  // [kCopies, P + 1, P + 1], private to this thread
+
+    MILD_HD void operator()(int64_t begin, int64_t end) const {
+        const int64_t side = window.stop - window.start + 1;
+        for (int64_t i = begin; i < end; ++i) {
+            const Totals t = totals(status.words + i * status.num_words, window);
+            ++counts[(i % kCopies) * side * side + t.seen * side + t.misclassified];
+        }
+    }
+};
+
+// Too many bins for private copies: only the samples seen in every epoch, nearly all, have them.
+struct CountLarge {
+    ConstStatusBuffer status;
+    Window window;
+    int64_t* always_seen;          // [kCopies, P + 1], private to this thread
+    std::atomic<int64_t>* counts;  // [P + 1, P + 1], shared: [misclassified][seen]
+
+    MILD_HD void operator()(int64_t begin, int64_t end) const {
+        const int64_t side = window.stop - window.start + 1;
+        for (int64_t i = begin; i < end; ++i) {
+            const Totals t = totals(status.words + i * status.num_words, window);
+            if (t.seen == side - 1)
+                ++always_seen[(i % kCopies) * side + t.misclassified];
+            else
+                counts[t.misclassified * side + t.seen].fetch_add(1, std::memory_order_relaxed);
+        }
+    }
+};
+static_assert(sizeof(std::atomic<int64_t>) == sizeof(int64_t), "torch's memory is used as atomics");
+
+}  // namespace
+
+void histogram(ConstStatusBuffer status, Window window, int64_t* counts, int threads) {
+    const int64_t side = window.stop - window.start + 1;
+    std::fill(counts, counts + side * side, int64_t{0});
+    if (status.num_samples == 0) return;
+    const int parts = threads_for(status.num_samples, bytes_per_sample(status), threads);
+    constexpr int64_t kSmallBins = 1 << 15;  // 1 MiB of private counters in kCopies copies
+    const bool small = side * side <= kSmallBins;
+    const int64_t bins = small ? side * side : side;
+    std::vector<int64_t> local(static_cast<size_t>(parts * kCopies * bins), 0);
+    auto* const shared = reinterpret_cast<std::atomic<int64_t>*>(counts);
+
+    parallel(status.num_samples, parts, [&](int part, int64_t begin, int64_t end) {
+        int64_t* const mine = local.data() + part * kCopies * bins;
+        if (small)
+            run(CountSmall{status, window, mine}, begin, end);
+        else
+            run(CountLarge{status, window, mine, shared}, begin, end);
+    });
+    for (int64_t copy = 0; copy < int64_t{parts} * kCopies; ++copy) {
+        const int64_t* const from = local.data() + copy * bins;
+        if (small) {
+            for (int64_t seen = 0; seen < side; ++seen)
+                for (int64_t m = 0; m <= seen; ++m) counts[m * side + seen] += from[seen * side + m];
+        } else {
+            for (int64_t m = 0; m < side; ++m) counts[m * side + side - 1] += from[m];
+        }
+    }
+}
+
+// ---- lookup ---------------------------------------------------------------------------------------------------
+
+namespace {
+
+template <class Element>
+struct LookUpSamples {
+    ConstStatusBuffer status;
+    Window window;
+    const Element* table;
+    Element* out;
+
+    MILD_HD void operator()(int64_t begin, int64_t end) const {
+        const int64_t side = window.stop - window.start + 1;
+        for (int64_t i = begin; i < end; ++i) {
+            const Totals t = totals(status.words + i * status.num_words, window);
+            out[i] = table[t.misclassified * side + t.seen];
+        }
+    }
+};
+
+template <class Element>
+void look_up(ConstStatusBuffer status, Window window, const Lookup& args, int threads) {
+    const LookUpSamples<Element> body{status, window, static_cast<const Element*>(args.table),
+                                      static_cast<Element*>(args.out)};
+    const int parts = threads_for(status.num_samples, bytes_per_sample(status), threads);
+    parallel(status.num_samples, parts,
+             [&](int, int64_t begin, int64_t end) { run(body, begin, end); });
+}
+
+}  // namespace
+
+void lookup(ConstStatusBuffer status, Window window, const Lookup& args, int threads) {
+    if (status.num_samples == 0) return;
+    if (args.element_size == 1) return look_up<uint8_t>(status, window, args, threads);
+    if (args.element_size == 4) return look_up<uint32_t>(status, window, args, threads);
+    throw std::invalid_argument("lookup copies elements of 1 or 4 bytes");
+}
+
+}  // namespace mild::cpu

@@ -5,4 +5,19 @@ The public names; see README.md for a ten-line example.
 
 from importlib.metadata import version
 
+from mild_ext.selection import Selection, select_clean
+from mild_ext.status import LearningStatus
+from mild_ext.transitions import TransitionTimes
+from mild_ext.weibull import Weibull, WeibullMixture
+
 __version__ = version("mild_ext")
+
+__all__ = [
+    "LearningStatus",
+    "Selection",
+    "TransitionTimes",
+    "Weibull",
+    "WeibullMixture",
+    "__version__",
+    "select_clean",
+]

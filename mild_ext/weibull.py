@@ -1,0 +1,816 @@
+"""A two-component Weibull mixture for times to memorization (METHOD, docs/selection.md).
+
+The number m of epochs that a sample spent misclassified is a survival time counted in whole
+epochs. A sample that was memorized after m of its n seen epochs has a time in [m, m + 1); one
+that was misclassified in all of them is right-censored at n. With the survival function
+S(x) = exp(-(x / scale) ** shape) of a component,
+
+    P(m | n) = S(m) - S(m + 1)   for m < n,        P(n | n) = S(n).
+
+The first expression does not depend on n, so every data set, whatever the mix of ``seen``, is
+summed up by two vectors: how many samples had an *event* in [m, m + 1), and how many were
+*censored* at n. A fit costs O(epochs), whatever the number of samples.
+
+Parametrization of the optimizer. The log cumulative hazard of a Weibull distribution is a line in
+log x. We write it through its values at x = 1 and at the horizon x = p,
+
+    log H(x) = a (1 - t) + b t,    t = log x / log p,
+
+so that the derivatives are polynomials in t, and "the clean component is stochastically smaller on
+[1, p]" is the pair of linear constraints a_clean >= a_noisy, b_clean >= b_noisy.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+#: Bounds that keep the mixture identifiable from whole epochs; see ``bounds_hit_``.
+MIN_SHAPE, MAX_SHAPE = 0.05, 30.0
+MAX_LOG_HAZARD_1 = 3.0  # H(1) <= e^3: all of the component's mass lies at m = 0
+MIN_LOG_HAZARD_P = -12.0  # H(p) >= e^-12: none of it is memorized within the horizon
+MAX_ABS_LOGIT = 9.0  # weights in [1.2e-4, 1 - 1.2e-4]
+
+
+@dataclass(frozen=True)
+class TimeCounts:
+    """Sufficient statistics of censored times: see the module's docstring.
+
+    ``events[m]`` (float64 [p]): weight of the samples memorized after m misclassified epochs;
+    ``censored[n]`` (float64 [p + 1]): weight of those misclassified in all n seen epochs.
+    """
+
+    events: Floats
+    censored: Floats
+
+    @property
+    def horizon(self) -> int:
+        """Largest number of epochs any sample was seen, p."""
+        return len(self.events)
+
+    @property
+    def total(self) -> float:
+        """Total weight (number of samples that were seen at all)."""
+        return float(self.events.sum() + self.censored.sum())
+
+    @classmethod
+    def from_histogram(cls, histogram: ArrayLike) -> TimeCounts:
+        """From counts ``histogram[m, n]`` of (misclassified, seen), shape [P + 1, P + 1]."""
+        table = np.asarray(histogram, dtype=np.float64)
+        if table.ndim != 2 or table.shape[0] != table.shape[1] or table.shape[0] < 2:
+            raise ValueError(
+                "histogram must be a square [P + 1, P + 1] table of (misclassified, seen) with "
+                f"P >= 1, got shape {table.shape}"
+            )
+        if not np.isfinite(table).all() or (table < 0).any():
+            raise ValueError("histogram must hold finite, non-negative counts")
+        if np.tril(table, -1).any():
+            raise ValueError("histogram counts samples misclassified more often than seen")
+        censored = table.diagonal().copy()
+        censored[0] = 0.0  # never seen: no evidence
+        events = table.sum(axis=1) - table.diagonal()
+        seen = np.flatnonzero(table.sum(axis=0)[1:])
+        horizon = int(seen[-1]) + 1 if len(seen) else table.shape[0] - 1
+        return cls(events[:horizon], censored[: horizon + 1])
+
+
+def _whole(values: ArrayLike, name: str) -> NDArray[np.int64]:
+    """``values`` as int64 [n], or an error that says what is wrong."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iub":
+        if array.dtype.kind != "f":
+            raise TypeError(f"{name} must hold whole numbers of epochs, got dtype {array.dtype}")
+        if not np.isfinite(array).all() or (array != np.floor(array)).any():
+            raise ValueError(f"{name} must hold whole numbers of epochs; round them down first")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be one-dimensional, got shape {array.shape}")
+    return array.astype(np.int64)
+
+
+def _counts(
+    misclassified: ArrayLike, seen: ArrayLike | int | None, sample_weight: ArrayLike | None
+) -> TimeCounts:
+    m = _whole(misclassified, "misclassified")
+    if not len(m):
+        raise ValueError("misclassified is empty; a mixture needs at least one sample")
+    if seen is None:
+        seen = max(int(m.max()), 1)
+    n = np.full(len(m), seen) if np.ndim(seen) == 0 else np.asarray(seen)
+    n = _whole(n, "seen")
+    if n.shape != m.shape:
+        raise ValueError(f"seen must have the shape of misclassified {m.shape}, got {n.shape}")
+    if (m < 0).any() or (m > n).any():
+        raise ValueError("misclassified must lie in [0, seen]")
+    weight = None
+    if sample_weight is not None:
+        weight = np.asarray(sample_weight, dtype=np.float64)
+        if weight.shape != m.shape:
+            raise ValueError(
+                f"sample_weight must have the shape of misclassified {m.shape}, got {weight.shape}"
+            )
+        if not np.isfinite(weight).all() or (weight < 0).any():
+            raise ValueError("sample_weight must be finite and non-negative")
+    horizon = max(int(n.max()), 1)
+    # 2-D histogram without a [P + 1, P + 1] table: events by m, censored by n.
+    event = m < n
+    pick = (lambda where: None) if weight is None else (lambda where: weight[where])
+    events = np.bincount(m[event], weights=pick(event), minlength=horizon)
+    at_end = (m == n) & (n > 0)
+    censored = np.bincount(n[at_end], weights=pick(at_end), minlength=horizon + 1)
+    return TimeCounts(events.astype(np.float64), censored.astype(np.float64))
+
+
+class _Likelihood:
+    """Mean log-likelihood of 1 or 2 components with its derivatives, for a batch of parameters.
+
+    Parameters: ``theta`` [S, 2] (a, b), or [S, 5] (a_1, b_1, a_2, b_2, logit of weight_1).
+    """
+
+    def __init__(self, counts: TimeCounts) -> None:
+        self.horizon = counts.horizon
+        self.total = counts.total
+        self.log_p = np.log(max(counts.horizon, 2))
+        x = np.arange(counts.horizon + 1)
+        t = np.zeros(len(x))
+        t[1:] = np.log(x[1:]) / self.log_p
+        self._events = np.flatnonzero(counts.events)
+        self._ends = np.flatnonzero(counts.censored)
+        # Only the survival at these times matters: the start and end of each event's epoch, and
+        # the censoring times. Positions 0..E-1 are starts, E..2E-1 ends, the rest censorings.
+        points = np.concatenate([self._events, self._events + 1, self._ends])
+        self._zero = points == 0
+        t = t[points]
+        self._t = t
+        self._basis = np.stack([1 - t, t, (1 - t) ** 2, t * (1 - t), t**2])
+        mass = np.concatenate([counts.events[self._events], counts.censored[self._ends]])
+        self._mass = mass / mass.sum() if len(mass) else mass
+
+    def _log_prob(self, line: Floats) -> tuple[Floats, Floats, Floats]:
+        """log P of each distinct outcome [..., C], H at the points, and 1 / (e^D - 1) [..., E]."""
+        ends = len(self._events)
+        hazard = np.exp(np.minimum(line, 60.0))
+        hazard[..., self._zero] = 0.0
+        step = np.clip(hazard[..., ends : 2 * ends] - hazard[..., :ends], 1e-300, 700.0)
+        log_prob = -np.concatenate([hazard[..., :ends], hazard[..., 2 * ends :]], axis=-1)
+        grown = np.expm1(step)
+        # log(1 - exp(-D)) = log(expm1(D)) - D, exact for small and large D alike.
+        log_prob[..., :ends] += np.log(grown) - step
+        return log_prob, hazard, 1.0 / grown
+
+    def _lines(self, theta: Floats) -> Floats:
+        ab = theta[:, :2, None] if theta.shape[1] == 2 else theta[:, :4].reshape(-1, 2, 2)
+        if theta.shape[1] == 2:
+            ab = theta.reshape(-1, 1, 2)
+        line: Floats = ab[..., :1] * self._basis[0] + ab[..., 1:] * self._basis[1]
+        return line  # [S, J, points]
+
+    def value(self, theta: Floats) -> Floats:
+        """Mean log-likelihood in nats a sample, [S]."""
+        log_prob = self._log_prob(self._lines(theta))[0]
+        return self._joint(theta, log_prob)[0] @ self._mass  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _joint(theta: Floats, log_prob: Floats) -> tuple[Floats, Floats | None]:
+        """Mixture log-probability [S, C] and the first component's posterior [S, C]."""
+        if theta.shape[1] == 2:
+            return log_prob[:, 0], None
+        logit = theta[:, 4:5]
+        log_odds = logit + log_prob[:, 0] - log_prob[:, 1]
+        # log(w1 P1 + w2 P2) = log w2 P2 + softplus(log odds)
+        mixed = log_prob[:, 1] - np.logaddexp(0.0, logit) + np.logaddexp(0.0, log_odds)
+        with np.errstate(over="ignore"):
+            return mixed, 1.0 / (1.0 + np.exp(-log_odds))
+
+    def derivatives(self, theta: Floats) -> tuple[Floats, Floats, Floats]:
+        """Value [S], gradient [S, D] and Hessian [S, D, D] of the mean log-likelihood."""
+        ends = len(self._events)
+        log_prob, hazard, q = self._log_prob(self._lines(theta))
+        mixed, clean = self._joint(theta, log_prob)
+        terms = hazard[:, :, None, :] * self._basis  # [S, J, 5, points]
+        start, stop = terms[..., :ends], terms[..., ends : 2 * ends]
+        rise = stop - start
+        q = q[:, :, None, :]
+        local = -np.concatenate([start, terms[..., 2 * ends :]], axis=-1)
+        local[..., :ends] += q * rise
+        slope, curve = local[:, :, :2], local[:, :, 2:]  # [S, J, 2, C], [S, J, 3 (aa, ab, bb), C]
+        qq = q * (1.0 + q)
+        pairs = rise[:, :, [0, 0, 1]] * rise[:, :, [0, 1, 1]]
+        curve[..., :ends] -= qq * pairs
+        value = mixed @ self._mass
+        if clean is None:
+            gradient = slope[:, 0] @ self._mass
+            h = curve[:, 0] @ self._mass
+            hessian = h[:, [0, 1, 1, 2]].reshape(-1, 2, 2)
+            return value, gradient, hessian
+        noisy = 1.0 - clean
+        share = np.stack([clean, noisy], axis=1)[:, :, None, :]  # [S, 2, 1, C]
+        weighted = share * slope  # r_j g_j
+        scores = np.concatenate(
+            [
+                weighted.reshape(len(theta), 4, -1),
+                (clean - _sigmoid(theta[:, 4])[:, None])[:, None, :],
+            ],
+            axis=1,
+        )  # [S, 5, C]
+        gradient = scores @ self._mass
+        # d2 log sum_j w_j f_j = blocks r_j (h_j + g_j g_j') - (sum_j r_j g_j)(...)'
+        hessian = -(scores[:, :4] * self._mass) @ scores[:, :4].transpose(0, 2, 1)
+        curve = (share * curve) @ self._mass  # [S, 2, 3]
+        outer = (weighted * self._mass) @ slope.transpose(0, 1, 3, 2)  # [S, 2, 2, 2]
+        full = np.zeros((len(theta), 5, 5))
+        full[:, :4, :4] = hessian
+        for j in (0, 1):
+            block = slice(2 * j, 2 * j + 2)
+            full[:, block, block] += outer[:, j] + curve[:, j][:, [0, 1, 1, 2]].reshape(-1, 2, 2)
+        both = clean * noisy * self._mass
+        cross = np.concatenate([slope[:, 0], -slope[:, 1]], axis=1) @ both[:, :, None]
+        full[:, :4, 4] = full[:, 4, :4] = cross[..., 0]
+        weight = _sigmoid(theta[:, 4])
+        full[:, 4, 4] = both.sum(axis=1) - weight * (1.0 - weight)
+        return value, gradient, full
+
+
+def _sigmoid(x: Floats) -> Floats:
+    result: Floats = 1.0 / (1.0 + np.exp(-x))
+    return result
+
+
+@dataclass(frozen=True)
+class _Constraints:
+    """Linear constraints ``normals @ theta >= offsets``, with a name for each."""
+
+    normals: Floats
+    offsets: Floats
+    names: tuple[str, ...]
+
+    @classmethod
+    def build(cls, components: int, log_p: float, ordered: bool) -> _Constraints:
+        size = 2 if components == 1 else 5
+        rows: list[Floats] = []
+        offsets: list[float] = []
+        names: list[str] = []
+
+        def add(name: str, offset: float, **coefficients: float) -> None:
+            row = np.zeros(size)
+            for key, value in coefficients.items():
+                row[int(key[1:])] = value
+            norm = float(np.linalg.norm(row))
+            rows.append(row / norm)
+            offsets.append(offset / norm)
+            names.append(name)
+
+        for j, who in enumerate(("clean", "noisy")[:components] if components == 2 else ("",)):
+            a, b = f"i{2 * j}", f"i{2 * j + 1}"
+            suffix = f" ({who})" if who else ""
+            add(f"shape >= {MIN_SHAPE:g}{suffix}", MIN_SHAPE * log_p, **{a: -1.0, b: 1.0})
+            add(f"shape <= {MAX_SHAPE:g}{suffix}", -MAX_SHAPE * log_p, **{a: 1.0, b: -1.0})
+            add(f"all mass at 0{suffix}", -MAX_LOG_HAZARD_1, **{a: -1.0})
+            add(f"never memorized{suffix}", MIN_LOG_HAZARD_P, **{b: 1.0})
+        if components == 2:
+            add("smallest clean weight", -MAX_ABS_LOGIT, i4=1.0)
+            add("smallest noisy weight", -MAX_ABS_LOGIT, i4=-1.0)
+            if ordered:
+                add("clean not earlier at 1 epoch", 0.0, i0=1.0, i2=-1.0)
+                add("clean not earlier at the last epoch", 0.0, i1=1.0, i3=-1.0)
+        return cls(np.stack(rows), np.array(offsets), tuple(names))
+
+    def slack(self, theta: Floats) -> Floats:
+        slack: Floats = theta @ self.normals.T - self.offsets
+        return slack
+
+
+@dataclass
+class _Optimum:
+    theta: Floats
+    value: float
+    trace: Floats
+    converged: bool
+    active: tuple[str, ...]
+    information: Floats  # of the mean log-likelihood, in the free directions' coordinates
+    free: Floats  # [D, F] orthonormal basis of the directions that no constraint blocks
+
+
+_ACTIVE = 1e-8  # slack below which a constraint counts as touched
+
+
+def _maximize(
+    likelihood: _Likelihood,
+    starts: Floats,
+    constraints: _Constraints,
+    max_iter: int,
+    tol: float,
+) -> _Optimum:
+    """Monotone projected Newton from all starts at once; the best one.
+
+    Each start moves along the Newton direction of the Hessian with its eigenvalues made positive,
+    inside the face of constraints that block it, at most to the next constraint and at most its
+    trust radius. A move is accepted only if the likelihood rises, so the trace never falls.
+    """
+    theta = starts.copy()
+    count, size = theta.shape
+    radius = np.full(count, 2.0)
+    value, gradient, hessian = likelihood.derivatives(theta)
+    traces = [value.copy()]
+    done = np.zeros(count, dtype=bool)
+    converged = np.zeros(count, dtype=bool)
+    normals = constraints.normals
+    for _ in range(max_iter):
+        live = np.flatnonzero(~done)
+        step, predicted = _newton_step(
+            gradient[live], hessian[live], constraints.slack(theta[live]), normals, radius[live]
+        )
+        finished = predicted < tol
+        converged[live[finished]] = done[live[finished]] = True
+        # A start that is far below the best and could not catch up by several times what its
+        # quadratic model promises is not worth finishing.
+        hopeless = value[live] + 10.0 * predicted + 1e-3 < value.max()
+        done[live[hopeless & (len(traces) > 6)]] = True
+        go = ~done[live]
+        if not go.any():
+            break
+        live, step, predicted = live[go], step[go], predicted[go]
+        trial = theta[live] + step
+        new_value, new_gradient, new_hessian = likelihood.derivatives(trial)
+        better = new_value > value[live]
+        took = live[better]
+        theta[took], value[took] = trial[better], new_value[better]
+        gradient[took], hessian[took] = new_gradient[better], new_hessian[better]
+        length = np.linalg.norm(step, axis=1)
+        radius[live] = np.where(better, np.maximum(radius[live], 2.0 * length), 0.25 * length)
+        stuck = live[radius[live] < 1e-7]
+        done[stuck] = converged[stuck] = True
+        traces.append(value.copy())
+    best = int(np.argmax(value))
+    trace = np.array([row[best] for row in traces])
+    slack = constraints.slack(theta[best])
+    touched = slack <= _ACTIVE
+    free = _null_space(normals[touched], size)
+    return _Optimum(
+        theta=theta[best],
+        value=float(value[best]),
+        trace=trace[: max(1, int(np.argmax(trace == trace[-1])) + 1)],
+        converged=bool(converged[best]),
+        active=tuple(name for name, hit in zip(constraints.names, touched, strict=True) if hit),
+        information=-free.T @ hessian[best] @ free,
+        free=free,
+    )
+
+
+def _null_space(rows: Floats, size: int) -> Floats:
+    if not len(rows):
+        return np.eye(size)
+    _, singular, right = np.linalg.svd(rows)
+    rank = int((singular > 1e-9).sum())
+    return np.asarray(right[rank:].T)
+
+
+def _newton_step(
+    gradient: Floats, hessian: Floats, slack: Floats, normals: Floats, radius: Floats
+) -> tuple[Floats, Floats]:
+    """Feasible ascent steps [S, D] and the gain in mean log-likelihood each one promises [S]."""
+    touching = slack <= _ACTIVE
+    blocked = np.zeros_like(touching)
+    for _ in range(4):
+        # A stiff spring marks the directions blocked; the step has no part along them.
+        stiff = (blocked[:, :, None] * normals).transpose(0, 2, 1) @ normals
+        values, vectors = np.linalg.eigh(1e8 * stiff - hessian)
+        size = np.maximum(np.abs(values), 1e-10)
+        along = (vectors.transpose(0, 2, 1) @ gradient[:, :, None])[..., 0]
+        along = np.where(values > 1e6, 0.0, along / size)
+        step = (vectors @ along[:, :, None])[..., 0]
+        outward = touching & (step @ normals.T < -1e-12) & ~blocked
+        if not outward.any():
+            break
+        blocked |= outward
+    predicted = (step * gradient).sum(axis=1)
+    length = np.linalg.norm(step, axis=1)
+    shrink = np.minimum(1.0, radius / np.maximum(length, 1e-300))
+    closing = -(step @ normals.T)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        room = np.where((closing > 1e-12) & ~blocked, np.maximum(slack, 0.0) / closing, np.inf)
+    reach = np.minimum(shrink, room.min(axis=1))
+    return step * reach[:, None], predicted
+
+
+def _survival_fit(counts: TimeCounts, share: Floats) -> Floats:
+    """(a, b) of the line through log(-log S) of the product-limit survival, [K, 2].
+
+    ``share`` [K, p + 1]: the part of the mass at each m that belongs to the component.
+    """
+    events = counts.events * share[:, :-1]
+    censored = counts.censored * share
+    leaving = events + censored[:, 1:]  # everybody whose record ends in this epoch
+    at_risk = np.cumsum(leaving[:, ::-1], axis=1)[:, ::-1]
+    hazard = events / np.maximum(at_risk, 1e-12)
+    survival = np.clip(np.cumprod(1.0 - hazard, axis=1), 1e-3, 1.0 - 1e-3)  # S(1), ..., S(p)
+    y = np.log(-np.log(survival))
+    weight = survival * np.log(survival) ** 2 / (1.0 - survival)  # 1 / variance of y
+    log_p = np.log(max(counts.horizon, 2))
+    t = np.log(np.arange(1, counts.horizon + 1)) / log_p
+    mass = weight.sum(axis=1)
+    t_mean, y_mean = weight @ t / mass, (weight * y).sum(axis=1) / mass
+    spread = (weight * (t - t_mean[:, None]) ** 2).sum(axis=1) / mass
+    slope = (weight * (t - t_mean[:, None]) * y).sum(axis=1) / mass / np.maximum(spread, 1e-6)
+    slope = np.clip(slope, 0.2 * log_p, 10.0 * log_p)
+    a = y_mean - slope * t_mean
+    return np.stack([a, a + slope], axis=1)
+
+
+def _feasible(ab: Floats, log_p: float) -> Floats:
+    """The components [..., 2 (a, b)] moved inside their own bounds."""
+    b = np.maximum(ab[..., 1], MIN_LOG_HAZARD_P + 0.5)
+    a = np.minimum(ab[..., 0], MAX_LOG_HAZARD_1 - 0.5)
+    return np.stack([a, np.clip(b, a + 0.2 * log_p, a + 10.0 * log_p)], axis=-1)
+
+
+def _starts(counts: TimeCounts, ordered: bool) -> Floats:
+    """Deterministic starting points: soft splits of the histogram at several epochs, [K, 5]."""
+    p = counts.horizon
+    cuts = np.unique(np.round(np.array([0, 0.06, 0.12, 0.2, 0.35, 0.5, 0.7, 0.9, 1]) * p))
+    m = np.arange(p + 1)
+    low = 1.0 / (1.0 + np.exp((m - cuts[:, None] + 0.5) / (0.06 * p + 0.3)))
+    log_p = float(np.log(max(p, 2)))
+    clean = _feasible(_survival_fit(counts, low), log_p)
+    noisy = _feasible(_survival_fit(counts, 1.0 - low), log_p)
+    if ordered:
+        a = np.minimum(clean[:, 0], MAX_LOG_HAZARD_1 - 0.1)
+        noisy[:, 0] = np.minimum(noisy[:, 0], MAX_LOG_HAZARD_1 - 0.4)
+        noisy = _feasible(noisy, log_p)
+        a = np.maximum(a, noisy[:, 0] + 0.1)
+        b = np.maximum(clean[:, 1], noisy[:, 1] + 0.1)
+        b = np.clip(b, a + 0.1 * log_p, a + 20.0 * log_p)
+        clean = np.stack([a, b], axis=1)
+    mass = np.append(counts.events, 0.0) + counts.censored
+    weight = np.clip(low @ mass / mass.sum(), 0.02, 0.98)
+    return np.concatenate([clean, noisy, np.log(weight / (1 - weight))[:, None]], axis=1)
+
+
+@dataclass(frozen=True)
+class StandardErrors:
+    """Standard errors from the observed information, conditional on the active constraints.
+
+    ``inf`` where a bound was hit or the likelihood is flat: the data say nothing there.
+    """
+
+    weights: Floats
+    shapes: Floats
+    scales: Floats
+
+
+class _WeibullBase:
+    """What one Weibull and a mixture of two have in common once (a, b) are known."""
+
+    shapes_: Floats
+    scales_: Floats
+    weights_: Floats
+    log_likelihood_: float
+    log_likelihood_trace_: Floats
+    converged_: bool
+    bounds_hit_: tuple[str, ...]
+    standard_errors_: StandardErrors
+    num_epochs_: int
+    num_samples_: float
+    _lines: Floats  # (a, b) per component, [J, 2]
+    _num_parameters: int
+
+    def _store(self, optimum: _Optimum, counts: TimeCounts, lines: Floats, weights: Floats) -> None:
+        log_p = float(np.log(max(counts.horizon, 2)))
+        a, b = lines.T
+        self._lines = lines
+        self._log_p = log_p
+        self.shapes_ = (b - a) / log_p
+        self.scales_ = np.exp(-a / self.shapes_)
+        self.weights_ = weights
+        self.num_epochs_ = counts.horizon
+        self.num_samples_ = counts.total
+        self.log_likelihood_ = optimum.value * counts.total
+        self.log_likelihood_trace_ = optimum.trace * counts.total
+        self.converged_ = optimum.converged
+        self.bounds_hit_ = optimum.active
+        if not optimum.converged:
+            warnings.warn(
+                f"the Weibull fit did not converge in {len(optimum.trace)} iterations; "
+                "the best parameters so far are kept (raise max_iter)",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "shapes_"):
+            raise RuntimeError(f"this {type(self).__name__} is not fitted yet; call fit first")
+
+    @property
+    def bic(self) -> float:
+        """Bayesian information criterion in nats, lower is better (Schwarz, 1978)."""
+        self._check_fitted()
+        size = float(np.log(max(self.num_samples_, 2.0)))
+        return -2.0 * self.log_likelihood_ + self._num_parameters * size
+
+    def _log_hazard(self, x: ArrayLike) -> Floats:
+        """log H of each component at times x >= 0, [n, J]."""
+        self._check_fitted()
+        times = np.asarray(x, dtype=np.float64)
+        if (times < 0).any() or np.isnan(times).any():
+            raise ValueError("times must be non-negative numbers of epochs")
+        with np.errstate(divide="ignore"):
+            logs = np.log(times)[..., None]
+        line: Floats = self._lines[:, 0] + self.shapes_ * logs
+        return line
+
+    def sf(self, x: ArrayLike) -> Floats:
+        """Survival function of each component at times ``x`` >= 0 in epochs, float64 [n, J]."""
+        return np.exp(-np.exp(np.minimum(self._log_hazard(x), 700.0)))
+
+    def pdf(self, x: ArrayLike) -> Floats:
+        """Density of each component at times ``x`` > 0 in epochs, per epoch, float64 [n, J]."""
+        line = self._log_hazard(x)
+        times = np.asarray(x, dtype=np.float64)[..., None]
+        with np.errstate(divide="ignore"):
+            log_pdf = np.log(self.shapes_) + line - np.log(times) - np.exp(np.minimum(line, 700.0))
+        # At time 0 the line and log x are both -inf; the density there depends on the shape.
+        at_zero = np.where(
+            self.shapes_ == 1, 1.0 / self.scales_, np.where(self.shapes_ > 1, 0, np.inf)
+        )
+        return np.where(times > 0, np.exp(np.where(times > 0, log_pdf, 0.0)), at_zero)
+
+    def log_prob_tables(self, num_epochs: int) -> tuple[Floats, Floats]:
+        """Log-probabilities in nats of every outcome within ``num_epochs``, per component.
+
+        Returns:
+            ``event`` [J, P]: log P(m | n) for m < n, the same for every n;
+            ``censored`` [J, P + 1]: log P(n | n).
+        """
+        hazard = np.exp(np.minimum(self._log_hazard(np.arange(num_epochs + 1)).T, 60.0))
+        hazard[:, 0] = 0.0
+        step = np.clip(np.diff(hazard, axis=1), 1e-300, 700.0)
+        return np.log(np.expm1(step)) - step - hazard[:, :-1], -hazard
+
+
+class Weibull(_WeibullBase):
+    """One censored Weibull distribution, the null model of the support test.
+
+    Args:
+        max_iter: most Newton iterations.
+        tol: stop when an iteration promises less than this gain, in nats a sample.
+
+    Attributes after ``fit`` (arrays float64 [1]): ``shapes_``, ``scales_`` (epochs),
+    ``weights_`` (1), and the scalars documented at :class:`WeibullMixture`.
+
+    Example:
+        >>> model = Weibull().fit([0, 0, 1, 1, 2, 3, 5, 8], seen=8)
+        >>> bool(1.0 < model.scales_[0] < 5.0)
+        True
+    """
+
+    _num_parameters = 2
+
+    def __init__(self, *, max_iter: int = 200, tol: float = 1e-9) -> None:
+        self.max_iter = max_iter
+        self.tol = tol
+
+    def fit(
+        self,
+        misclassified: ArrayLike,
+        seen: ArrayLike | int | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Weibull:
+        """Fit to samples; arguments as in :meth:`WeibullMixture.fit`."""
+        return self._fit(_counts(misclassified, seen, sample_weight))
+
+    def fit_histogram(self, histogram: ArrayLike) -> Weibull:
+        """Fit to counts [P + 1, P + 1] of (misclassified, seen)."""
+        return self._fit(TimeCounts.from_histogram(histogram))
+
+    def _fit(self, counts: TimeCounts) -> Weibull:
+        if counts.total <= 0:
+            raise ValueError("no sample was seen, so there is nothing to fit")
+        likelihood = _Likelihood(counts)
+        start = _feasible(_survival_fit(counts, np.ones((1, counts.horizon + 1))), likelihood.log_p)
+        constraints = _Constraints.build(1, likelihood.log_p, ordered=False)
+        optimum = _maximize(likelihood, start, constraints, self.max_iter, self.tol)
+        self._store(optimum, counts, optimum.theta[None], np.ones(1))
+        covariance = _covariance(optimum, counts.total)
+        shapes, scales = _line_errors(optimum.theta, covariance, likelihood.log_p)
+        if optimum.active:
+            shapes = scales = np.inf
+        self.standard_errors_ = StandardErrors(np.zeros(1), np.array([shapes]), np.array([scales]))
+        return self
+
+
+def _covariance(optimum: _Optimum, total: float) -> Floats:
+    """Covariance [D, D] of theta; infinite along directions the likelihood leaves flat."""
+    free, information = optimum.free, optimum.information
+    if not free.shape[1]:
+        return np.zeros((len(optimum.theta),) * 2)
+    values, vectors = np.linalg.eigh((information + information.T) / 2)
+    known = values > 1e-9
+    basis = free @ vectors
+    covariance: Floats = (basis[:, known] / values[known]) @ basis[:, known].T / total
+    flat = (np.abs(basis[:, ~known]) > 1e-3).any(axis=1)
+    covariance[flat, flat] = np.inf
+    return covariance
+
+
+def _line_errors(line: Floats, covariance: Floats, log_p: float) -> tuple[float, float]:
+    """Standard errors of (shape, scale) from the covariance [2, 2] of (a, b)."""
+    if not np.isfinite(covariance).all():
+        return np.inf, np.inf
+    a, b = line
+    gap = b - a
+    scale = float(np.exp(-a * log_p / gap))
+    to_shape = np.array([-1.0, 1.0]) / log_p
+    to_scale = scale * log_p / gap**2 * np.array([-b, a])
+    variances = [float(v @ covariance @ v) for v in (to_shape, to_scale)]
+    shape_error, scale_error = (float(np.sqrt(max(v, 0.0))) for v in variances)
+    return shape_error, scale_error
+
+
+class WeibullMixture(_WeibullBase):
+    """Mixture of a clean (early memorized) and a noisy (late memorized) Weibull component.
+
+    Maximum likelihood of whole-epoch counts, interval- and right-censored, by a monotone projected
+    Newton method from several deterministic starts. The same input gives the same fit, always.
+
+    Args:
+        ordered: require the clean component to be stochastically smaller within the observed
+            epochs, S_clean(x) <= S_noisy(x) for 1 <= x <= p. Without it (``False``) the component
+            with the smaller mean within p epochs comes first.
+        max_iter: most Newton iterations.
+        tol: stop when an iteration promises less than this gain, in nats a sample.
+
+    Attributes (after ``fit``; clean component first):
+        weights_: float64 [2], sum to 1.
+        shapes_: float64 [2], > 0; below 1 the hazard of being memorized falls with time.
+        scales_: float64 [2], epochs (the 63 % quantile). Beyond p: mostly never memorized.
+        log_likelihood_: of all samples, nats.
+        log_likelihood_trace_: float64 [iterations], never falls.
+        converged_: whether the last iteration promised less than ``tol``.
+        bounds_hit_: names of the constraints the optimum lies on; empty is best. A hit bound means
+            that the data do not determine the parameter it limits.
+        standard_errors_: :class:`StandardErrors` of the above.
+        num_epochs_: p, the largest number of seen epochs.
+        num_samples_: total weight.
+
+    Example:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> early, late = 2.0 * rng.weibull(1.0, 700), 24.0 * rng.weibull(3.0, 300)
+        >>> m = np.minimum(np.concatenate([early, late]), 30).astype(int)
+        >>> mixture = WeibullMixture().fit(m, seen=30)
+        >>> [round(float(w), 1) for w in mixture.weights_]
+        [0.7, 0.3]
+        >>> bool(mixture.predict_proba([0], 30)[0, 0] > 0.95)
+        True
+    """
+
+    _num_parameters = 5
+
+    def __init__(self, *, ordered: bool = True, max_iter: int = 200, tol: float = 1e-9) -> None:
+        self.ordered = ordered
+        self.max_iter = max_iter
+        self.tol = tol
+
+    def fit(
+        self,
+        misclassified: ArrayLike,
+        seen: ArrayLike | int | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> WeibullMixture:
+        """Fit to samples.
+
+        Args:
+            misclassified: whole numbers [n], epochs each sample was misclassified in.
+            seen: whole numbers [n] or one for all, epochs each sample was seen in; a sample with
+                ``misclassified == seen`` is right-censored. Default: the largest of
+                ``misclassified``, for all. Samples with ``seen == 0`` carry no information.
+            sample_weight: float [n], non-negative; 1 each by default.
+
+        Raises:
+            TypeError, ValueError: the arrays are of the wrong kind, shape or range, or no sample
+                was seen.
+        """
+        return self._fit(_counts(misclassified, seen, sample_weight))
+
+    def fit_histogram(self, histogram: ArrayLike) -> WeibullMixture:
+        """Fit to counts [P + 1, P + 1] of (misclassified, seen), ``LearningStatus.histogram()``."""
+        return self._fit(TimeCounts.from_histogram(histogram))
+
+    def _fit(self, counts: TimeCounts) -> WeibullMixture:
+        if counts.total <= 0:
+            raise ValueError("no sample was seen, so there is nothing to fit")
+        likelihood = _Likelihood(counts)
+        constraints = _Constraints.build(2, likelihood.log_p, self.ordered)
+        starts = _starts(counts, self.ordered)
+        best = np.argsort(-likelihood.value(starts), kind="stable")[:4]
+        optimum = _maximize(likelihood, starts[best], constraints, self.max_iter, self.tol)
+        theta = optimum.theta
+        lines = theta[:4].reshape(2, 2)
+        weight = float(_sigmoid(theta[4]))
+        weights = np.array([weight, 1.0 - weight])
+        self._store(optimum, counts, lines, weights)
+        covariance = _covariance(optimum, counts.total)
+        errors = [
+            (np.inf, np.inf)
+            if any(f"({who})" in name for name in optimum.active)
+            else _line_errors(
+                lines[j], covariance[2 * j : 2 * j + 2, 2 * j : 2 * j + 2], self._log_p
+            )
+            for j, who in enumerate(("clean", "noisy"))
+        ]
+        shapes, scales = np.array(errors).T
+        pinned = any("weight" in name for name in optimum.active)
+        error = np.inf if pinned else weight * (1 - weight) * float(np.sqrt(covariance[4, 4]))
+        self.standard_errors_ = StandardErrors(np.full(2, error), shapes, scales)
+        if not self.ordered:
+            hazard = np.exp(np.minimum(self._log_hazard(np.arange(1, counts.horizon + 1)), 60.0))
+            means = np.exp(-hazard).sum(axis=0)
+            if means[0] > means[1]:
+                self._swap()
+        return self
+
+    def _swap(self) -> None:
+        self._lines, self.weights_ = self._lines[::-1], self.weights_[::-1]
+        self.shapes_, self.scales_ = self.shapes_[::-1], self.scales_[::-1]
+        errors = self.standard_errors_
+        self.standard_errors_ = StandardErrors(
+            errors.weights, errors.shapes[::-1], errors.scales[::-1]
+        )
+        names = {"clean": "noisy", "noisy": "clean"}
+        swapped = []
+        for name in self.bounds_hit_:
+            for old, new in names.items():
+                if f"({old})" in name or f"smallest {old}" in name:
+                    name = name.replace(old, new)
+                    break
+            swapped.append(name)
+        self.bounds_hit_ = tuple(swapped)
+
+    def posterior_tables(self, num_epochs: int) -> tuple[Floats, Floats]:
+        """P(clean) of every outcome within ``num_epochs``: events m < n [P], censored m = n [P+1].
+
+        ``censored[0]`` belongs to a sample that was never seen: the clean weight itself.
+        """
+        return tuple(  # type: ignore[return-value]
+            _sigmoid_safe(self._log_odds() + table[0] - table[1])
+            for table in self.log_prob_tables(num_epochs)
+        )
+
+    def _log_odds(self) -> float:
+        self._check_fitted()
+        return float(np.log(self.weights_[0]) - np.log(self.weights_[1]))
+
+    def predict_proba(
+        self, misclassified: ArrayLike, seen: ArrayLike | int | None = None
+    ) -> Floats:
+        """Posterior of the components, float64 [n, 2], column 0 clean, rows sum to 1.
+
+        Args:
+            misclassified: whole numbers [n].
+            seen: whole numbers [n] or one for all; default ``num_epochs_``.
+        """
+        self._check_fitted()
+        m = _whole(misclassified, "misclassified")
+        seen = self.num_epochs_ if seen is None else seen
+        n = _whole(np.full(len(m), seen) if np.ndim(seen) == 0 else np.asarray(seen), "seen")
+        if n.shape != m.shape or (m < 0).any() or (m > n).any():
+            raise ValueError("misclassified must lie in [0, seen], in arrays of the same shape")
+        if not len(m):
+            return np.zeros((0, 2))
+        event, censored = self.posterior_tables(max(int(n.max()), 1))
+        clean = np.where(m < n, event[np.minimum(m, len(event) - 1)], censored[n])
+        return np.stack([clean, 1.0 - clean], axis=1)
+
+    def sample(
+        self, size: int, *, seen: int | None = None, seed: int | np.random.Generator = 0
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Draw from the fitted mixture.
+
+        Args:
+            size: number of samples.
+            seen: number of epochs; the times are then rounded down to whole epochs and censored
+                at it (int64). Default: exact times (float64).
+            seed: seed or generator.
+
+        Returns:
+            times [size] in epochs and components [size] (0 clean, 1 noisy).
+        """
+        self._check_fitted()
+        rng = np.random.default_rng(seed)
+        component = (rng.random(size) >= self.weights_[0]).astype(np.int64)
+        times = self.scales_[component] * rng.weibull(1.0, size) ** (1 / self.shapes_[component])
+        if seen is None:
+            return times, component
+        return np.minimum(times, seen).astype(np.int64), component
+
+
+def _sigmoid_safe(x: Floats) -> Floats:
+    """1 / (1 + exp(-x)) without overflow."""
+    small = np.exp(-np.abs(x))
+    result: Floats = np.where(x >= 0, 1.0, small) / (1.0 + small)
+    return result

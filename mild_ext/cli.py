@@ -1,4 +1,4 @@
-"""The command ``mild-ext``. Only parsing happens here; a subcommand's module is imported when run."""
+"""The command ``mild-ext``: parsing only; a subcommand's own module is imported when it runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line; the exit status is 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     options = build_parser().parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="mild-ext",
-        description="Find wrong labels by watching how each sample is learned, and train without them.",
+        description="Find wrong labels by watching how each sample is learned.",
     )
     parser.add_argument("--version", action="version", version=f"mild_ext {__version__}")
     parser.add_argument(
@@ -68,10 +68,15 @@ def _add_train(commands: Any) -> None:
     run.add_argument("--out", required=True, help="folder for the results")
     run.add_argument("--overwrite", action="store_true", help="delete an earlier run in --out")
     run.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    run.add_argument("--recipe", help="name of a preset, or a .toml, .yaml or .json file of settings")
+    run.add_argument(
+        "--recipe", help="name of a preset, or a .toml, .yaml or .json file of settings"
+    )
     run.add_argument("--test-fraction", type=float, default=0.0, help="set part aside for testing")
     run.add_argument("--no-compare", action="store_true", help="train MILD only")
     run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: auto)")
+    run.add_argument(
+        "--threads", type=int, default=0, help="CPU threads (default: 0, as many as are worth it)"
+    )
     run.add_argument("--quiet", action="store_true", help="print errors only")
     run.add_argument(
         "--checkpoint-seconds",

@@ -82,7 +82,7 @@ class RoundsResult:
         return 2 * self.misclassified - self.seen
 
     def save(self, path: str | Path) -> None:
-        """Write everything but the model as safetensors, the round records as JSON in its header."""
+        """Write all but the model as safetensors, the round records as JSON in its header."""
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
         metadata = {
             "format": _FORMAT,
@@ -223,7 +223,8 @@ def run_rounds(
         state = load_checkpoint(folder / "rounds.safetensors")
         if state["fingerprint"] != fingerprint:
             raise CheckpointError(
-                f"{folder} holds checkpoints of a run with other settings or data; use another folder"
+                f"{folder} holds checkpoints of a run with other settings or data; "
+                "use another folder"
             )
         model.load_state_dict(state.pop("model"))
         for record in state["history"]:
@@ -269,13 +270,10 @@ def run_rounds(
             ),
             weight_decay=recipe.first_weight_decay if number == 0 else None,
         )
-        selection = select_clean(
-            status,
-            recipe.rule,
-            recipe.threshold,
-            labels=labels.to(device),
-            per_class=recipe.per_class,
-        )
+        inside: dict[str, Any] = {}
+        if recipe.per_class:
+            inside = {"labels": labels.to(device), "per_class": True}
+        selection = select_clean(status, recipe.rule, recipe.threshold, **inside)
         proposed = selection.mask.cpu() & watched
         refused = _refuse(proposed, watched, labels) if selection.supported else selection.reason
         if refused is None:
@@ -291,12 +289,12 @@ def run_rounds(
             state["stop_reason"] = refused
         elif changed < recipe.min_removed * int(kept.sum()):
             state["stop_reason"] = (
-                f"round {number} dropped {removed} of {int(kept.sum())} samples, less than a share of "
-                f"{recipe.min_removed:g}"
+                f"round {number} changed the fate of {changed} samples, less than a share of "
+                f"{recipe.min_removed:g} of {int(kept.sum())}"
             )
         elif number + 1 == recipe.rounds:
             state["stop_reason"] = f"the recipe's {recipe.rounds} rounds are done"
-        record: Record = {
+        record = {
             "type": "round",
             "round": number,
             "epochs": epochs,
@@ -313,7 +311,9 @@ def run_rounds(
             wrong = (labels != true_labels)[everyone]
             record |= selection_quality(state["kept"][everyone], wrong)
         if test is not None:
-            record["test_accuracy"] = accuracy(evaluated, test, device=device, workers=recipe.workers)
+            record["test_accuracy"] = accuracy(
+                evaluated, test, device=device, workers=recipe.workers
+            )
         state["rounds"].append(record)
         state["history"].append(record)
         if on_record is not None:

@@ -33,7 +33,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-KINDS = ("none", "symmetric", "symmetric-other", "asymmetric", "next", "matrix", "instance", "labels")
+_Array = np.ndarray[Any, Any]
+
+KINDS = (
+    "none",
+    "symmetric",
+    "symmetric-other",
+    "asymmetric",
+    "next",
+    "matrix",
+    "instance",
+    "labels",
+)
 
 
 @dataclass(frozen=True)
@@ -141,69 +152,73 @@ def _parse_rate(argument: str, spec: str) -> float:
     return rate
 
 
-def _read_array(path: Path) -> np.ndarray[Any, Any]:
+def _read_array(path: Path) -> _Array:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     if path.suffix == ".npy":
-        loaded: np.ndarray[Any, Any] = np.load(path, allow_pickle=False)
+        loaded: _Array = np.load(path, allow_pickle=False)
         return loaded
     separator = "," if "," in path.read_text().partition("\n")[0] else None
-    return np.loadtxt(path, delimiter=separator)
+    loaded = np.loadtxt(path, delimiter=separator)
+    return loaded
 
 
-def _read_labels(path: Path, count: int, num_classes: int) -> np.ndarray[Any, Any]:
+def _read_labels(path: Path, count: int, num_classes: int) -> _Array:
     labels = _read_array(path)
     if labels.shape != (count,):
         raise ValueError(f"{path} must hold {count} labels, one per sample; got {labels.shape}")
     if (labels != np.floor(labels)).any() or labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(f"{path} must hold integers in [0, {num_classes - 1}]")
-    return labels.astype(np.int64)
+    result: _Array = labels.astype(np.int64)
+    return result
 
 
-def _read_matrix(path: Path, num_classes: int) -> np.ndarray[Any, Any]:
+def _read_matrix(path: Path, num_classes: int) -> _Array:
     matrix = _read_array(path).astype(np.float64)
     if matrix.shape != (num_classes, num_classes):
-        raise ValueError(f"{path} must hold {num_classes} x {num_classes} numbers, got {matrix.shape}")
+        raise ValueError(
+            f"{path} must hold {num_classes} x {num_classes} numbers, got {matrix.shape}"
+        )
     if not np.isfinite(matrix).all() or (matrix < 0).any():
         raise ValueError(f"{path} must hold probabilities; some are negative or not finite")
     sums = matrix.sum(1)
     if not np.allclose(sums, 1, atol=1e-3):
         row = int(np.abs(sums - 1).argmax())
         raise ValueError(f"every row of {path} must sum to 1; row {row} sums to {sums[row]:.4g}")
-    return matrix / sums[:, None]
+    normalized: _Array = matrix / sums[:, None]
+    return normalized
 
 
-def _by_matrix(
-    true: np.ndarray[Any, Any], matrix: np.ndarray[Any, Any], generator: np.random.Generator
-) -> np.ndarray[Any, Any]:
+def _by_matrix(true: _Array, matrix: _Array, generator: np.random.Generator) -> _Array:
     """Draw each label from its row by inverting the cumulative distribution."""
     cumulative = np.cumsum(matrix, axis=1)
     cumulative[:, -1] = 1.0
     draw = generator.random(len(true))
-    return (draw[:, None] >= cumulative[true]).sum(1)
+    noisy: _Array = (draw[:, None] >= cumulative[true]).sum(1)
+    return noisy
 
 
 def _instance_dependent(
-    true: np.ndarray[Any, Any],
+    true: _Array,
     inputs: Tensor,
     rate: float,
     num_classes: int,
     generator: np.random.Generator,
-) -> np.ndarray[Any, Any]:
+) -> _Array:
     """Xia et al., "Part-dependent Label Noise", NeurIPS 2020, Algorithm 2.
 
     Each sample's flip rate is drawn from a normal of mean ``rate`` and deviation 0.1, truncated to
     [0, 1]; where it goes follows a softmax over random linear scores of its own input, one
     projection per true class.
     """
+    noisy: _Array = true.copy()
     if num_classes < 2:
-        return true.copy()
+        return noisy
     features = inputs.reshape(len(inputs), -1).to(torch.float32).cpu().numpy()
     features = (features - features.mean(0)) / max(float(features.std()), 1e-12)
     flip = generator.normal(rate, 0.1, len(true))
     while (outside := (flip < 0) | (flip > 1)).any():
         flip[outside] = generator.normal(rate, 0.1, int(outside.sum()))
-    noisy = true.copy()
     for label in range(num_classes):
         members = np.flatnonzero(true == label)
         projection = generator.standard_normal((features.shape[1], num_classes)).astype(np.float32)

@@ -110,8 +110,8 @@ def load_npz(argument: str) -> LabeledData:
     for key in ("x_train", "y_train"):
         if key not in arrays:
             raise ValueError(
-                f"{path} must hold the arrays x_train and y_train (optional: y_true, x_test, y_test, "
-                f"class_names); it holds {', '.join(sorted(arrays)) or 'nothing'}"
+                f"{path} must hold the arrays x_train and y_train (optional: y_true, x_test, "
+                f"y_test, class_names); it holds {', '.join(sorted(arrays)) or 'nothing'}"
             )
     if ("x_test" in arrays) != ("y_test" in arrays):
         raise ValueError(f"{path} must hold both x_test and y_test, or neither")
@@ -174,7 +174,7 @@ def _number_classes(
     if classes.dtype.kind in "iu" and classes[0] >= 0 and class_names is not None:
         if classes[-1] >= len(class_names):
             raise ValueError(
-                f"class_names has {len(class_names)} entries, but the largest label is {classes[-1]}"
+                f"class_names has {len(class_names)} entries, but label {classes[-1]} occurs"
             )
         names, codes = [str(c) for c in class_names], np.concatenate(list(raw.values()))
     elif class_names is not None and len(class_names) == len(classes):

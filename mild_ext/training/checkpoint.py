@@ -78,7 +78,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is truncated or not a safetensors file: {error}") from error
     for name, tensor in tensors.items():
         if sums.get(name) != _crc32(tensor):
-            raise CheckpointError(f"{path} is damaged: the checksum of tensor {name} does not match")
+            raise CheckpointError(
+                f"{path} is damaged: the checksum of tensor {name} does not match"
+            )
     state: dict[str, Any] = _unpack(tree, tensors)
     return state
 

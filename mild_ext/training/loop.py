@@ -176,7 +176,7 @@ def fit(
     device = torch.device(device)
     model.to(device)
     if recipe.channels_last:
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(
         dataset,
         labels,
@@ -192,8 +192,8 @@ def fit(
         saved = load_checkpoint(checkpoint)
         if saved.get("fingerprint") != fingerprint:
             raise CheckpointError(
-                f"{checkpoint} belongs to a run with other settings or data; start again in another "
-                "folder, or run with the settings in its config.json"
+                f"{checkpoint} belongs to a run with other settings or data; start again in "
+                "another folder, or run with the settings in its config.json"
             )
         if saved["stage"] == stage:
             trainer.load_state_dict(saved["trainer"])
@@ -270,7 +270,9 @@ class _Trainer:
         self.optimizer = make_optimizer(model, recipe, weight_decay)
         # The compiled module shares its parameters with the model, whose names stay clean.
         self.forward: Any = torch.compile(model) if recipe.compile else model
-        self.precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.precision)
+        self.precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(
+            recipe.precision
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
         self.average: torch.optim.swa_utils.AveragedModel | None = None
         if recipe.ema_decay is not None:
@@ -280,9 +282,7 @@ class _Trainer:
                 use_buffers=True,
             )
 
-    def train_epoch(
-        self, batches: Batches, lr: float, epoch: int, epochs: int, seed: int
-    ) -> float:
+    def train_epoch(self, batches: Batches, lr: float, epoch: int, epochs: int, seed: int) -> float:
         """One pass over the batches; returns the mean loss in nats."""
         recipe, device = self.recipe, self.device
         seed_everything(seed)

@@ -160,7 +160,9 @@ def build_model(
         net = mlp(size, num_classes, width)
     elif spec in ("cnn", "resnet34") or spec.startswith("timm:"):
         if not image:
-            raise ValueError(f"model {spec} needs images [C, H, W]; inputs are {input_shape}: use mlp")
+            raise ValueError(
+                f"model {spec} needs images [C, H, W]; inputs are {input_shape}: use mlp"
+            )
         if spec == "cnn":
             net = SmallCNN(input_shape[0], num_classes, max(8, width // 8))
         elif spec == "resnet34":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -23,7 +25,9 @@ class Recipe:
     round_epochs: int = _setting(10, "epochs of every later round, on the kept samples")
     final_epochs: int = _setting(60, "epochs of the final training on the kept samples")
     final: str = _setting("scratch", "how the final training starts", ("scratch", "continue"))
-    min_removed: float = _setting(0.01, "stop when a round drops less than this share of its samples")
+    min_removed: float = _setting(
+        0.01, "stop when a round drops less than this share of its samples"
+    )
     rule: str = _setting("posterior", "selection rule")
     threshold: float = _setting(0.5, "keep samples whose probability of being clean is above this")
     per_class: bool = _setting(False, "select inside each class")
@@ -38,9 +42,13 @@ class Recipe:
     momentum: float = _setting(0.9, "momentum of SGD")
     nesterov: bool = _setting(False, "Nesterov momentum")
     weight_decay: float = _setting(5e-3, "weight decay")
-    first_weight_decay: float | None = _setting(None, "weight decay of the first round, if different")
+    first_weight_decay: float | None = _setting(
+        None, "weight decay of the first round, if different"
+    )
     schedule: str = _setting(
-        "cosine", "learning rate within a round: cosine to zero, or constant", ("cosine", "constant")
+        "cosine",
+        "learning rate within a round: cosine to zero, or constant",
+        ("cosine", "constant"),
     )
     label_smoothing: float = _setting(0.0, "label smoothing of the cross-entropy")
     augment: str = _setting(
@@ -77,7 +85,8 @@ class Recipe:
             choices = item.metadata["choices"]
             if choices and getattr(self, item.name) not in choices:
                 raise ValueError(
-                    f"{item.name} must be one of {', '.join(choices)}; got {getattr(self, item.name)!r}"
+                    f"{item.name} must be one of {', '.join(choices)}; "
+                    f"got {getattr(self, item.name)!r}"
                 )
 
     def override(self, settings: Mapping[str, Any]) -> Recipe:
@@ -132,7 +141,14 @@ _CIFAR = dict(
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "digits": dict(model="mlp", final_epochs=60, lr=0.05, batch_size=64, weight_decay=5e-4),
+    "digits": dict(
+        model="mlp",
+        first_epochs=20,
+        round_epochs=20,
+        reselect="all",
+        lr=0.02,
+        batch_size=64,
+    ),
     # The settings of the authors' release (METHOD in docs); the final training is ours.
     "cifar10-sym20": _CIFAR,
     "cifar10-sym50": _CIFAR | dict(first_epochs=10),
@@ -167,12 +183,10 @@ def read_settings(path: Path) -> dict[str, Any]:
     loaded: Any
     try:
         if path.suffix == ".toml":
-            loaded = _parse_toml(text)
+            needs = "reading TOML on Python 3.10 needs tomli: pip install tomli"
+            loaded = _import_reader(["tomllib", "tomli"], needs).loads(text)
         elif path.suffix in (".yaml", ".yml"):
-            try:
-                import yaml
-            except ImportError as error:
-                raise ImportError(f"reading {path} needs PyYAML: pip install pyyaml") from error
+            yaml = _import_reader(["yaml"], f"reading {path} needs PyYAML: pip install pyyaml")
             try:
                 loaded = yaml.safe_load(text)
             except yaml.YAMLError as error:
@@ -192,12 +206,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in loaded.items()}
 
 
-def _parse_toml(text: str) -> Any:
-    try:
-        import tomllib
-    except ImportError:  # Python 3.10
-        try:
-            import tomli as tomllib  # type: ignore[no-redef]
-        except ImportError as error:
-            raise ImportError("reading TOML on Python 3.10 needs tomli: pip install tomli") from error
-    return tomllib.loads(text)
+def _import_reader(names: list[str], needs: str) -> Any:
+    """The first of these modules that is installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is not None:
+            return importlib.import_module(name)
+    raise ImportError(needs)

@@ -14,7 +14,8 @@ import platform
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class RunSettings:
     test_fraction: float
     compare: bool
     device: str
+    threads: int
     recipe_name: str
     recipe: Recipe
 
@@ -60,18 +62,33 @@ class RunSettings:
 
 
 def train_command(
-    settings: RunSettings, out: Path, *, resume: bool, checkpoint_seconds: float, quiet: bool = False
+    settings: RunSettings,
+    out: Path,
+    *,
+    resume: bool,
+    checkpoint_seconds: float,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Do the run; returns the summary that is also written to ``summary.json``."""
     started = time.monotonic()
-    say = (lambda text: None) if quiet else (lambda text: print(text, flush=True))
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, flush=True)
+
     device = pick_device(settings.device)
+    torch.set_num_threads(settings.threads)
     data, noise = prepare_data(settings)
     train_ids, validation_ids = _split_validation(data, settings)
     say(_describe(data, noise, settings, device))
     _write_config(out, settings, data, noise, device)
     with _History(out / "history.jsonl") as history:
         table = _RoundsTable(say, data)
+
+        def on_record(record: Record) -> None:
+            history(record)
+            table(record)
+
         result = run_rounds(
             data.train,
             lambda: make_model(data, settings.recipe),
@@ -84,8 +101,8 @@ def train_command(
             device=device,
             folder=out / "checkpoints",
             checkpoint_seconds=checkpoint_seconds,
-            on_round=lambda done: _save_round(out, done),
-            on_record=lambda record: (history(record), table(record)),  # type: ignore[func-returns-value]
+            on_round=lambda done: _save_round(out, done, say),
+            on_record=on_record,
             progress=not quiet,
         )
         say(f"Stopped: {result.stop_reason}.")
@@ -96,9 +113,7 @@ def train_command(
     assert result.model is not None
     save_model(result.model, out / "model.safetensors")
     predicted = None
-    logits, _ = predict(
-        result.model, data.train, device=device, workers=settings.recipe.workers
-    )
+    logits, _ = predict(result.model, data.train, device=device, workers=settings.recipe.workers)
     predicted = logits.argmax(1)
     write_selection(out / "selection.csv", result, data, train_ids, predicted)
     summary = _summary(data, noise, settings, result, models, train_ids)
@@ -108,9 +123,10 @@ def train_command(
     summary["seconds"] = round(time.monotonic() - started, 1)
     write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     say(_comparison_table(summary))
-    figure = _save_figure(out)
-    say(f"Wrote {out}/ in {summary['seconds']:.1f} s: selection.csv, model.safetensors, summary.json")
-    say(figure)
+    written = "selection.csv, model.safetensors, summary.json"
+    if (out / "metric.png").exists():
+        written += ", metric.png"
+    say(f"Wrote {out}/ in {summary['seconds']:.1f} s: {written}")
     return summary
 
 
@@ -149,6 +165,13 @@ def prepare_data(settings: RunSettings) -> tuple[LabeledData, LabelNoise | None]
     )
     data.true_labels, data.labels = data.labels, noise.labels
     return data, noise
+
+
+def pick_threads(data: LabeledData, recipe: Recipe) -> int:
+    """Threads torch should use: one where a step is too small to be worth sharing out."""
+    parameters = sum(p.numel() for p in make_model(data, recipe).parameters())
+    small = data.kind == "vector" and parameters * recipe.batch_size < 100_000_000
+    return 1 if small else torch.get_num_threads()
 
 
 def make_model(data: LabeledData, recipe: Recipe) -> nn.Module:
@@ -228,7 +251,6 @@ def _write_config(
             "platform": platform.platform(),
         },
         "device": str(device),
-        "threads": torch.get_num_threads(),
     }
     if noise is not None:
         config["noise"] = {
@@ -294,6 +316,7 @@ def _compare(
             device=device,
             checkpoint=out / "checkpoints" / f"{name.partition(' ')[0]}.safetensors",
             checkpoint_seconds=checkpoint_seconds,
+            fingerprint=json.dumps(settings.to_dict()),
             on_epoch=history,
             progress=progress,
         )
@@ -323,7 +346,7 @@ class _History:
         self.path = path
 
     def __enter__(self) -> _History:
-        self.file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115
+        self.file = open(self.path, "w", encoding="utf-8")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -334,9 +357,21 @@ class _History:
         self.file.flush()
 
 
-def _save_round(out: Path, done: Round) -> None:
-    (out / "status").mkdir(exist_ok=True)
-    write_atomically(out / "status" / f"round-{done.number:02d}.safetensors", done.status.save)
+def _save_round(out: Path, done: Round, say: Callable[[str], None]) -> None:
+    """Save a round's learning status and the histogram it was decided on, as a picture."""
+    for folder in ("status", "figures"):
+        (out / folder).mkdir(exist_ok=True)
+    name = f"round-{done.number:02d}"
+    write_atomically(out / "status" / f"{name}.safetensors", done.status.save)
+    try:
+        figure = done.selection.plot().figure
+    except ImportError:
+        if done.number == 0:
+            say("(no figures: matplotlib is missing; pip install 'mild_ext[plot]')")
+        return
+    figure.savefig(out / "figures" / f"{name}.png", dpi=150)
+    if done.number == 0:  # the round that sees all of the noise
+        figure.savefig(out / "metric.png", dpi=150)
 
 
 def write_selection(
@@ -435,7 +470,7 @@ def _percent(value: float | None) -> str:
 class _RoundsTable:
     """Prints one line per round as the rounds finish."""
 
-    def __init__(self, say: Any, data: LabeledData) -> None:
+    def __init__(self, say: Callable[[str], None], data: LabeledData) -> None:
         self.say = say
         self.columns = [("round", 5), ("epochs", 6), ("trained on", 10), ("kept", 8)]
         self.rates: list[tuple[str, str]] = []
@@ -478,17 +513,6 @@ def _comparison_table(summary: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _save_figure(out: Path) -> str:
-    """Draw the first round's histogram; says what came of it. Never loses a finished run."""
-    try:
-        from mild_ext.report.plots import save_histogram
-    except ImportError:
-        return "No figure: matplotlib is missing (pip install 'mild_ext[plot]')."
-    path = out / "metric.png"
-    save_histogram(out, path)
-    return f"Figure: {path}"
-
-
 def main_train(options: Any) -> int:
     """Entry point of the command line."""
     from mild_ext.training.recipe import preset, read_settings
@@ -520,11 +544,14 @@ def main_train(options: Any) -> int:
             test_fraction=options.test_fraction,
             compare=not options.no_compare,
             device=options.device,
+            threads=options.threads,
             recipe_name=recipe_name,
             recipe=recipe,
         )
         # Everything that can be wrong with the data is found before the folder is touched.
-        prepare_data(settings)
+        data, _ = prepare_data(settings)
+        if settings.threads < 1:
+            settings = replace(settings, threads=pick_threads(data, recipe))
         prepare_folder(out, resume=False, overwrite=options.overwrite)
     train_command(
         settings,

@@ -23,7 +23,7 @@ class Squares(Dataset):
         return self.count
 
     def __getitem__(self, index):
-        noise = random.random() + np.random.random() + float(torch.rand(()))
+        noise = random.random() + np.random.random() + float(torch.rand(()))  # noqa: NPY002
         return torch.tensor([float(index**2), noise]), index % 3
 
 

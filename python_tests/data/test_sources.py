@@ -57,7 +57,11 @@ def test_npz_images_become_channels_first_and_stay_uint8(tmp_path, shape, expect
 
 def test_npz_text_and_gappy_labels_are_numbered_over_all_splits(tmp_path, vectors):
     vectors["y_train"] = np.array(["cat", "dog"] * 6)
-    vectors |= {"y_true": np.array(["dog"] * 12), "x_test": np.zeros((2, 5)), "y_test": ["ant", "dog"]}
+    vectors |= {
+        "y_true": np.array(["dog"] * 12),
+        "x_test": np.zeros((2, 5)),
+        "y_test": ["ant", "dog"],
+    }
     data = load_data(write(tmp_path / "a.npz", **vectors))
     assert data.class_names == ["ant", "cat", "dog"]
     assert data.labels.tolist() == [1, 2] * 6

@@ -1,0 +1,291 @@
+"""The command line, end to end on small arrays, and what it says when something is wrong."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mild_ext.cli import main
+from mild_ext.rounds import RoundsResult
+from mild_ext.status import LearningStatus
+from mild_ext.training.models import build_model
+
+FAST = [
+    "--model=mlp", "--width=32", "--rounds=2", "--first-epochs=15", "--round-epochs=6",
+    "--final-epochs=6", "--batch-size=32", "--lr=0.05", "--device=cpu",
+]  # fmt: skip
+
+
+def arrays(count=240, classes=3, seed=0, **extra):
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    inputs = generator.normal(size=(count, 8)) + 3 * np.eye(max(classes, 3), 8)[labels]
+    test = generator.normal(size=(60, 8)) + 3 * np.eye(max(classes, 3), 8)[np.arange(60) % classes]
+    return {
+        "x_train": inputs, "y_train": labels, "x_test": test, "y_test": np.arange(60) % classes,
+    } | extra  # fmt: skip
+
+
+@pytest.fixture
+def npz(tmp_path):
+    def write(**values):
+        path = tmp_path / "data.npz"
+        np.savez(path, **{k: v for k, v in values.items() if v is not None})
+        return f"npz:{path}"
+
+    return write
+
+
+def train(*options):
+    return main(["train", *FAST, *map(str, options)])
+
+
+def selection(out):
+    return list(csv.DictReader((out / "selection.csv").read_text().splitlines()))
+
+
+def summary(out):
+    return json.loads((out / "summary.json").read_text())
+
+
+def test_train_writes_everything_a_person_or_program_needs(npz, tmp_path, capsys):
+    out = tmp_path / "run"
+    spec = npz(**arrays())
+    assert train("--data", spec, "--noise", "symmetric:0.4", "--seed", 3, "--out", out) == 0
+
+    rows = selection(out)
+    assert [int(row["id"]) for row in rows] == list(range(240))
+    wrong = [row["given_label"] != row["true_label"] for row in rows]
+    kept = [row["kept"] == "1" for row in rows]
+    assert 0.2 < np.mean(wrong) < 0.35
+    for row in rows:
+        assert int(row["metric"]) == 2 * int(row["misclassified"]) - int(row["seen"])
+        assert 0 <= float(row["clean_probability"]) <= 1
+        assert (row["round_dropped"] == "") == (row["kept"] == "1")
+        assert 0 <= int(row["predicted_label"]) < 3
+
+    result = RoundsResult.load(out / "result.safetensors")
+    assert result.kept.tolist() == kept
+    assert result.labels.tolist() == [int(row["given_label"]) for row in rows]
+
+    config = json.loads((out / "config.json").read_text())
+    assert config["settings"]["seed"] == 3
+    assert config["settings"]["recipe"]["first_epochs"] == 15
+    assert config["noise"]["rate"] == pytest.approx(np.mean(wrong))
+    assert config["versions"]["torch"] == torch.__version__
+
+    report = summary(out)
+    assert [m["model"].split()[0] for m in report["models"]] == ["plain", "MILD", "correct"]
+    assert [m["samples"] for m in report["models"]] == [240, sum(kept), 240 - sum(wrong)]
+    assert report["f1"] > 0.85
+
+    model = build_model("mlp", (8,), 3, width=32, mean=torch.zeros(8), std=torch.ones(8)).eval()
+    model.load_state_dict(load_file(out / "model.safetensors"))
+    with torch.no_grad():
+        predicted = model(torch.tensor(arrays()["x_train"], dtype=torch.float32)).argmax(1)
+    assert predicted.tolist() == [int(row["predicted_label"]) for row in rows]
+
+    status = LearningStatus.load(out / "status" / "round-00.safetensors")
+    assert status.num_samples == 240
+    assert status.epoch == 15
+    dropped_first = [i for i, row in enumerate(rows) if row["round_dropped"] == "0"]
+    counts = status.compute().memorization
+    assert counts[dropped_first].tolist() == [int(rows[i]["misclassified"]) for i in dropped_first]
+
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    rounds = [r for r in history if r["type"] == "round"]
+    assert len(rounds) == report["rounds"]
+    stages = {r["stage"] for r in history if r["type"] == "epoch"}
+    assert stages >= {"round 0", "final", "plain cross-entropy", "correct labels only"}
+
+    printed = capsys.readouterr().out
+    for word in ("noise removed", "precision", "test accuracy", "plain cross-entropy", "Stopped:"):
+        assert word in printed
+
+
+def test_compared_models_have_the_same_number_of_epochs_and_the_same_start(npz, tmp_path):
+    """Without noise and with everything kept, the three trainings are one and the same."""
+    out = tmp_path / "run"
+    values = arrays()
+    assert (
+        train("--data", npz(**values, y_true=values["y_train"]), "--first-epochs=1", "--out", out)
+        == 0
+    )
+    report = summary(out)
+    assert report["kept"] == 240
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    last = {r["stage"]: r["epoch"] for r in history if r["type"] == "epoch"}
+    assert last["final"] == last["plain cross-entropy"] == last["correct labels only"] == 5
+
+
+def test_users_noisy_labels_with_the_truth_known(npz, tmp_path):
+    values = arrays()
+    given = values["y_train"].copy()
+    given[::4] = (given[::4] + 1) % 3
+    spec = npz(**(values | {"y_train": given, "y_true": values["y_train"]}))
+    assert train("--data", spec, "--out", tmp_path / "run") == 0
+    report = summary(tmp_path / "run")
+    assert report["noise_removed"] > 0.7
+    assert len(report["models"]) == 3
+    assert (
+        main(["train", "--data", spec, "--noise", "symmetric:0.5", "--out", str(tmp_path / "b")])
+        == 1
+    )
+
+
+def test_without_truth_and_without_test_split(npz, tmp_path, capsys):
+    values = arrays(x_test=None, y_test=None)
+    spec = npz(**values)
+    assert train("--data", spec, "--out", tmp_path / "a") == 0
+    report = summary(tmp_path / "a")
+    assert report["models"] == []
+    assert "f1" not in report
+    assert "--test-fraction" in capsys.readouterr().out
+    header = (tmp_path / "a" / "selection.csv").read_text().splitlines()[0]
+    assert "true_label" not in header
+    assert train("--data", spec, "--test-fraction", 0.25, "--out", tmp_path / "b") == 0
+    assert [m["model"].split()[0] for m in summary(tmp_path / "b")["models"]] == ["plain", "MILD"]
+
+
+def test_validation_split_is_left_out_of_everything(npz, tmp_path):
+    out = tmp_path / "run"
+    assert train("--data", npz(**arrays()), "--validation", 0.25, "--out", out) == 0
+    rows = selection(out)
+    assert len(rows) == 180
+    assert summary(out)["samples"] == 180
+    assert summary(out)["validation_accuracy"] > 0.8
+    assert all(int(row["seen"]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        (arrays(), ["--noise", "symmetric:0"]),
+        (arrays(), ["--noise", "symmetric:1"]),
+        (arrays(), ["--noise", "symmetric-other:1"]),
+        (arrays(classes=1), ["--noise", "symmetric:0.5"]),
+        (arrays(count=10), ["--noise", "symmetric:0.5"]),
+        (arrays(count=1), []),
+        (arrays(), ["--first-epochs", "1", "--noise", "symmetric:0.5"]),
+        (arrays(), ["--final-epochs", "0", "--noise", "symmetric:0.5"]),
+        (arrays(x_train=np.zeros((240, 8))), ["--noise", "symmetric:0.5"]),
+    ],
+)
+def test_degenerate_runs_end_with_a_selection_and_a_reason(npz, tmp_path, values, options):
+    out = tmp_path / "run"
+    assert train("--data", npz(**values), *options, "--out", out) == 0
+    report = summary(out)
+    assert report["kept"] > 0
+    assert report["stop_reason"]
+    rows = selection(out)
+    kept = {row["given_label"] for row in rows if row["kept"] == "1"}
+    assert kept == {row["given_label"] for row in rows}
+
+
+def test_divergence_is_one_clear_line(npz, tmp_path, capsys):
+    assert train("--data", npz(**arrays()), "--out", tmp_path / "run", "--lr", "1e30") == 1
+    error = capsys.readouterr().err
+    assert "lower lr" in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_output_folder_is_protected(npz, tmp_path, capsys):
+    spec = npz(**arrays(count=30))
+    out = tmp_path / "run"
+    assert train("--data", spec, "--out", out) == 0
+    first = (out / "config.json").read_text()
+    assert train("--data", spec, "--seed", 1, "--out", out) == 1
+    message = capsys.readouterr().err
+    assert "--resume" in message
+    assert "--overwrite" in message
+    assert (out / "config.json").read_text() == first
+    assert train("--data", spec, "--seed", 1, "--out", out, "--overwrite") == 0
+    assert json.loads((out / "config.json").read_text())["settings"]["seed"] == 1
+
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years of work")
+    assert train("--data", spec, "--out", mine, "--overwrite") == 1
+    assert (mine / "thesis.tex").exists()
+    assert train("--data", spec, "--out", mine / "thesis.tex") == 1
+
+
+def test_nothing_is_made_when_the_input_is_wrong(tmp_path, capsys):
+    for options in (
+        ["--data", "npz:/nowhere.npz"],
+        ["--data", "nonsense"],
+        [],
+        ["--data", "digits", "--noise", "symmetric:2"],
+        ["--data", "digits", "--recipe", "unknown"],
+    ):
+        assert train(*options, "--out", tmp_path / "run") == 1
+        assert "mild-ext: error:" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_of_a_finished_run_gives_the_same_and_takes_no_other_settings(npz, tmp_path, capsys):
+    spec = npz(**arrays())
+    out = tmp_path / "run"
+    assert train("--data", spec, "--noise", "symmetric:0.4", "--out", out) == 0
+    before = {name: (out / name).read_bytes() for name in ("selection.csv", "model.safetensors")}
+    assert main(["train", "--resume", "--out", str(out)]) == 0
+    assert before == {name: (out / name).read_bytes() for name in before}
+    assert main(["train", "--resume", "--seed", "1", "--out", str(out)]) == 1
+    assert "leave out --seed" in capsys.readouterr().err
+    assert main(["train", "--resume", "--out", str(tmp_path / "other")]) == 1
+    assert "no run to resume" in capsys.readouterr().err
+
+
+def test_recipe_from_a_file_under_the_command_line(npz, tmp_path):
+    recipe = tmp_path / "mine.json"
+    recipe.write_text('{"recipe": "digits", "lr": 0.03, "width": 16}')
+    out = tmp_path / "run"
+    assert train("--data", npz(**arrays(count=30)), "--recipe", recipe, "--out", out) == 0
+    merged = json.loads((out / "config.json").read_text())["settings"]["recipe"]
+    assert merged["reselect"] == "all"  # the preset's
+    assert merged["lr"] == 0.05  # the command line's
+    assert merged["momentum"] == 0.9  # the default
+
+
+def test_missing_matplotlib_does_not_lose_the_run(npz, tmp_path, monkeypatch, capsys):
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "matplotlib" or name == "mild_ext.report.plots":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    out = tmp_path / "run"
+    assert train("--data", npz(**arrays(count=30)), "--out", out) == 0
+    assert capsys.readouterr().out.count("pip install 'mild_ext[plot]'") == 1
+    assert (out / "selection.csv").exists()
+    assert not (out / "metric.png").exists()
+
+
+def test_missing_scikit_learn_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert train("--data", "digits", "--out", tmp_path / "run") == 1
+    assert "pip install 'mild_ext[digits]'" in capsys.readouterr().err
+
+
+def test_figure_of_the_metric(npz, tmp_path):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "run"
+    assert train("--data", npz(**arrays()), "--noise", "symmetric:0.5", "--out", out) == 0
+    assert (out / "metric.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_help_is_quick_to_load_and_names_every_setting():
+    code = (
+        "import sys, mild_ext.cli\n"
+        "try: mild_ext.cli.main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'matplotlib', 'sklearn', 'scipy.optimize', 'scipy.stats'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+    for name in ("--first-epochs", "--ema-decay", "--noise", "--resume"):
+        assert name in done.stdout

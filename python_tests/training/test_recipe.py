@@ -1,0 +1,87 @@
+"""Recipes: presets, overrides, files."""
+
+import importlib.util
+
+import pytest
+
+from mild_ext.training.recipe import PRESETS, Recipe, preset, read_settings
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_valid_recipe_that_survives_a_round_trip(name):
+    recipe = preset(name)
+    assert Recipe().override(recipe.to_dict()) == recipe
+
+
+def test_presets_have_the_settings_of_the_release():
+    assert preset("cifar10-sym50").first_epochs == 10
+    assert preset("cifar10-sym80").first_weight_decay == 2.5e-3
+    assert preset("cifar100-sym20").round_epochs == 50
+    assert preset("cifar10-asym40").rounds == 27
+
+
+def test_override_checks_names_types_and_ranges():
+    recipe = Recipe().override({"lr": 1, "clip_norm": None, "ema_decay": 0.99})
+    assert recipe.lr == 1.0
+    assert type(recipe.lr) is float
+    with pytest.raises(ValueError, match="unknown setting learning_rate"):
+        recipe.override({"learning_rate": 0.1})
+    with pytest.raises(TypeError, match="rounds must be int"):
+        recipe.override({"rounds": 2.5})
+    with pytest.raises(TypeError, match="lr must be float"):
+        recipe.override({"lr": None})
+    with pytest.raises(TypeError, match="rounds must be int"):
+        recipe.override({"rounds": True})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rounds": 0},
+        {"lr": float("nan")},
+        {"lr": -0.1},
+        {"optimizer": "adam"},
+        {"threshold": 1.0},
+        {"ema_decay": 1.0},
+        {"clip_norm": 0.0},
+        {"validation": -0.1},
+    ],
+)
+def test_values_out_of_range_are_refused(settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=name):
+        Recipe().override(settings)
+
+
+FILES = {
+    "r.toml": 'recipe = "digits"\nlr = 0.5\nfirst-epochs = 3\n',
+    "r.yaml": "recipe: digits\nlr: 0.5\nfirst-epochs: 3\n",
+    "r.json": '{"recipe": "digits", "lr": 0.5, "first_epochs": 3}',
+}
+
+
+def _readable(name):
+    needs = {"r.yaml": ["yaml"], "r.toml": ["tomllib", "tomli"]}.get(name, [])
+    return not needs or any(importlib.util.find_spec(module) for module in needs)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_settings_from_a_file(tmp_path, name):
+    if not _readable(name):
+        pytest.skip("the optional reader is not installed")
+    (tmp_path / name).write_text(FILES[name])
+    assert read_settings(tmp_path / name) == {"recipe": "digits", "lr": 0.5, "first_epochs": 3}
+
+
+def test_bad_files_are_refused_with_their_name(tmp_path):
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "r.ini").write_text("lr=1")
+    for name, message in (
+        ("list.json", "flat table"),
+        ("broken.json", "broken.json"),
+        ("r.ini", "must end in"),
+        ("none.toml", "no file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_settings(tmp_path / name)

@@ -62,7 +62,9 @@ def _add_train(commands: Any) -> None:
         epilog="example: mild-ext train --data digits --noise symmetric:0.5 --out runs/digits",
     )
     run = parser.add_argument_group("run")
-    run.add_argument("--data", help="digits, or npz:FILE with arrays x_train, y_train, ...")
+    run.add_argument(
+        "--data", help="what to train on, e.g. digits, npz:FILE, folder:DIR, cifar10:ARCHIVE"
+    )
     run.add_argument("--noise", help="label noise to add, e.g. symmetric:0.5 (default: none)")
     run.add_argument("--seed", type=int, help="seed of everything random (default: 0)")
     run.add_argument("--out", required=True, help="folder for the results")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,7 +25,16 @@ _Array = np.ndarray[Any, Any]
 PIXELS = 3 * 32 * 32
 
 CIFAR10_CLASSES = (
-    "airplane automobile bird cat deer dog frog horse ship truck".split()
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
 )
 
 #: truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog; the others stay.
@@ -48,7 +59,11 @@ class _Version:
 _VERSIONS = {
     10: (
         _Version(
-            tuple(f"data_batch_{k}" for k in range(1, 6)), ("test_batch",), "batches.meta", None, False
+            tuple(f"data_batch_{k}" for k in range(1, 6)),
+            ("test_batch",),
+            "batches.meta",
+            None,
+            False,
         ),
         _Version(
             tuple(f"data_batch_{k}.bin" for k in range(1, 6)),
@@ -97,30 +112,28 @@ def _load(argument: str, num_classes: int) -> LabeledData:
     path = Path(argument).expanduser()
     files, version = _read_files(path, num_classes)
     read = _read_binary if version.binary else _read_python
-    parts = {}
-    for part, names in (("train", version.train), ("test", version.test)):
-        images, fine, coarse = zip(
-            *(read(files[name], f"{path}: {name}", num_classes) for name in names), strict=True
-        )
-        parts[part] = [np.concatenate(arrays) for arrays in (images, fine, coarse)]
-    names = _class_names(files, version, num_classes, path)
-    images, labels, coarse_labels = parts["train"]
+
+    def read_part(file_names: tuple[str, ...]) -> list[_Array]:
+        """Images, fine labels and coarse labels of some files together."""
+        pieces = [read(files[name], f"{path}: {name}", num_classes) for name in file_names]
+        return [np.concatenate(arrays) for arrays in zip(*pieces, strict=True)]
+
+    images, labels, coarse_labels = read_part(version.train)
+    test_images, test_labels, _ = read_part(version.test)
     data = array_data(
         f"cifar{num_classes}",
         images,
         torch.from_numpy(labels),
-        names,
-        x_test=parts["test"][0],
-        y_test=torch.from_numpy(parts["test"][1]),
+        _class_names(files, version, num_classes, path),
+        x_test=test_images,
+        y_test=torch.from_numpy(test_labels),
         true_labels=torch.from_numpy(labels),
         noise_map=CIFAR10_MAP if num_classes == 10 else CIFAR100_MAP,
     )
     if num_classes == 100:
         data.superclasses = _superclasses(labels, coarse_labels, path)
     if len(images) != 50_000:
-        data.messages.append(
-            f"{path} holds {len(images)} training images; the original has 50,000"
-        )
+        data.messages.append(f"{path} holds {len(images)} training images; the original has 50,000")
     return data
 
 
@@ -140,9 +153,10 @@ def _read_files(path: Path, num_classes: int) -> tuple[dict[str, bytes], _Versio
     else:
         raise ValueError(f"there is no file or folder {path}")
     for candidate in candidates:
-        files = {
-            name: read() for name, read in _entries(candidate) if name in wanted
-        }
+        try:
+            files = {name: read() for name, read in _entries(candidate) if name in wanted}
+        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"{candidate} is not a readable .tar.gz: {error}") from error
         for version in versions:
             if any(name in files for name in version.train):
                 missing = [n for n in (*version.train, *version.test) if n not in files]
@@ -162,13 +176,10 @@ def _entries(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
             if file.is_file():
                 yield file.name, file.read_bytes
         return
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isfile():
-                    yield PurePosixPath(member.name).name, lambda m=member: _extract(archive, m)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a readable .tar.gz: {error}") from error
+    with tarfile.open(path) as archive:
+        for member in archive:
+            if member.isfile():
+                yield PurePosixPath(member.name).name, partial(_extract, archive, member)
 
 
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -251,6 +251,19 @@ def statistics_of(inputs: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     return mean.to(torch.float32), std.to(torch.float32)
 
 
+def some_inputs(dataset: Dataset[Any], count: int = 512) -> Tensor:
+    """Inputs to take statistics of: all where they lie in memory, else of samples spread evenly.
+
+    Random augmentation inside the data set is seeded, so the result is always the same.
+    """
+    if isinstance(dataset, ArrayDataset):
+        return dataset.inputs
+    indexed = IndexedDataset(dataset)
+    positions = torch.linspace(0, len(indexed) - 1, min(count, len(indexed))).long().unique()
+    with isolated_random_state():
+        return torch.stack([torch.as_tensor(indexed[(int(k), 0)][1]) for k in positions])
+
+
 def array_data(
     name: str,
     x_train: np.ndarray[Any, Any] | Tensor,

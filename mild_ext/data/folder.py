@@ -12,13 +12,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mild_ext.data.datasets import ArrayDataset, LabeledData, statistics_of
+from mild_ext.data.datasets import ArrayDataset, LabeledData, some_inputs, statistics_of
 from mild_ext.data.images import (
     EXTENSIONS,
     ImageFiles,
@@ -90,20 +91,18 @@ def load_folder(
     messages += message
     if memory is None:
         memory = len(train.paths) * int(np.prod(wanted.shape)) <= MEMORY_LIMIT
-    datasets: dict[str, Dataset[object]] = {}
+    datasets: dict[str, Dataset[Any]] = {}
     for name, split in (splits | {"train": train}).items():
         if memory:
             split, images, remarks = _decode_all(split, wanted)
             messages += remarks
             datasets[name] = ArrayDataset(images, split.labels)
-            mean_of = images
         else:
             datasets[name] = ImageFiles(split.folder, split.paths, split.labels, wanted)
-            mean_of = _some(datasets[name])
         if name == "train":
             train = split
-            mean, std = statistics_of(mean_of, "image")
-    class_names, train.labels, messages = _checked_classes(class_names, train, messages)
+    mean, std = statistics_of(some_inputs(datasets["train"]), "image")
+    messages += _check_classes(class_names, train)
     return LabeledData(
         name=root.resolve().name,
         train=datasets["train"],
@@ -153,7 +152,10 @@ def _find_files(root: Path) -> tuple[dict[str, _Split], list[str], list[str]]:
     train_folder = next((folders[n] for n in _SPLITS["train"] if n in folders), None)
     if train_folder is not None and _subfolders(train_folder):
         roots = {
-            split: folders[name] for split, names in _SPLITS.items() for name in names if name in folders
+            split: folders[name]
+            for split, names in _SPLITS.items()
+            for name in names
+            if name in folders
         }
     classes = [p.name for p in _subfolders(roots["train"])]
     if len(classes) < 2:
@@ -226,29 +228,17 @@ def _decode_all(split: _Split, wanted: ImageFormat) -> tuple[_Split, Tensor, lis
         images[k] = decode(split.folder / split.paths[k], wanted)
         return True
 
-    _, failures, worked = read_all(
-        read, range(len(split.paths)), split.paths, "reading images"
-    )
+    _, failures, worked = read_all(read, range(len(split.paths)), split.paths, "reading images")
     messages = report_unreadable(failures, len(split.paths), str(split.folder))
     if failures:
         images = images[worked]
     return _subset(split, worked), torch.from_numpy(images), messages
 
 
-def _some(dataset: Dataset[object], count: int = 512) -> Tensor:
-    """The inputs of some samples spread over a data set."""
-    total = len(dataset)  # type: ignore[arg-type]
-    positions = np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
-    return torch.stack([dataset[int(k)][0] for k in positions])  # type: ignore[index]
-
-
-def _checked_classes(
-    names: list[str], train: _Split, messages: list[str]
-) -> tuple[list[str], Tensor, list[str]]:
+def _check_classes(names: list[str], train: _Split) -> list[str]:
+    """Messages about classes that have lost all their images."""
     counts = torch.bincount(train.labels, minlength=len(names))
     empty = [names[k] for k in (counts == 0).nonzero().flatten().tolist()]
-    if empty:
-        messages = [*messages, f"no image to train on in the class {', '.join(empty)}"]
-    if int((counts > 0).sum()) < 2:
+    if len(empty) > len(names) - 2:
         raise ValueError(f"only one class of {train.folder} has images that can be read")
-    return names, train.labels, messages
+    return [f"no image to train on in the class {', '.join(empty)}"] if empty else []

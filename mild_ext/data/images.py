@@ -21,9 +21,10 @@ from tqdm import tqdm
 
 _Array = np.ndarray[Any, Any]
 
-EXTENSIONS = frozenset(
-    ".jpg .jpeg .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .jp2 .avif".split()
-)
+EXTENSIONS = {
+    *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".jp2", ".avif"),
+}
 
 #: Mean and standard deviation of ImageNet's training images, per channel, in grey levels 0 .. 255.
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]) * 255

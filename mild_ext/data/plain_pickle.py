@@ -87,10 +87,7 @@ def read_pickle(data: bytes) -> Any:
     ...
     mild_ext.data.plain_pickle.UnsafePickleError: the pickle refers to builtins.print, ...
     """
-    value = _run(io.BytesIO(data), None)
-    if isinstance(value, _Name):
-        raise UnsafePickleError(f"the pickle refers to {value}, which is not plain data")
-    return value
+    return _run(io.BytesIO(data), None)
 
 
 def read_torch_file(path: str | Path) -> Any:
@@ -178,9 +175,11 @@ def _read_old_torch_file(file: io.BufferedIOBase | Any) -> Any:
 
 
 def _exactly(file: Any, count: int) -> bytes:
-    data: bytes = file.read(count) if count >= 0 else b""
-    if len(data) != count:
+    position = file.tell()
+    if not 0 <= count <= file.seek(0, io.SEEK_END) - position:
         raise ValueError("the file is truncated")
+    file.seek(position)
+    data: bytes = file.read(count)
     return data
 
 
@@ -251,7 +250,7 @@ def _run(file: Any, storage: _Storage | None) -> Any:
             elif name == "DUP":
                 stack.append(stack[-1])
             elif name == "GLOBAL":
-                stack.append(_known(*argument.split(" ", 1)))
+                stack.append(_known(*str(argument).split(" ", 1)))
             elif name == "STACK_GLOBAL":
                 attribute, module = stack.pop(), stack.pop()
                 stack.append(_known(str(module), str(attribute)))
@@ -272,6 +271,7 @@ def _run(file: Any, storage: _Storage | None) -> Any:
             else:
                 raise UnsafePickleError(f"the pickle uses {name}, which plain data does not need")
         (value,) = stack
+        _check_plain(value)
     except UnsafePickleError:
         raise
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError) as error:
@@ -279,19 +279,38 @@ def _run(file: Any, storage: _Storage | None) -> Any:
     return value
 
 
-_LITERALS = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
-    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 "
-    "BYTEARRAY8".split()
-)
+def _check_plain(value: Any) -> None:
+    """Refuse names and unfinished arrays as values; they are only of use while reading."""
+    waiting, done = [value], set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, _Name | _Unbuilt | np.dtype | _Mark):
+            kind = item if isinstance(item, _Name) else "an unfinished array or a type"
+            raise UnsafePickleError(f"the pickle refers to {kind}, which is not plain data")
+        if type(item) in (list, tuple, dict) and id(item) not in done:
+            done.add(id(item))
+            waiting.extend(item.values() if isinstance(item, dict) else item)
+            waiting.extend(item if isinstance(item, dict) else ())
+
+
+_LITERALS = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BYTEARRAY8"),
+}
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
+_EMPTY: dict[str, Callable[[], Any]] = {
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_TUPLE": tuple,
+}
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 _KNOWN = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
     ("_codecs", "encode"),
+    ("__builtin__", "bytes"),
     ("collections", "OrderedDict"),
     ("torch._utils", "_rebuild_tensor_v2"),
     *((module, name) for module in _NUMPY for name in ("_reconstruct", "scalar")),
@@ -327,6 +346,8 @@ def _call(function: Any, arguments: tuple[Any, ...]) -> Any:
         if encoding not in ("latin1", "latin-1"):
             raise ValueError(f"unexpected encoding {encoding!r}")
         return _kind(text, str).encode("latin-1")
+    if function == ("__builtin__", "bytes") and not arguments:
+        return b""  # protocols below 3 write empty byte strings so
     if function.module in _NUMPY and function.name == "scalar":
         dtype, raw = arguments
         return np.frombuffer(_bytes(raw), _number_type(dtype), 1)[0].item()
@@ -399,4 +420,5 @@ def _tensor(
     part = values[_kind(offset, int) :][:count]
     if offset < 0 or len(part) != count:
         raise ValueError("a tensor is larger than its storage")
-    return part.reshape(size)
+    tensor: np.ndarray[Any, Any] = part.reshape(size)
+    return tensor

@@ -254,7 +254,7 @@ def test_recipe_from_a_file_under_the_command_line(npz, tmp_path):
 
 def test_missing_matplotlib_does_not_lose_the_run(npz, tmp_path, monkeypatch, capsys):
     for name in list(sys.modules):
-        if name.partition(".")[0] == "matplotlib" or name == "mild_ext.report.plots":
+        if name.partition(".")[0] == "matplotlib":
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     out = tmp_path / "run"

@@ -42,20 +42,16 @@ def import_factory(spec: str) -> Callable[..., Any]:
     """
     module_name, _, name = spec.partition(":")
     here = str(Path.cwd())
-    added = here not in sys.path and "" not in sys.path
-    if added:
-        sys.path.insert(0, here)
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)  # last, and for good: what the module imports later is found too
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is not None and not module_name.startswith(error.name):
+        if error.name is not None and not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise ImportError(
-            f"there is no module {module_name} (asked for by {spec}) here in {here} or installed"
+            f"there is no module {module_name} (asked for by {spec}) in {here} or installed"
         ) from error
-    finally:
-        if added:
-            sys.path.remove(here)
     factory = getattr(module, name, None)
     if not callable(factory):
         raise ValueError(f"module {module_name} has no callable {name!r}")

@@ -221,7 +221,6 @@ class LabeledData:
     messages: list[str] = field(default_factory=list)
     recipe: str = "default"
     noise_map: Sequence[int] | None = None
-    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:

@@ -98,7 +98,11 @@ def _bring_to(image: Any, wanted: ImageFormat, where: tuple[float, float]) -> _A
 
     image = _in_mode(ImageOps.exif_transpose(image), "L" if wanted.channels == 1 else "RGB")
     scale = wanted.margin * max(wanted.width / image.width, wanted.height / image.height)
-    width, height = wanted.width / scale, wanted.height / scale
+    # The minimum takes care of rounding: the piece must not stick out by 1e-14 pixels.
+    width, height = (
+        min(wanted.width / scale, image.width),
+        min(wanted.height / scale, image.height),
+    )
     top, left = where[0] * (image.height - height), where[1] * (image.width - width)
     if (width, height) != image.size or scale != 1:
         box = (left, top, min(left + width, image.width), min(top + height, image.height))
@@ -136,7 +140,9 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
     """Size and kind of an image, without decoding it."""
     Image = require_pillow()
     with Image.open(path) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5
+        # Pillow decodes a whole PNG to look for EXIF data behind the pixels.
+        has_exif = image.format != "PNG" or "exif" in image.info
+        turned = has_exif and image.getexif().get(0x0112, 1) >= 5
         width, height = reversed(image.size) if turned else image.size
         gray = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
         return ImageHeader(height, width, gray)

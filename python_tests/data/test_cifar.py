@@ -41,7 +41,18 @@ def test_every_version_gives_the_images_and_labels_that_went_in(tmp_path, classe
 
 
 def test_the_asymmetric_maps_are_the_usual_ones():
-    names = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    names = [
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    ]
     moved = {names[k]: names[to] for k, to in enumerate(CIFAR10_MAP) if to != k}
     assert moved == {
         "truck": "automobile",

@@ -81,7 +81,7 @@ class Plain:
         lambda path: np.array([Calls(open, str(path), "w")], dtype=object),
         lambda path: {"data": np.arange(3), "labels": Calls(open, str(path), "w")},
     ],
-    ids="system eval open getattr object class date objects nested".split(),
+    ids=["system", "eval", "open", "getattr", "object", "class", "date", "objects", "nested"],
 )
 def test_malicious_or_foreign_pickles_are_refused_and_not_executed(tmp_path, make, protocol):
     victim = tmp_path / "executed"
@@ -107,7 +107,7 @@ def test_malicious_or_foreign_pickles_are_refused_and_not_executed(tmp_path, mak
         pickle.dumps(np.dtype(object)),
         b"cnumpy\ndtype\n(S'O8'\nI0\nI1\ntR.",
     ],
-    ids="inst obj ext1 build-name load newline dtype-object dtype-o8".split(),
+    ids=["inst", "obj", "ext1", "build-name", "load", "newline", "dtype-object", "dtype-o8"],
 )
 def test_hand_written_programs_are_refused(data):
     with pytest.raises(ValueError, match=r"pickle"):

@@ -147,10 +147,11 @@ def labels_of(dataset: Dataset[Any]) -> Tensor:
         found = getattr(dataset, name, None)
         if found is not None and len(found) == len(dataset):  # type: ignore[arg-type]
             return torch.as_tensor(found).to(torch.int64)
-    return torch.tensor(
-        [int(dataset[i][1]) for i in range(len(dataset))],  # type: ignore[arg-type]
-        dtype=torch.int64,
-    )
+    with isolated_random_state():  # a data set may draw random numbers for its inputs
+        return torch.tensor(
+            [int(dataset[i][1]) for i in range(len(dataset))],  # type: ignore[arg-type]
+            dtype=torch.int64,
+        )
 
 
 def stratified_holdout(labels: Tensor, fraction: float, seed: int) -> Tensor:

@@ -238,6 +238,8 @@ def _split_validation(
     held = stratified_holdout(
         data.labels, settings.recipe.validation, derive_seed(settings.seed, "validation")
     )
+    if not held.any():  # every class is too small to give a sample
+        return None, None
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 

@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 import torch
-from archives import cifar_files, cifar_samples, write_archive, write_folder
+from layouts import cifar_files, cifar_samples, write_archive, write_folder
 
 from mild_ext.data import corrupt_labels, load_data
 from mild_ext.data.cifar import CIFAR10_MAP, CIFAR100_MAP

@@ -131,7 +131,7 @@ def test_bad_files_are_left_out_and_named(photos, memory):
     assert "1 files" in text
     for k in range(1, 4):
         (photos / "cat" / f"{k}.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match="4 of 8 images .* cannot be read"):
+    with pytest.raises(ValueError, match=r"4 of 8 images .* cannot be read"):
         load_data(f"folder:{photos}")
 
 
@@ -158,9 +158,10 @@ def test_reading_stops_when_many_files_fail(tmp_path):
     dataset = ImageFiles(tmp_path, names, torch.zeros(30).long(), ImageFormat(3, 8, 8))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        for k in range(19):
+            dataset[k]
         with pytest.raises(RuntimeError, match="20 of the last 20 images"):
-            for k in range(30):
-                dataset[k]
+            dataset[19]
 
 
 def test_folders_without_that_layout_say_what_is_expected(tmp_path):

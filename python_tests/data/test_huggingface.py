@@ -22,7 +22,8 @@ def _quiet_and_offline(monkeypatch, tmp_path):
 def images(count, size=(12, 10), seed=0):
     generator = np.random.default_rng(seed)
     return [
-        Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)) for _ in range(count)
+        Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8))
+        for _ in range(count)
     ]
 
 

@@ -3,50 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from layouts import CATEGORIES, COLORS, write_clothing, write_imagenet, write_webvision
 
 from mild_ext.data import load_data
 from mild_ext.data.batches import Batches
 from mild_ext.data.images import ImageFiles
 
 Image = pytest.importorskip("PIL.Image")
-
-SYNSETS = [("n01440764", "tench, Tinca tinca"), ("n01443537", "goldfish"), ("n01484850", "shark")]
-COLORS = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
-
-
-def save(path, label, size=(40, 30)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, COLORS[label % 3]).save(path)
-
-
-def write_webvision(root, per_class=4, prefix=""):
-    (root / "info").mkdir(parents=True)
-    (root / "info" / "synsets.txt").write_text("".join(f"{i} {n}\n" for i, n in SYNSETS))
-    for source in ("google", "flickr"):
-        lines = []
-        for label in range(3):
-            for k in range(per_class):
-                # Query folders are not classes, and labels are what the list says.
-                name = f"{source}/q{2 * label + k % 2 + 1:04d}/{source[0]}{label}_{k}.jpg"
-                save(root / prefix / name, label)
-                lines.append(f"{name} {label}\n")
-        (root / "info" / f"train_filelist_{source}.txt").write_text("".join(lines))
-    lines = []
-    for k in range(6):
-        save(root / "val_images_256" / f"val{k:06d}.jpg", k % 3)
-        lines.append(f"val{k:06d}.jpg {k % 3}\n")
-    (root / "info" / "val_filelist.txt").write_text("".join(lines))
-
-
-def write_imagenet(root, layout):
-    names = {"wordnet": [i for i, _ in SYNSETS], "number": ["0", "1", "2"], "flat": [""] * 3}[layout]
-    rows = ["ImageId,PredictionString"]
-    for k in range(6):
-        image = f"ILSVRC2012_val_{k + 1:08d}"
-        save(root / names[k % 3] / f"{image}.JPEG", k % 3)
-        rows.append(f"{image},{SYNSETS[k % 3][0]} 1 2 3 4 ")
-    if layout == "flat":
-        (root / "LOC_val_solution.csv").write_text("\n".join(rows) + "\n")
 
 
 def colors_match(dataset, labels):
@@ -126,32 +89,6 @@ def test_webvision_lists_that_do_not_fit(tmp_path):
     (tmp_path / "info" / "train_filelist_google.txt").unlink()
     with pytest.raises(ValueError, match=r"train_filelist_google\.txt is missing"):
         load_data(spec)
-
-
-CATEGORIES = ["T-Shirt", "Shirt", "Knitwear"]
-
-
-def write_clothing(root, lists="", images="images"):
-    listed = root / lists
-    listed.mkdir(parents=True, exist_ok=True)
-    (listed / "category_names_eng.txt").write_text("".join(f"{c}\n" for c in CATEGORIES))
-    pairs = {"noisy": [], "clean": []}
-    for kind, part, count in (
-        ("noisy", "train", 9),
-        ("clean", "train", 3),
-        ("clean", "val", 3),
-        ("clean", "test", 6),
-    ):
-        keys = []
-        for k in range(count):
-            key = f"images/{k % 2}/0{k}/{kind}_{part}_{k}.jpg"
-            save(root / key.replace("images/", f"{images}/" if images else ""), k)
-            keys.append(key)
-            pairs[kind].append((key, k % 3))
-        (listed / f"{kind}_{part}_key_list.txt").write_text("\n".join(keys) + "\n")
-    for kind, entries in pairs.items():
-        text = "".join(f"{key} {label}\n" for key, label in entries)
-        (listed / f"{kind}_label_kv.txt").write_text(text)
 
 
 @pytest.mark.parametrize(("lists", "images"), [("", "images"), ("annotations", "")])

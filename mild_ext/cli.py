@@ -123,8 +123,8 @@ def _add_compare(commands: Any) -> None:
     run.add_argument("--seeds", default="0,1,2", help="seeds (default: 0,1,2)")
     run.add_argument(
         "--methods",
-        default="plain,small-loss,elr,mild,clean",
-        help="which, separated by commas (default: plain,small-loss,elr,mild,clean)",
+        help="which, separated by commas (default: plain,small-loss,elr,mild,clean, the last one "
+        "where the true labels are known)",
     )
     add_recipe_options(parser)
     parser.set_defaults(run=_run_compare)

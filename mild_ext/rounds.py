@@ -205,6 +205,8 @@ def run_rounds(
     if not everyone.any():
         raise ValueError("there are no samples to train on")
     folder = None if folder is None else Path(folder)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(recipe, seed, labels, everyone)
 
     model = fresh_model(model_factory, seed).to(device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .weibull import TimeCounts, Weibull, WeibullMixture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 RULES = ("posterior",)
 
@@ -258,6 +261,12 @@ class Selection:
         1 for all where two components are not supported; the clean weight for unseen samples.
         """
         return self._evidence.lookup(torch.from_numpy(self._probability))
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the metric's histogram, the mixture and the threshold; see `mild_ext.report.plots`."""
+        from .report.plots import plot_selection
+
+        return plot_selection(self, ax)
 
 
 def select_clean(

@@ -1,7 +1,16 @@
 """Settings for all tests."""
 
+import os
+
 import pytest
 import torch
+from hypothesis import settings
+
+# The same examples in every run, so that CI fails for a change and not by luck. To look for new ones:
+# HYPOTHESIS_PROFILE=search pytest ...
+settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("search", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(autouse=True, scope="session")

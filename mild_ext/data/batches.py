@@ -19,12 +19,12 @@ Batch = tuple[Tensor, Any, Tensor]
 
 
 def batch_ids(ids: Tensor, batch_size: int, generator: torch.Generator | None) -> list[Tensor]:
-    """Cut ``ids`` (int64 ``[N]``), shuffled by ``generator`` where given, into batches.
+    """Cut ``ids`` (int64 ``[N]``), shuffled by a CPU ``generator`` where given, into batches.
 
     A last batch of one sample joins the batch before it: batch norm cannot train on one sample.
     """
     if generator is not None:
-        ids = ids[torch.randperm(len(ids), generator=generator)]
+        ids = ids[torch.randperm(len(ids), generator=generator).to(ids.device)]
     batches = list(ids.split(batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
@@ -77,10 +77,12 @@ class Batches:
             raise ValueError("there are no samples to make batches of")
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.arrays = dataset if isinstance(dataset, ArrayDataset) else None
-        if self.arrays is not None:
-            labels = self.arrays.labels if labels is None else labels
-            self.labels = labels.to(self.arrays.inputs.device)
+        self.arrays: ArrayDataset | None = None
+        if isinstance(dataset, ArrayDataset):
+            labels = dataset.labels if labels is None else labels
+            where = _home(dataset.inputs, self.device)
+            self.arrays = ArrayDataset(dataset.inputs.to(where), labels.to(where))
+            self.ids = self.ids.to(where)
             return
         self.sampler = _SeededBatches(self.ids, batch_size, shuffle)
         self.loader = DataLoader(
@@ -107,8 +109,14 @@ class Batches:
     def _array_epoch(self, arrays: ArrayDataset, seed: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(seed) if self.shuffle else None
         for index in batch_ids(self.ids, self.batch_size, generator):
-            where = index.to(self.labels.device)
-            yield where, self._move(arrays.gather(where)), self.labels[where].to(self.device)
+            yield index, self._move(arrays.gather(index)), arrays.labels[index].to(self.device)
 
     def _move(self, inputs: Any) -> Any:
         return inputs.to(self.device, non_blocking=True) if isinstance(inputs, Tensor) else inputs
+
+
+def _home(inputs: Tensor, device: torch.device) -> torch.device:
+    """Where arrays should lie: on the GPU that needs them, if they fill at most a quarter of it."""
+    if device.type == "cuda" and inputs.nbytes <= torch.cuda.mem_get_info(device)[0] // 4:
+        return device
+    return inputs.device

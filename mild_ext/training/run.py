@@ -209,14 +209,15 @@ def prepare_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
         return
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out must name a folder")
-    if out.is_dir() and any(out.iterdir()):
+    # A kill while the first file was being written leaves nothing worth protecting.
+    if out.is_dir() and any(path.suffix != ".partial" for path in out.iterdir()):
         if not overwrite:
             hint = "--resume to go on with it, --overwrite to start again, or " if is_run else ""
             raise ValueError(f"{out} is not empty: use {hint}another --out")
         if not is_run:
             raise ValueError(f"{out} holds no run (no {CONFIG}), so --overwrite will not delete it")
         shutil.rmtree(out)
-    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def read_config(out: Path) -> RunSettings:

@@ -1,52 +1,63 @@
-"""Figures show what the selection says."""
+"""The picture of a selection shows what the selection says."""
 
 import numpy as np
 import pytest
 import torch
 
-from mild_ext import LearningStatus, select_clean
+from mild_ext import LearningStatus, TransitionTimes, select_clean
 
 pytest.importorskip("matplotlib")
-
-from mild_ext.report.plots import plot_selection, save_selection_plot
-
-
-def status_of(misclassified, epochs):
-    """A status in which sample i is misclassified in its first ``misclassified[i]`` epochs."""
-    misclassified = torch.as_tensor(misclassified)
-    status = LearningStatus(len(misclassified), epochs)
-    labels = torch.zeros(len(misclassified), dtype=torch.int64)
-    for epoch in range(epochs):
-        wrong = (misclassified > epoch).float()
-        status.update(torch.arange(len(labels)), torch.stack([1 - wrong, wrong], 1), labels)
-        status.advance()
-    return status
+from mild_ext.report.plots import (
+    counts_by_metric,
+    expected_by_metric,
+    plot_selection,
+    save_selection_plot,
+)
 
 
-def test_bars_are_the_histogram_and_the_line_the_threshold():
+def times(misclassified, seen, epochs):
+    misclassified = torch.as_tensor(misclassified, dtype=torch.int32)
+    seen = torch.as_tensor(seen, dtype=torch.int32).expand(len(misclassified))
+    zero = torch.zeros_like(misclassified)
+    memorized = seen - misclassified
+    metric = misclassified - memorized
+    return TransitionTimes(misclassified, memorized, metric, zero, zero, zero, zero, seen, epochs)
+
+
+@pytest.fixture
+def separated():
     generator = np.random.default_rng(0)
-    clean, noisy = generator.integers(0, 5, 300), generator.integers(12, 21, 200)
-    selection = select_clean(status_of(np.concatenate([clean, noisy]), 20))
-    assert selection.supported
-    axes = plot_selection(selection)
-    heights = [bar.get_height() for bar in axes.patches]
-    assert heights == selection.histogram[:, 20].tolist()
-    labels = {line.get_label(): line for line in axes.get_lines()}
-    assert set(labels) == {"clean component", "noisy component", "mixture", "kept to the left"}
-    assert labels["kept to the left"].get_xdata()[0] == 2 * selection.threshold - 19
-    # The mixture's expected counts add up to the samples.
-    assert labels["mixture"].get_ydata().sum() == pytest.approx(500, rel=1e-6)
-    assert f"{selection.num_kept} of 500" in axes.get_title()
+    early = generator.binomial(20, 0.1, 600)
+    late = generator.binomial(20, 0.9, 400)
+    return select_clean(times(np.concatenate([early, late]), 20, 20))
 
 
-def test_unsupported_selection_says_so_and_has_no_threshold():
-    axes = plot_selection(select_clean(status_of([0] * 30, 5)))
-    assert "not supported" in axes.get_title()
-    assert "kept to the left" not in {line.get_label() for line in axes.get_lines()}
+def test_bars_add_up_to_the_samples_and_the_mixture_expects_as_many(separated):
+    metric, counts = counts_by_metric(separated.histogram)
+    assert metric[0] == -20
+    assert metric[-1] == 20
+    assert counts.sum() == 1000
+    assert expected_by_metric(separated.histogram, separated.mixture).sum() == pytest.approx(1000)
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_saving(tmp_path, suffix):
-    path = tmp_path / f"plot.{suffix}"
-    save_selection_plot(select_clean(status_of([0] * 30 + [4] * 20, 5)), path)
-    assert path.stat().st_size > 1000
+def test_threshold_stands_between_the_last_kept_and_the_first_dropped_value(separated):
+    assert separated.supported
+    ax = plot_selection(separated)
+    cut = ax.lines[-1].get_xdata()[0]
+    kept = 2 * separated.threshold - 20
+    assert kept < cut < kept + 2
+
+
+def test_picture_is_written_for_mixed_visits_unseen_samples_and_without_support(
+    tmp_path, separated
+):
+    generator = np.random.default_rng(1)
+    seen = generator.integers(0, 21, 1000)
+    mixed = select_clean(times(generator.integers(0, seen + 1), seen, 20))
+    few = select_clean(LearningStatus(3, 5))
+    assert not few.supported
+    for number, selection in enumerate((separated, mixed, few)):
+        path = tmp_path / f"{number}.png"
+        save_selection_plot(selection, path)
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert "kept everything" in few.plot().get_title()

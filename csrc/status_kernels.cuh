@@ -57,7 +57,7 @@ __device__ __forceinline__ bool lane_agrees(const T* row, int64_t classes, int64
         return part_agrees(row, logit, label, lane, kLanes, classes);
     } else {
         constexpr int kPack = LogitPack<T>::kSize;
-        constexpr int kUnroll = 4;
+        constexpr int kUnroll = sizeof(T) == 2 ? 2 : 4;  // 16 or 32 logits in registers
         const auto misaligned = static_cast<int64_t>(reinterpret_cast<uintptr_t>(row) % 16);
         int64_t head = misaligned == 0 ? 0 : (16 - misaligned) / int64_t{sizeof(T)};
         if (head > classes) head = classes;

@@ -40,6 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_train(commands)
     _add_compare(commands)
+    _add_selfcheck(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -134,6 +136,59 @@ def _run_compare(options: argparse.Namespace) -> int:
     from mild_ext.training.compare import main_compare
 
     return main_compare(options)
+
+
+def _add_selfcheck(commands: Any) -> None:
+    parser = commands.add_parser(
+        "selfcheck", help="compare the native core with its reference on a device of this machine"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    parser.set_defaults(run=_run_selfcheck)
+
+
+def _run_selfcheck(options: argparse.Namespace) -> int:
+    from mild_ext.selfcheck import run
+
+    return run(options)
+
+
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench", help="the tracker against what people use instead; the share it adds to a step"
+    )
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("core", "overhead"),
+        default="core",
+        help="core: update and the passes over the buffer (default); overhead: share of a training step",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="time for each alternative (default: 1)"
+    )
+    core = parser.add_argument_group("core")
+    core.add_argument("--out", help="folder for bench.json and bench.png")
+    core.add_argument(
+        "--samples", type=int, default=10_000_000, help="of the passes (default: 10 million)"
+    )
+    core.add_argument(
+        "--large", action="store_true", help="also 100 million samples (needs 4 GB of memory)"
+    )
+    overhead = parser.add_argument_group("overhead")
+    overhead.add_argument(
+        "--model", help="module:factory; the factory returns (model, one batch of inputs)"
+    )
+    parser.set_defaults(run=_run_bench)
+
+
+def _run_bench(options: argparse.Namespace) -> int:
+    if options.what == "overhead":
+        from mild_ext.bench.overhead import run
+    else:
+        from mild_ext.bench.core import run
+    return run(options)
 
 
 class _Override(argparse.Action):

@@ -108,7 +108,8 @@ def best_threshold(misclassified: ArrayLike, clean: ArrayLike) -> tuple[int, flo
     good = np.cumsum(np.bincount(m[c], minlength=size))
     bad = np.cumsum(np.bincount(m[~c], minlength=size))
     n_good, n_bad = good[-1], bad[-1]
-    clean_f1 = 2 * good / (good + bad + n_good)
+    either = good + bad + n_good
+    clean_f1 = np.where(either > 0, 2 * good / np.maximum(either, 1), 1.0)
     found = n_bad - bad
     said = n_good - good + found
     noisy_f1 = np.where(said + n_bad > 0, 2 * found / np.maximum(said + n_bad, 1), 1.0)

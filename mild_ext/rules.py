@@ -18,6 +18,8 @@ RULES = ("posterior", "release", "scale", "quantile")
 
 #: A rule that would keep a smaller share than this has collapsed and is not followed.
 MIN_KEPT = 0.005
+#: Above this confusion the posterior is recentred before it is compared with the level.
+MAX_SURE_CONFUSION = 0.4
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ def decide(histogram: NDArray[np.int64], rule: str, level: float) -> Decision:
         return _everything(size, mixture, support)
     # Tables of the full histogram, whose window may be longer than any sample was seen in it.
     event, censored = mixture.posterior_tables(size - 1)
+    if support.confusion > MAX_SURE_CONFUSION:
+        event, censored = _recentred(counts, event, censored)
     keep = _keep(histogram, rule, level, event, censored)
     kept = int((histogram * keep).sum() - histogram[0, 0])
     if kept < max(1.0, MIN_KEPT * counts.total):
@@ -121,6 +125,39 @@ def _first_crossing(event: NDArray[np.bool_], censored: NDArray[np.bool_]) -> ND
     censored = censored & before & at
     censored[0] = True  # never seen: no evidence against it
     return _cells(event, censored)
+
+
+def _recentred(counts: TimeCounts, event: Floats, censored: Floats) -> tuple[Floats, Floats]:
+    """The posterior with its log-odds shifted so that level 0.5 drops the expected noisy share.
+
+    Where the components overlap widely the posterior is flat around 0.5, and where it crosses says
+    little: far more samples can lie beyond the crossing than the mixture believes to be noisy. The
+    total of the posterior is the better founded figure, so the cut is moved until it agrees.
+    """
+    p = counts.horizon
+    clean = np.minimum.accumulate(event)[:p]  # monotone, as the first crossing reads it
+    at_end = np.minimum(censored[1 : p + 1], clean)
+    probability = np.concatenate([clean, at_end])
+    mass = np.concatenate([counts.events, counts.censored[1:]])
+    values, where = np.unique(-probability[mass > 0], return_inverse=True)
+    values = -values  # falling
+    groups = np.bincount(where, weights=mass[mass > 0])
+    expected = groups @ (1 - values) / groups.sum()
+    dropped = 1 - np.cumsum(groups) / groups.sum()
+    last = int(np.argmin(np.abs(dropped - expected)))
+    if last + 1 == len(values):
+        return event, censored
+
+    def log_odds(x: Floats) -> Floats:
+        x = np.clip(x, 1e-12, 1 - 1e-12)
+        result: Floats = np.log(x) - np.log1p(-x)
+        return result
+
+    shift = log_odds(values[last : last + 2]).mean()
+    return (
+        1 / (1 + np.exp(shift - log_odds(event))),
+        np.append(censored[0], 1 / (1 + np.exp(shift - log_odds(censored[1:])))),
+    )
 
 
 def _everything(size: int, mixture: WeibullMixture | None, support: Support) -> Decision:

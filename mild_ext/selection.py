@@ -32,6 +32,8 @@ WINDOWS = (1 / 3, 2 / 3)
 MIN_WINDOW = 8
 #: A class with fewer samples than this is judged with all the others.
 MIN_CLASS = 100
+#: Classes are judged apart if their own mixtures beat the common one by this much BIC a sample.
+CLASS_GAIN = 0.4
 
 
 class Evidence(Protocol):
@@ -107,8 +109,8 @@ class ClassSelection:
         label: the class.
         num_samples, num_kept: counts.
         threshold: largest misclassified count kept, epochs.
-        supported: whether the class's own histogram was used and supported two groups
-            (``per_class=True``), else that of all samples.
+        supported: whether two groups are supported by the class's own histogram, where classes
+            were judged apart, else by that of all samples.
         reason: why, in words.
         noise_rate: estimated share of wrong labels; None where two groups are not supported.
     """
@@ -129,7 +131,8 @@ class Selection:
     Attributes:
         mask: bool [N], True = keep, on the status' device.
         threshold: largest number of misclassified epochs that is kept, for a sample that was seen
-            in every epoch of the window; of all classes together with ``per_class=True``.
+            in every epoch of the window. Where classes were judged apart each has its own, in
+            ``classes``, and this is the one that all samples together would have had.
         level: the level that was asked for: a posterior probability, or a share to keep.
         rule: name of the rule.
         mixture: the fitted :class:`WeibullMixture`; None if no sample was seen.
@@ -141,6 +144,7 @@ class Selection:
         histogram: int64 [P + 1, P + 1], counts of (misclassified, seen) in that window.
         num_samples, num_kept, num_unseen: counts; unseen samples are kept for lack of evidence.
         classes: one :class:`ClassSelection` a class, in order; empty without ``labels``.
+        per_class: whether each class was judged by its own histogram.
     """
 
     mask: Tensor
@@ -158,6 +162,7 @@ class Selection:
     num_kept: int
     num_unseen: int
     classes: tuple[ClassSelection, ...]
+    per_class: bool
     _evidence: _StatusEvidence | _TimesEvidence
     _probability: NDArray[np.float32]
     _labels: Tensor | None = None
@@ -309,7 +314,7 @@ def select_clean(
     threshold: float = 0.5,
     *,
     labels: Tensor | None = None,
-    per_class: bool = False,
+    per_class: bool | None = None,
     epochs: slice | None = None,
 ) -> Selection:
     """Decide which samples to keep.
@@ -326,10 +331,13 @@ def select_clean(
               unshifted metric with a scale of the shifted one. Warns where it drops nothing.
         threshold: level in (0, 1) of ``posterior``, share to keep in (0, 1] of ``quantile``;
             the other rules have none.
-        labels: integers [N], the given labels; for figures per class, and so that no class is
-            emptied. Needed with ``per_class``.
+        labels: integers [N], the given labels. Worth giving: wrong labels that favour some
+            classes (asymmetric noise) show in how the classes differ, no class is emptied, and
+            there are figures per class.
         per_class: judge each class by its own histogram. A class of fewer than 100 samples is
             judged with all samples; one whose histogram does not support two groups is kept.
+            Default: with labels and rule ``posterior``, if the classes' own mixtures explain the
+            counts far better than the common one does.
         epochs: the window of epochs to judge by. Default: with rule ``posterior`` and a status of
             at least 24 epochs, the first third, the first two thirds or all of the recorded
             epochs: all, unless the mixture separates clearly better in a shorter one (a network
@@ -386,14 +394,17 @@ def select_clean(
     classes: tuple[ClassSelection, ...] = ()
     probability = None
     if labels is not None:
-        mask, probability, classes = _by_class(
-            evidence, labels, histogram, decision, rule, threshold, per_class
+        per_class, mask, probability, classes = _by_class(
+            evidence, labels, decision, rule, threshold, per_class
         )
     num_kept = int(mask.sum())
-    supported = support.supported or (per_class and num_kept < num_samples)
-    if supported and not support.supported:
+    supported = support.supported or (bool(per_class) and num_kept < num_samples)
+    if per_class:
         judged = sum(c.supported for c in classes)
-        reason = f"{judged} of {len(classes)} classes support two groups; of all samples: {reason}"
+        reason = (
+            f"judged class by class, of which {judged} of {len(classes)} support two groups; "
+            f"all samples together: {reason}"
+        )
     if rule == "release" and num_kept == num_samples:
         reason = (
             "the released rule drops nothing: it compares the metric (at most "
@@ -422,6 +433,7 @@ def select_clean(
         num_kept=num_kept,
         num_unseen=int(histogram[0, 0]),
         classes=classes,
+        per_class=bool(per_class),
         _evidence=evidence,
         _probability=decision.probability,
         _labels=labels,
@@ -429,7 +441,7 @@ def select_clean(
     )
 
 
-def _check_labels(labels: Tensor | None, num_samples: int, per_class: bool) -> Tensor | None:
+def _check_labels(labels: Tensor | None, num_samples: int, per_class: bool | None) -> Tensor | None:
     if labels is None:
         if per_class:
             raise ValueError("per_class=True needs labels=, the given labels [N]")
@@ -463,30 +475,39 @@ def _best_window(
 def _by_class(
     evidence: Evidence,
     labels: Tensor,
-    histogram: NDArray[np.int64],
     overall: Decision,
     rule: str,
     level: float,
-    per_class: bool,
-) -> tuple[Tensor, Tensor, tuple[ClassSelection, ...]]:
-    """Mask, clean probability and verdict with a look at each class."""
-    size = len(histogram)
-    cells = torch.arange(size**2, dtype=torch.float32)
+    per_class: bool | None,
+) -> tuple[bool, Tensor, Tensor, tuple[ClassSelection, ...]]:
+    """Whether classes are judged apart, the mask, the clean probability, and each class's verdict.
+
+    Here, and only here, arrays with an entry per sample other than the result come into being.
+    """
+    size = len(overall.keep)
     if size**2 > 2**24:
         raise ValueError(f"figures per class need fewer than 4096 epochs, got {size - 1}")
-    cell = evidence.lookup(cells.reshape(size, size)).long()
+    cells = torch.arange(size**2, dtype=torch.float32).reshape(size, size)
+    cell = evidence.lookup(cells).long()
     device = cell.device
-    labels = labels.to(device)
-    mask = torch.from_numpy(overall.keep).to(device).flatten()[cell]
-    probability = torch.from_numpy(overall.probability).to(device).flatten()[cell]
-    values, inverse, numbers = torch.unique(labels, return_inverse=True, return_counts=True)
+    values, inverse, numbers = torch.unique(
+        labels.to(device), return_inverse=True, return_counts=True
+    )
     members = inverse.argsort(stable=True).split(numbers.tolist())
+    counts = [
+        torch.bincount(cell[own], minlength=size**2).reshape(size, size).cpu().numpy()
+        for own in members
+    ]
+    judged = [overall] * len(counts)
+    if per_class or (per_class is None and rule == "posterior" and overall.support.supported):
+        judged = [decide(c, rule, level) if c.sum() >= MIN_CLASS else overall for c in counts]
+        per_class = bool(per_class) or _class_gain(counts, judged, overall) > CLASS_GAIN
+        if not per_class:
+            judged = [overall] * len(counts)
+    mask = torch.empty(len(cell), dtype=torch.bool, device=device)
+    probability = torch.empty(len(cell), device=device)
     classes = []
-    for value, own in zip(values.tolist(), members, strict=True):
-        counts = torch.bincount(cell[own], minlength=size**2).reshape(size, size).cpu().numpy()
-        decision = overall
-        if per_class and len(own) >= MIN_CLASS:
-            decision = decide(counts, rule, level)
+    for value, own, table, decision in zip(values.tolist(), members, counts, judged, strict=True):
         keep = torch.from_numpy(decision.keep).to(device).flatten()[cell[own]]
         supported, reason = decision.support.supported, decision.support.reason
         if not keep.any():
@@ -494,10 +515,10 @@ def _by_class(
             supported, reason = False, "the selection would empty this class: kept"
         mask[own] = keep
         probability[own] = torch.from_numpy(decision.probability).to(device).flatten()[cell[own]]
-        seen = len(own) - int(counts[0, 0])
+        seen = len(own) - int(table[0, 0])
         rate = None
         if supported and seen and decision.mixture is not None and (decision.probability < 1).any():
-            times = TimeCounts.from_histogram(counts)
+            times = TimeCounts.from_histogram(table)
             rate = class_noise_rate(times, decision.mixture, float((~keep).sum()) / seen)
         classes.append(
             ClassSelection(
@@ -510,4 +531,22 @@ def _by_class(
                 noise_rate=rate,
             )
         )
-    return mask, probability, tuple(classes)
+    return bool(per_class), mask, probability, tuple(classes)
+
+
+def _class_gain(
+    counts: list[NDArray[np.int64]], judged: list[Decision], overall: Decision
+) -> float:
+    """BIC of the common mixture less that of the classes' own, nats a sample of those classes."""
+    apart = total = together = 0.0
+    for table, decision in zip(counts, judged, strict=True):
+        if decision is overall or decision.mixture is None or overall.mixture is None:
+            continue
+        times = TimeCounts.from_histogram(table)
+        apart += decision.mixture.bic
+        together -= 2 * overall.mixture.score(times)
+        total += times.total
+    if not total or overall.mixture is None:
+        return 0.0
+    together += overall.mixture.bic + 2 * overall.mixture.log_likelihood_  # its parameters
+    return (together - apart) / total

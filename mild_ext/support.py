@@ -18,9 +18,9 @@ MIN_GAIN = 0.01  # nats a sample by which two components must beat one (BIC / 2 
 MIN_SHARE = 0.005
 #: A share below the first needs a confusion below the second: a small late group that blends into
 #: the rest is the hard tail of the clean samples.
-SMALL_SHARES = ((0.1, 0.4), (0.2, 0.6))
-#: The noisy component of the selection rules: its hazard rises with time.
-NOISY_SHAPE = 2.5
+SMALL_SHARES = ((0.1, 0.4),)
+#: The noisy component of the selection rules: its hazard rises with the cube of time or faster.
+NOISY_SHAPE = 4.0
 #: Between-component share of the variance (see ``bimodality``) by which a shorter window must win.
 WINDOW_MARGIN = 1.2
 

@@ -188,7 +188,9 @@ class _Likelihood:
     def _log_prob(self, hazard: Floats) -> tuple[Floats, Floats]:
         """log P of each distinct outcome [..., C] and 1 / (e^D - 1) [..., E] from hazards G."""
         ends = len(self._events)
-        step = np.clip(hazard[..., ends : 2 * ends] - hazard[..., :ends], 1e-300, 700.0)
+        stop = hazard[..., ends : 2 * ends]
+        # The floor keeps 1 / D and what is multiplied with it finite where D is all rounding.
+        step = np.clip(stop - hazard[..., :ends], np.maximum(1e-15 * stop, 1e-200), 700.0)
         log_prob = -np.concatenate([hazard[..., :ends], hazard[..., 2 * ends :]], axis=-1)
         grown = np.expm1(step)
         # log(1 - exp(-D)) = log(expm1(D)) - D, exact for small and large D alike.
@@ -253,7 +255,8 @@ class _Likelihood:
         slope[..., :ends] += q * rise
         curve = -np.concatenate([second[..., :ends], second[..., 2 * ends :]], axis=-1)
         curve[..., :ends] += q * (second[..., ends : 2 * ends] - second[..., :ends])
-        curve[..., :ends] -= q * (1.0 + q) * rise[:, :, rows] * rise[:, :, columns]
+        pull = q * rise  # q alone may be huge where D is tiny
+        curve[..., :ends] -= pull[:, :, rows] * (pull + rise)[:, :, columns]
         value = mixed @ self._mass
         count, _, size, _ = slope.shape
         symmetric = np.empty((size, size), dtype=np.intp)
@@ -485,10 +488,10 @@ def _survival_fit(counts: TimeCounts, share: Floats) -> Floats:
 
 
 def _feasible(ab: Floats, log_p: float, min_shape: float = 0.2) -> Floats:
-    """The components [..., 2 (a, b)] moved inside their own bounds."""
+    """The components [..., 2 (a, b)] moved inside their own bounds, keeping b if possible."""
     b = np.maximum(ab[..., 1], MIN_LOG_HAZARD_P + 0.5)
-    a = np.minimum(ab[..., 0], MAX_LOG_HAZARD_1 - 0.5)
-    return np.stack([a, np.clip(b, a + min_shape * log_p, a + 10.0 * log_p)], axis=-1)
+    top = np.minimum(MAX_LOG_HAZARD_1 - 0.5, b - min_shape * log_p)
+    return np.stack([np.clip(ab[..., 0], np.minimum(b - 10.0 * log_p, top), top), b], axis=-1)
 
 
 def _starts(counts: TimeCounts, ordered: bool, min_noisy_shape: float) -> Floats:
@@ -873,6 +876,14 @@ class WeibullMixture(_WeibullBase):
             _sigmoid_safe(self._log_odds() + table[0] - table[1])
             for table in self.log_prob_tables(num_epochs)
         )
+
+    def score(self, counts: TimeCounts) -> float:
+        """Log-likelihood of other counts under this mixture, nats."""
+        event, censored = (
+            np.logaddexp(*(np.log(self.weights_)[:, None] + table))
+            for table in self.log_prob_tables(counts.horizon)
+        )
+        return float(counts.events @ event + counts.censored[1:] @ censored[1:])
 
     def _log_odds(self) -> float:
         self._check_fitted()

@@ -171,6 +171,9 @@ std::optional<Update> plain_update(const std::array<TensorView, 6>& views, int64
         (logits.shape[1] > 1 && logits.strides[1] != 1) || !logits.aligned(logits.type_bits / 8))
         return std::nullopt;
     const int64_t rows = logits.shape[0];
+    if (rows == 0) return std::nullopt;
+    for (const TensorView& x : views)
+        if (x.data == nullptr) return std::nullopt;  // its storage was freed
     if (!is_int_vector(index, rows) || !is_int_vector(labels, rows) || !is_status(words))
         return std::nullopt;
     if (!epoch.is(kTypeInt, 64) || epoch.ndim != 0 || !faults.is(kTypeInt, 64) ||

@@ -94,16 +94,21 @@ MILD_HD RowStatus row_status(const T* row, int64_t classes, int64_t label) {
     return {row_agrees(row, classes, label)};
 }
 
-MILD_HD void set_bit(uint64_t* word, uint64_t bit, bool shared) {
-    if (*word & bit) return;
+// `shared`: other threads write to the same buffer. (C++17 has no atomic access to memory that is
+// not std::atomic; where the compiler offers none either, update uses one thread.)
 #if defined(__GNUC__)
-    if (shared) {
+constexpr bool kHasAtomicOr = true;
+MILD_HD void set_bit(uint64_t* word, uint64_t bit, bool shared) {
+    if (__atomic_load_n(word, __ATOMIC_RELAXED) & bit) return;
+    if (shared)
         __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
-        return;
-    }
-#endif
-    *word |= bit;
+    else
+        *word |= bit;
 }
+#else
+constexpr bool kHasAtomicOr = false;
+MILD_HD void set_bit(uint64_t* word, uint64_t bit, bool) { *word |= bit; }
+#endif
 
 MILD_HD void prefetch_for_write(const void* address) {
 #if defined(__GNUC__)
@@ -173,7 +178,8 @@ void require_below(IntVector values, int64_t count, int64_t limit, const char* n
 
 template <class T>
 void record(const Update& args, int64_t epoch, int threads) {
-    const int parts = threads_for(args.rows, args.classes * int64_t{sizeof(T)}, threads);
+    const int parts =
+        threads_for(args.rows, args.classes * int64_t{sizeof(T)}, kHasAtomicOr ? threads : 1);
     const RecordRows<T> body{args, epoch, parts > 1};
     parallel(args.rows, parts, [&](int, int64_t begin, int64_t end) { run(body, begin, end); });
 }

@@ -151,6 +151,23 @@ def test_bad_batch_raises_and_records_nothing(
     assert not status.words.any()
 
 
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_freed_memory_is_refused(lane: str, which: int) -> None:
+    arguments = batch(0)
+    arguments[which].untyped_storage().resize_(0)  # as FSDP does between steps
+    status = LearningStatus(10, 5)
+    with pytest.raises(ValueError, match="has no memory behind it"):
+        status.update(*arguments)
+    assert not status.words.any()
+
+
+def test_negated_view(lane: str) -> None:
+    logits = torch.tensor([[1.0 + 1.0j, 1.0 + 2.0j]]).conj().imag  # [-1, -2], stored as [1, 2]
+    status = LearningStatus(1, 1)
+    status.update(torch.tensor([0]), logits, torch.tensor([0]))
+    assert status.words.tolist() == [[[1, 0]]]
+
+
 def test_more_epochs_than_declared(lane: str) -> None:
     status = LearningStatus(10, 2)
     for _ in range(2):

@@ -8,11 +8,11 @@ from noisy import Noisy
 
 pytest.importorskip("sklearn", minversion="1.6")
 
-from sklearn.base import clone  # noqa: E402
-from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
-from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from mild_ext.integrations.sklearn import MILDClassifier  # noqa: E402
+from mild_ext.integrations.sklearn import MILDClassifier
 
 QUICK = {"hidden_size": 32, "rounds": 2, "first_epochs": 8, "round_epochs": 2, "final_epochs": 20}
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import os
+import pkgutil
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import mild_ext
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -51,3 +56,15 @@ def test_the_documentation_builds_and_its_links_lead_somewhere(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "LearningStatus" in (tmp_path / "api" / "index.html").read_text(encoding="utf-8")
+
+
+MODULES = [module.name for module in pkgutil.walk_packages(mild_ext.__path__, "mild_ext.")]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
+def test_the_docstring_examples_of_a_module_run(name):
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        pytest.skip(str(error))
+    assert doctest.testmod(module).failed == 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import platform
 import shutil
 import time
@@ -23,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mild_ext
+from mild_ext import distributed
 from mild_ext.data.datasets import ArrayDataset, LabeledData, stratified_holdout
 from mild_ext.data.noise import LabelNoise, corrupt_labels
 from mild_ext.data.sources import load_data
@@ -345,7 +347,8 @@ class _History:
         self.path = path
 
     def __enter__(self) -> _History:
-        self.file = open(self.path, "w", encoding="utf-8")
+        path = self.path if distributed.rank() == 0 else os.devnull
+        self.file = open(path, "w", encoding="utf-8")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -358,6 +361,8 @@ class _History:
 
 def _save_round(out: Path, done: Round, say: Callable[[str], None]) -> None:
     """Save a round's learning status and the histogram it was decided on, as a picture."""
+    if distributed.rank() > 0:
+        return
     for folder in ("status", "figures"):
         (out / folder).mkdir(exist_ok=True)
     name = f"round-{done.number:02d}"
@@ -540,7 +545,12 @@ def default_recipe(data: str) -> str:
 
 
 def main_train(options: Any) -> int:
-    """Entry point of the command line."""
+    """Entry point of the command line; with torchrun, of each of its processes."""
+    with distributed.launched_by_torchrun():
+        return _main_train(options)
+
+
+def _main_train(options: Any) -> int:
     out = Path(options.out)
     if options.resume:
         prepare_folder(out, resume=True, overwrite=False)
@@ -564,6 +574,9 @@ def main_train(options: Any) -> int:
         data, _ = prepare_data(settings)
         if settings.threads < 1:
             settings = replace(settings, threads=pick_threads(data, settings.recipe))
-        prepare_folder(out, resume=False, overwrite=options.overwrite)
-    train_command(settings, out, checkpoint_seconds=options.checkpoint_seconds, quiet=options.quiet)
+        if distributed.rank() == 0:
+            prepare_folder(out, resume=False, overwrite=options.overwrite)
+    distributed.barrier()
+    quiet = options.quiet or distributed.rank() > 0
+    train_command(settings, out, checkpoint_seconds=options.checkpoint_seconds, quiet=quiet)
     return 0

@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_selfcheck(commands)
     _add_bench(commands)
+    _add_select(commands)
     return parser
 
 
@@ -54,6 +55,31 @@ def _run_info(options: argparse.Namespace) -> int:
     from mild_ext.info import main as info
 
     return int(info() or 0)
+
+
+def _add_select(commands: Any) -> None:
+    parser = commands.add_parser(
+        "select",
+        help="find wrong labels in a saved learning status, without training",
+        description="Find wrong labels in a learning status that LearningStatus.save wrote, without training.",
+        epilog="example: mild-ext select runs/digits/status/round-00.safetensors --out issues.csv",
+    )
+    parser.add_argument("status", metavar="STATUS.safetensors", help="the saved status")
+    parser.add_argument("--out", required=True, help="table to write: FILE.csv or FILE.parquet")
+    parser.add_argument("--rule", default="posterior", help="selection rule (default: posterior)")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="the rule's threshold (default: 0.5)"
+    )
+    parser.add_argument("--epochs", metavar="A:B", help="window of epochs (default: all)")
+    parser.add_argument("--labels", metavar="FILE.npy", help="given labels, for the table")
+    parser.add_argument("--predicted", metavar="FILE.npy", help="a model's labels, for the table")
+    parser.set_defaults(run=_run_select)
+
+
+def _run_select(options: argparse.Namespace) -> int:
+    from mild_ext.select_command import main as select
+
+    return select(options)
 
 
 def _add_train(commands: Any) -> None:

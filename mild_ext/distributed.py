@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from mild_ext.status import LearningStatus
@@ -49,6 +50,46 @@ def world_size(group: Group = None) -> int:
 def rank(group: Group = None) -> int:
     """This process' rank in the group; 0 where torch.distributed is not in use."""
     return dist.get_rank(group) if world_size(group) > 1 else 0
+
+
+def barrier(group: Group = None) -> None:
+    """Wait until all ranks are here; nothing to do where torch.distributed is not in use."""
+    if world_size(group) > 1:
+        add_up([0.0], torch.device("cpu"), group)
+
+
+def add_up(values: Sequence[float], device: torch.device, group: Group = None) -> list[float]:
+    """Each value summed over the ranks; a collective. device: a device of the training."""
+    if world_size(group) == 1:
+        return list(values)
+    wire = _Wire(group, device, DEFAULT_TIMEOUT)
+    wire.check_alive()
+    total: list[float] = wire.all_gather(torch.tensor(values, dtype=torch.float64)).sum(0).tolist()
+    return total
+
+
+def data_parallel(model: nn.Module, group: Group = None) -> nn.Module:
+    """The model for the forward pass in training: wrapped to average gradients over the ranks."""
+    if world_size(group) == 1:
+        return model
+    return nn.parallel.DistributedDataParallel(model, process_group=group)
+
+
+@contextlib.contextmanager
+def launched_by_torchrun() -> Iterator[None]:
+    """Be one of the processes that torchrun started, if it did; leave their group at the end."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+        dist.init_process_group("cpu:gloo,cuda:nccl")
+    else:
+        dist.init_process_group("gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def sync(status: LearningStatus, group: Group = None, *, timeout: float = DEFAULT_TIMEOUT) -> int:

@@ -46,13 +46,14 @@ class LearningStatus:
         ValueError: sizes out of range.
         RuntimeError: a CUDA device, but this build has no CUDA code.
 
-    >>> import torch
-    >>> status = LearningStatus(num_samples=4, num_epochs=2)
-    >>> logits = torch.tensor([[2.0, 1.0], [2.0, 1.0]])
-    >>> status.update(index=torch.tensor([0, 3]), logits=logits, labels=torch.tensor([0, 1]))
-    >>> status.advance()
-    >>> status.compute().metric.tolist()  # lower = cleaner
-    [-1, 0, 0, 1]
+    Examples:
+        >>> import torch
+        >>> status = LearningStatus(num_samples=4, num_epochs=2)
+        >>> logits = torch.tensor([[2.0, 1.0], [2.0, 1.0]])
+        >>> status.update(index=torch.tensor([0, 3]), logits=logits, labels=torch.tensor([0, 1]))
+        >>> status.advance()
+        >>> status.compute().metric.tolist()  # lower = cleaner
+        [-1, 0, 0, 1]
     """
 
     def __init__(

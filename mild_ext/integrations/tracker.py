@@ -58,7 +58,7 @@ class RoundTracker:
         epochs: epochs ended so far, all rounds and what came after.
         stop_reason: why there are no more rounds; None while there are.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mild_ext.integrations import RoundTracker
         >>> tracker = RoundTracker(num_samples=4, rounds=[2, 1])

@@ -35,7 +35,7 @@ _STATE = "mild_tracker.safetensors"
 class IndexedItems(Dataset[dict[str, Any]]):
     """A data set of mappings, each with its position in it under the key ``index``.
 
-    Example:
+    Examples:
         >>> from mild_ext.integrations.transformers import IndexedItems
         >>> IndexedItems([{"labels": 1}, {"labels": 0}])[1]
         {'labels': 0, 'index': 1}
@@ -57,7 +57,7 @@ class IndexCollator:
     Args:
         collator: makes a batch (a mapping) of a list of features.
 
-    Example:
+    Examples:
         >>> from transformers import default_data_collator
         >>> from mild_ext.integrations.transformers import IndexCollator
         >>> IndexCollator(default_data_collator)([{"labels": 1, "index": 7}])

@@ -11,6 +11,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import platform
 import shutil
 import time
@@ -25,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mild_ext
+from mild_ext import distributed
 from mild_ext.data.datasets import LabeledData, stratified_holdout
 from mild_ext.data.noise import LabelNoise, corrupt_labels, small_inputs
 from mild_ext.data.sources import load_data
@@ -378,7 +380,8 @@ class _History:
         self.also = also
 
     def __enter__(self) -> _History:
-        self.file = open(self.path, "w", encoding="utf-8")
+        path = self.path if distributed.rank() == 0 else os.devnull
+        self.file = open(path, "w", encoding="utf-8")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -393,6 +396,8 @@ class _History:
 
 def _save_round(out: Path, done: Round, say: Callable[[str], None]) -> None:
     """Save a round's learning status and the histogram it was decided on, as a picture."""
+    if distributed.rank() > 0:
+        return
     for folder in ("status", "figures"):
         (out / folder).mkdir(exist_ok=True)
     name = f"round-{done.number:02d}"
@@ -626,7 +631,12 @@ def default_recipe(data: str) -> str:
 
 
 def main_train(options: Any) -> int:
-    """Entry point of the command line."""
+    """Entry point of the command line; with torchrun, of each of its processes."""
+    with distributed.launched_by_torchrun():
+        return _main_train(options)
+
+
+def _main_train(options: Any) -> int:
     out = Path(options.out)
     prepared = None
     if options.resume:
@@ -652,12 +662,14 @@ def main_train(options: Any) -> int:
         prepared = prepare_data(settings)
         if settings.threads < 1:
             settings = replace(settings, threads=pick_threads(prepared[0], settings.recipe))
-        prepare_folder(out, resume=False, overwrite=options.overwrite)
+        if distributed.rank() == 0:
+            prepare_folder(out, resume=False, overwrite=options.overwrite)
+    distributed.barrier()
     train_command(
         settings,
         out,
         checkpoint_seconds=options.checkpoint_seconds,
-        quiet=options.quiet,
+        quiet=options.quiet or distributed.rank() > 0,
         prepared=prepared,
         tensorboard=options.tensorboard,
     )

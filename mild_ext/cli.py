@@ -15,7 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         return status
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        hint = "; --resume goes on with it" if "resume" in options else ""
+        print(f"interrupted{hint}", file=sys.stderr)
         return 130
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         if options.traceback:

@@ -269,6 +269,15 @@ def test_killed_twice_and_resumed_ends_as_if_nothing_had_happened(npz, tmp_path)
     assert records[0] == records[1]
 
 
+def test_interrupt_by_the_user_says_how_to_go_on(npz, tmp_path, monkeypatch, capsys):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mild_ext.training.run.run_rounds", interrupt)
+    assert train("--data", npz(**arrays(count=30)), "--out", tmp_path / "run") == 130
+    assert "--resume" in capsys.readouterr().err
+
+
 def test_truncated_checkpoint_is_refused_with_its_name(npz, tmp_path, capsys):
     out = tmp_path / "run"
     assert train("--data", npz(**arrays(count=30)), "--out", out) == 0

@@ -232,10 +232,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     loaded: Any
     try:
         if path.suffix == ".toml":
-            needs = "reading TOML on Python 3.10 needs tomli: pip install tomli"
+            needs = "reading TOML on Python 3.10 needs tomli: pip install 'mild_ext[config]'"
             loaded = _import_reader(["tomllib", "tomli"], needs).loads(text)
         elif path.suffix in (".yaml", ".yml"):
-            yaml = _import_reader(["yaml"], f"reading {path} needs PyYAML: pip install pyyaml")
+            yaml = _import_reader(
+                ["yaml"], f"reading {path} needs PyYAML: pip install 'mild_ext[config]'"
+            )
             try:
                 loaded = yaml.safe_load(text)
             except yaml.YAMLError as error:

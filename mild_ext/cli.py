@@ -69,6 +69,7 @@ def _add_train(commands: Any) -> None:
     run.add_argument("--seed", type=int, help="seed of everything random (default: 0)")
     run.add_argument("--overwrite", action="store_true", help="delete an earlier run in --out")
     run.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    run.add_argument("--tensorboard", action="store_true", help="log for TensorBoard, too")
     run.add_argument("--no-compare", action="store_true", help="train MILD only")
     add_recipe_options(parser)
     parser.set_defaults(run=_run_train)

@@ -104,12 +104,14 @@ class Batches:
             return
         self.sampler.seed = seed
         for index, inputs, labels in self.loader:
-            yield index, self._move(inputs), labels.to(self.device, torch.int64, non_blocking=True)
+            labels = labels.to(self.device, torch.int64, non_blocking=True)
+            yield self._move(index), self._move(inputs), labels
 
     def _array_epoch(self, arrays: ArrayDataset, seed: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(seed) if self.shuffle else None
         for index in batch_ids(self.ids, self.batch_size, generator):
-            yield index, self._move(arrays.gather(index)), arrays.labels[index].to(self.device)
+            inputs, labels = arrays.gather(index), arrays.labels[index]
+            yield self._move(index), self._move(inputs), self._move(labels)
 
     def _move(self, inputs: Any) -> Any:
         """Tensors, and those inside dicts, lists and tuples, to the device."""

@@ -7,6 +7,7 @@ on correct labels only. Each keeps its own checkpoint, so a killed run goes on w
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -28,6 +29,7 @@ from mild_ext.data.datasets import LabeledData, stratified_holdout
 from mild_ext.data.noise import LabelNoise, corrupt_labels, small_inputs
 from mild_ext.data.sources import load_data
 from mild_ext.report.plots import save_selection_plot
+from mild_ext.report.tensorboard import TensorBoardLog
 from mild_ext.rounds import Round, RoundsResult, fresh_model, run_rounds, selection_quality
 from mild_ext.training.checkpoint import write_atomically, write_text
 from mild_ext.training.loop import Record, accuracy, derive_seed, fit, predict
@@ -69,6 +71,7 @@ def train_command(
     checkpoint_seconds: float = 30.0,
     quiet: bool = False,
     prepared: tuple[LabeledData, LabelNoise | None] | None = None,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Do the run; returns the summary that is also written to ``summary.json``.
 
@@ -87,7 +90,11 @@ def train_command(
     train_ids, validation_ids = _split_validation(data, settings)
     say(_describe(data, noise, settings, device))
     _write_config(out, settings, data, noise, device)
-    with _History(out / "history.jsonl") as history:
+    with contextlib.ExitStack() as open_logs:
+        log = None
+        if tensorboard:
+            log = open_logs.enter_context(TensorBoardLog(out / "tensorboard"))
+        history = open_logs.enter_context(_History(out / "history.jsonl", log))
         table = _RoundsTable(say, data)
 
         def on_record(record: Record) -> None:
@@ -366,8 +373,9 @@ def save_model(model: nn.Module, path: Path) -> None:
 class _History:
     """``history.jsonl``: one record a line, written as it happens; a resumed run writes it anew."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, also: Callable[[Record], None] | None = None) -> None:
         self.path = path
+        self.also = also
 
     def __enter__(self) -> _History:
         self.file = open(self.path, "w", encoding="utf-8")
@@ -379,6 +387,8 @@ class _History:
     def __call__(self, record: Record) -> None:
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
+        if self.also is not None:
+            self.also(record)
 
 
 def _save_round(out: Path, done: Round, say: Callable[[str], None]) -> None:
@@ -649,5 +659,6 @@ def main_train(options: Any) -> int:
         checkpoint_seconds=options.checkpoint_seconds,
         quiet=options.quiet,
         prepared=prepared,
+        tensorboard=options.tensorboard,
     )
     return 0

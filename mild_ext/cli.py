@@ -89,7 +89,9 @@ def _add_train(commands: Any) -> None:
         help="find the wrong labels of a data set and train a model without them",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Find the wrong labels of a data set and train a model without them.",
-        epilog="example: mild-ext train --data digits --noise symmetric:0.5 --out runs/digits",
+        epilog="examples:\n"
+        "  mild-ext train --data folder:photos --out runs/photos\n"
+        "  mild-ext train --data digits --noise symmetric:0.5 --out runs/digits\n\n" + _data_help(),
     )
     run = _add_run_options(parser)
     run.add_argument("--noise", help="label noise to add, e.g. symmetric:0.5 (default: none)")
@@ -100,6 +102,15 @@ def _add_train(commands: Any) -> None:
     run.add_argument("--no-compare", action="store_true", help="train MILD only")
     add_recipe_options(parser)
     parser.set_defaults(run=_run_train)
+
+
+def _data_help() -> str:
+    """What ``--data`` takes."""
+    from mild_ext.data.sources import SOURCES
+
+    lines = [f"  {source.form:16} {source.help}" for source in SOURCES.values()]
+    lines.append("  module:factory   your own data set in Python")
+    return "data (options follow after commas, e.g. folder:photos,size=96):\n" + "\n".join(lines)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> Any:

@@ -126,7 +126,14 @@ class Batches:
             yield self._move(index), self._move(inputs), self._move(labels)
 
     def _move(self, inputs: Any) -> Any:
-        return inputs.to(self.device, non_blocking=True) if isinstance(inputs, Tensor) else inputs
+        """Tensors, and those inside dicts, lists and tuples, to the device."""
+        if isinstance(inputs, Tensor):
+            return inputs.to(self.device, non_blocking=True)
+        if isinstance(inputs, dict):
+            return {key: self._move(value) for key, value in inputs.items()}
+        if isinstance(inputs, list | tuple):
+            return [self._move(value) for value in inputs]
+        return inputs
 
 
 def _home(inputs: Tensor, device: torch.device) -> torch.device:

@@ -115,7 +115,7 @@ def _load(argument: str, num_classes: int) -> LabeledData:
 
     def read_part(file_names: tuple[str, ...]) -> list[_Array]:
         """Images, fine labels and coarse labels of some files together."""
-        pieces = [read(files[name], f"{path}: {name}", num_classes) for name in file_names]
+        pieces = [read(files.pop(name), f"{path}: {name}", num_classes) for name in file_names]
         return [np.concatenate(arrays) for arrays in zip(*pieces, strict=True)]
 
     images, labels, coarse_labels = read_part(version.train)

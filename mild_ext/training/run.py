@@ -146,7 +146,7 @@ def train_command(
         written += ", metric.png"
     say(f"Wrote {out}/ in {summary['seconds']:.1f} s: {written}")
     if noise is None:  # somebody's real labels: what to do with the result
-        say(_next_steps(out, result, data, train_ids, predicted))
+        say(_next_steps(out, result, data, train_ids, logits))
     return summary
 
 
@@ -567,24 +567,24 @@ def _next_steps(
     result: RoundsResult,
     data: LabeledData,
     train_ids: Tensor | None,
-    predicted: Tensor,
+    logits: Tensor,
     count: int = 5,
 ) -> str:
-    """What a person with labels of their own should look at now."""
+    """What a person with labels of their own should look at now; ``logits`` are the final model's."""
     ids = torch.arange(len(data)) if train_ids is None else train_ids
     dropped = ids[~result.kept[ids]]
     if len(dropped) == 0:
-        return f"\nNo label looks wrong: all {len(ids)} samples were kept ({result.stop_reason})."
-    # Most suspicious first: dropped early, least probable, misclassified most.
+        return f"\nNo label stands out: all {len(ids)} samples were kept ({result.stop_reason})."
+    # Many share one probability, those that were never learned; the final model, which was trained
+    # without them, tells them apart.
+    predicted = logits.argmax(1)
+    agreement = logits.softmax(1).gather(1, result.labels[:, None])[:, 0]
     order = sorted(
         dropped.tolist(),
-        key=lambda i: (
-            float(result.clean_probability[i]),
-            -float(result.metric[i]) / max(1, int(result.seen[i])),
-        ),
+        key=lambda i: (float(result.clean_probability[i]), float(agreement[i])),
     )
     names = data.class_names
-    lines = ["", f"{len(dropped)} of {len(ids)} labels look wrong. The most suspicious:"]
+    lines = ["", f"{len(dropped)} of {len(ids)} labels may be wrong. The most suspicious:"]
     for i in order[:count]:
         name = f"sample {i}" if data.sample_names is None else data.sample_names[i]
         given, seen_as = names[int(result.labels[i])], names[int(predicted[i])]

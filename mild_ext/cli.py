@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_train(commands)
     _add_compare(commands)
+    _add_report(commands)
     return parser
 
 
@@ -68,6 +69,8 @@ def _add_train(commands: Any) -> None:
     run.add_argument("--overwrite", action="store_true", help="delete an earlier run in --out")
     run.add_argument("--resume", action="store_true", help="go on with the run in --out")
     run.add_argument("--no-compare", action="store_true", help="train MILD only")
+    run.add_argument("--report", action="store_true", help="write report.html at the end")
+    run.add_argument("--tensorboard", action="store_true", help="log to OUT/tensorboard as well")
     add_recipe_options(parser)
     parser.set_defaults(run=_run_train)
 
@@ -132,6 +135,27 @@ def _run_compare(options: argparse.Namespace) -> int:
     from mild_ext.training.compare import main_compare
 
     return main_compare(options)
+
+
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="one HTML page about a run: rounds, mixture, noise per class, suspicious samples",
+        description="Write one self-contained HTML page about a run.",
+    )
+    parser.add_argument("run_folder", metavar="RUN", help="folder that train wrote")
+    parser.add_argument("--out", help="file to write (default: RUN/report.html)")
+    parser.add_argument(
+        "--suspicious", type=int, default=48, help="suspicious samples to show (default: 48)"
+    )
+    parser.add_argument("--no-thumbnails", action="store_true", help="do not read the data again")
+    parser.set_defaults(run=_run_report)
+
+
+def _run_report(options: argparse.Namespace) -> int:
+    from mild_ext.report.page import main_report
+
+    return main_report(options)
 
 
 class _Override(argparse.Action):

@@ -77,7 +77,7 @@ def load_digits(argument: str = "") -> LabeledData:
     y = torch.from_numpy(labels.astype(np.int64))
     test = stratified_holdout(y, 0.25, seed=0)
     x = torch.from_numpy(images.astype(np.float32) / 16)
-    return array_data(
+    data = array_data(
         "digits",
         x[~test],
         y[~test],
@@ -87,6 +87,8 @@ def load_digits(argument: str = "") -> LabeledData:
         true_labels=y[~test],
         recipe="digits",
     )
+    data.notes["image_shape"] = [1, 8, 8]  # what a sample looks like; models get vectors
+    return data
 
 
 def load_npz(argument: str) -> LabeledData:

@@ -28,6 +28,7 @@ from mild_ext.data.datasets import ArrayDataset, LabeledData, stratified_holdout
 from mild_ext.data.noise import LabelNoise, corrupt_labels
 from mild_ext.data.sources import load_data
 from mild_ext.report.plots import save_selection_plot
+from mild_ext.report.tensorboard import TensorBoardLog
 from mild_ext.rounds import Round, RoundsResult, fresh_model, run_rounds, selection_quality
 from mild_ext.training.checkpoint import write_atomically, write_text
 from mild_ext.training.loop import Record, accuracy, derive_seed, fit, predict
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from mild_ext.training.ssl import SemiSupervisedResult
 
 CONFIG = "config.json"
+SSL_NAMES = {"fixmatch": "FixMatch", "mixmatch": "MixMatch"}
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,19 @@ def train_command(
     *,
     checkpoint_seconds: float = 30.0,
     quiet: bool = False,
+    tensorboard: bool = False,
+    report: bool = False,
 ) -> dict[str, Any]:
-    """Do the run; returns the summary that is also written to ``summary.json``."""
+    """Do the run; returns the summary that is also written to ``summary.json``.
+
+    Args:
+        settings: what to do.
+        out: the run's folder.
+        checkpoint_seconds: least time between two checkpoints inside a training.
+        quiet: print nothing.
+        tensorboard: log to ``out/tensorboard`` as well.
+        report: write ``report.html`` at the end.
+    """
     started = time.monotonic()
 
     def say(text: str) -> None:
@@ -85,7 +98,8 @@ def train_command(
     train_ids, validation_ids = _split_validation(data, settings)
     say(_describe(data, noise, settings, device))
     _write_config(out, settings, data, noise, device)
-    with _History(out / "history.jsonl") as history:
+    board = TensorBoardLog(out / "tensorboard") if tensorboard else None
+    with _History(out / "history.jsonl", board) as history:
         table = _RoundsTable(say, data)
 
         def on_record(record: Record) -> None:
@@ -134,9 +148,14 @@ def train_command(
     summary["seconds"] = round(time.monotonic() - started, 1)
     write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     say(_comparison_table(summary))
+    if report:
+        from mild_ext.report.page import write_report
+
+        write_report(out)
     written = "selection.csv, model.safetensors, summary.json"
-    if (out / "metric.png").exists():
-        written += ", metric.png"
+    for name in ("metric.png", "report.html"):
+        if (out / name).exists():
+            written += f", {name}"
     say(f"Wrote {out}/ in {summary['seconds']:.1f} s: {written}")
     return summary
 
@@ -391,7 +410,7 @@ def _add_semi_supervised(
         return
     names = [row["model"] for row in summary["models"]]
     row = {
-        "model": f"MILD + {recipe.ssl} (all, kept labels)",
+        "model": f"MILD + {SSL_NAMES[recipe.ssl]} (dropped ones unlabeled)",
         "samples": last["samples"],
         "epochs": len(semi.history),
         "test_accuracy": accuracy(semi.model, data.test, device=device, workers=recipe.workers),
@@ -414,8 +433,9 @@ def save_model(model: nn.Module, path: Path) -> None:
 class _History:
     """``history.jsonl``: one record a line, written as it happens; a resumed run writes it anew."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, board: TensorBoardLog | None = None) -> None:
         self.path = path
+        self.board = board
 
     def __enter__(self) -> _History:
         self.file = open(self.path, "w", encoding="utf-8")
@@ -423,8 +443,12 @@ class _History:
 
     def __exit__(self, *exception: object) -> None:
         self.file.close()
+        if self.board is not None:
+            self.board.close()
 
     def __call__(self, record: Record) -> None:
+        if self.board is not None:
+            self.board(record)
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
 
@@ -639,5 +663,12 @@ def main_train(options: Any) -> int:
         if settings.threads < 1:
             settings = replace(settings, threads=pick_threads(data, settings.recipe))
         prepare_folder(out, resume=False, overwrite=options.overwrite)
-    train_command(settings, out, checkpoint_seconds=options.checkpoint_seconds, quiet=options.quiet)
+    train_command(
+        settings,
+        out,
+        checkpoint_seconds=options.checkpoint_seconds,
+        quiet=options.quiet,
+        tensorboard=options.tensorboard,
+        report=options.report,
+    )
     return 0

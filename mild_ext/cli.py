@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_selfcheck(commands)
     _add_bench(commands)
     _add_select(commands)
+    _add_report(commands)
     return parser
 
 
@@ -100,6 +101,7 @@ def _add_train(commands: Any) -> None:
     run.add_argument("--resume", action="store_true", help="go on with the run in --out")
     run.add_argument("--tensorboard", action="store_true", help="log for TensorBoard, too")
     run.add_argument("--no-compare", action="store_true", help="train MILD only")
+    run.add_argument("--report", action="store_true", help="write report.html at the end")
     add_recipe_options(parser)
     parser.set_defaults(run=_run_train)
 
@@ -228,6 +230,27 @@ def _run_bench(options: argparse.Namespace) -> int:
     else:
         from mild_ext.bench.core import run
     return run(options)
+
+
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="one HTML page about a run: rounds, mixture, noise per class, suspicious samples",
+        description="Write one self-contained HTML page about a run.",
+    )
+    parser.add_argument("run_folder", metavar="RUN", help="folder that train wrote")
+    parser.add_argument("--out", help="file to write (default: RUN/report.html)")
+    parser.add_argument(
+        "--suspicious", type=int, default=48, help="suspicious samples to show (default: 48)"
+    )
+    parser.add_argument("--no-thumbnails", action="store_true", help="do not read the data again")
+    parser.set_defaults(run=_run_report)
+
+
+def _run_report(options: argparse.Namespace) -> int:
+    from mild_ext.report.page import main_report
+
+    return main_report(options)
 
 
 class _Override(argparse.Action):

@@ -85,7 +85,7 @@ def read_pickle(data: bytes) -> Any:
     >>> read_pickle(pickle.dumps(print))
     Traceback (most recent call last):
     ...
-    mild_ext.data.plain_pickle.UnsafePickleError: the pickle refers to builtins.print, ...
+    mild_ext.data.plain_pickle.UnsafePickleError: the pickle refers to builtins.print, which is not plain data; nothing was executed
     """
     return _run(io.BytesIO(data), None)
 

@@ -40,7 +40,7 @@ def test_every_method_at_every_noise_and_seed_with_the_same_epochs(data, tmp_pat
     options = ["--data", data, "--noise", "symmetric:0.4", "next:0.3", "--seeds", "0,1"]
     assert compare(*options, "--out", out) == 0
     found = {(r["noise"], r["seed"], r["method"]): r for r in rows(out)}
-    assert len(found) == len(rows(out)) == 2 * 2 * 5
+    assert len(found) == len(rows(out)) == 2 * 2 * 6
     for noise in ("symmetric:0.4", "next:0.3"):
         for seed in (0, 1):
             epochs = {found[noise, seed, m]["epochs"] for m in ("plain", "mild", "elr", "clean")}
@@ -54,7 +54,7 @@ def test_every_method_at_every_noise_and_seed_with_the_same_epochs(data, tmp_pat
     for word in ("plain cross-entropy", "ELR", "MILD", "symmetric:0.4", "next:0.3"):
         assert word in printed
     lines = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
-    assert len(lines) == 20
+    assert len(lines) == 24
 
 
 def test_finished_trainings_are_not_repeated_and_seeds_can_be_added(data, tmp_path, monkeypatch):

@@ -39,9 +39,8 @@ def ours(log: LearningLog, **options: Any) -> Kept:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         selection = mild_ext.select_clean(log.status(), **options)
-    score = selection.clean_probability.numpy()
-    if not selection.supported:
-        score = -selection.misclassified.numpy().astype(float)
+    # Equal probabilities (all of them, where two groups are not supported) are ranked by the count.
+    score = selection.clean_probability.numpy() - 1e-9 * selection.misclassified.numpy()
     return selection.mask.numpy(), score
 
 

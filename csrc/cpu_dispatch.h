@@ -1,4 +1,5 @@
-// Two things every CPU loop needs: the best instruction set of this machine, and threads where they pay.
+// Two things every CPU loop needs: the best instruction set of this machine, and threads where they
+// pay.
 #pragma once
 
 #include <cstdint>
@@ -15,16 +16,16 @@
 
 namespace mild::cpu {
 
-// Instruction sets the loops are compiled for, chosen at run time: one build runs everywhere. On ARM the plain
-// build already has NEON.
+// Instruction sets the loops are compiled for, chosen at run time: one build runs everywhere. On
+// ARM the plain build already has NEON.
 enum class Isa : int { kPlain = 0, kAvx2 = 1, kAvx512 = 2 };
 
 Isa best_isa();     // the best one this machine has
 Isa current_isa();  // the one in use
 void use_isa(Isa);  // for tests and benchmarks; std::invalid_argument above best_isa()
 
-// Body is a functor whose operator()(begin, end) is MILD_HD: it and all it calls is inlined here, and so compiled
-// for the target named.
+// Body is a functor whose operator()(begin, end) is MILD_HD: it and all it calls is inlined here,
+// and so compiled for the target named.
 template <class Body>
 void run_plain(const Body& body, int64_t begin, int64_t end) {
     body(begin, end);
@@ -57,16 +58,17 @@ void run(const Body& body, int64_t begin, int64_t end) {
     run_plain(body, begin, end);
 }
 
-// How many of at most `threads` threads the work is worth. A thread takes about 20 us to start (there is no pool:
-// none to keep alive, and none to lose in a fork), so each gets at least 1 MiB to read.
+// How many of at most `threads` threads the work is worth. A thread takes about 20 us to start
+// (there is no pool: none to keep alive, and none to lose in a fork), so each gets at least 1 MiB
+// to read.
 inline int threads_for(int64_t items, int64_t bytes_per_item, int threads) {
     constexpr int64_t kBytesPerThread = int64_t{1} << 20;
     const int64_t worth = items * bytes_per_item / kBytesPerThread;
     return static_cast<int>(worth < 1 ? 1 : worth < threads ? worth : (threads < 1 ? 1 : threads));
 }
 
-// work(part, begin, end) for `parts` contiguous parts of [0, items); part 0 runs here. An exception of any part is
-// thrown again here after all have ended.
+// work(part, begin, end) for `parts` contiguous parts of [0, items); part 0 runs here. An exception
+// of any part is thrown again here after all have ended.
 template <class Work>
 void parallel(int64_t items, int parts, const Work& work) {
     if (parts <= 1) return work(0, int64_t{0}, items);

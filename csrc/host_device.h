@@ -1,7 +1,8 @@
 // What both compilers need to read the shared per-sample functions.
 //
-// MILD_HD marks a function that runs per sample or per row, on the CPU and in a kernel. On the host it is always
-// inlined, so that one source is compiled once per instruction set of the caller (see cpu_dispatch.h).
+// MILD_HD marks a function that runs per sample or per row, on the CPU and in a kernel. On the host
+// it is always inlined, so that one source is compiled once per instruction set of the caller (see
+// cpu_dispatch.h).
 #pragma once
 
 #include <cstdint>

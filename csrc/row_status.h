@@ -3,11 +3,12 @@
 //   memorized  <=>  x[j] <  x[label]  for every j < label     (the first maximum wins)
 //              and  x[j] <= x[label]  for every j >= label
 //
-// No argmax is needed, only comparisons with one value, and a comparison with NaN is false: any NaN in the row
-// means misclassified, without a test of its own. Both conditions are ANDs over j, so a row can be cut into
-// parts (blocks, lanes) in any way and the parts' answers ANDed.
+// No argmax is needed, only comparisons with one value, and a comparison with NaN is false: any NaN
+// in the row means misclassified, without a test of its own. Both conditions are ANDs over j, so a
+// row can be cut into parts (blocks, lanes) in any way and the parts' answers ANDed.
 //
-// Types: double and float as they are. half and bfloat16 are compared as integers, without conversion:
+// Types: double and float as they are. half and bfloat16 are compared as integers, without
+// conversion:
 //
 //   bits  s mmmmmmmmmmmmmmm  ->  key = s ? -m : m          (-0 and +0 both give 0)
 //   the order of keys is the order of the numbers; keys beyond the infinities are the NaNs.
@@ -65,12 +66,14 @@ struct LabelLogit<BFloat16> : LabelLogit16<BFloat16> {
     using LabelLogit16::LabelLogit16;
 };
 
-// What one pass over a row finds out about it. Margin, loss and confidence of the label will join here.
+// What one pass over a row finds out about it. Margin, loss and confidence of the label will join
+// here.
 struct RowStatus {
     bool memorized;
 };
 
-// The answer for the classes j = first, first + step, ... below `end`; a whole row is (0, 1, classes).
+// The answer for the classes j = first, first + step, ... below `end`; a whole row is (0, 1,
+// classes).
 template <class T>
 MILD_HD bool part_agrees(const T* row, LabelLogit<T> logit, int64_t label, int64_t first,
                          int64_t step, int64_t end) {

@@ -31,10 +31,12 @@ std::atomic<Isa>& isa_in_use() {
     return isa;
 }
 
-// ---- update ---------------------------------------------------------------------------------------------------
+// ---- update
+// ---------------------------------------------------------------------------------------------------
 
-// AND over a stretch of adjacent classes of one comparison with the label's logit. Blocks have a fixed length, so
-// that the compiler turns each into vector compares; the first block that fails ends the row.
+// AND over a stretch of adjacent classes of one comparison with the label's logit. Blocks have a
+// fixed length, so that the compiler turns each into vector compares; the first block that fails
+// ends the row.
 template <bool kStrict, class T>
 MILD_HD bool stretch_agrees(const T* row, int64_t length, LabelLogit<T> logit) {
     constexpr int64_t kBlock = 256 / sizeof(T);
@@ -153,10 +155,10 @@ void update(const Update& args, int threads) {
     if (args.rows == 0) return;
     const int64_t epoch = *args.epoch;
     if (epoch < 0 || epoch >= args.num_epochs)
-        throw std::invalid_argument("the current epoch is " + std::to_string(epoch) +
-                                    ", but the status was made for num_epochs = " +
-                                    std::to_string(args.num_epochs) +
-                                    "; make it with more epochs, or reset() it for a new round");
+        throw std::invalid_argument(
+            "the current epoch is " + std::to_string(epoch) +
+            ", but the status was made for num_epochs = " + std::to_string(args.num_epochs) +
+            "; make it with more epochs, or reset() it for a new round");
     require_below(args.index, args.rows, args.status.num_samples, "index", "number of samples");
     require_below(args.labels, args.rows, args.classes, "labels", "number of classes");
     switch (args.logit_type) {
@@ -171,7 +173,8 @@ void update(const Update& args, int threads) {
     }
 }
 
-// ---- transition_times -----------------------------------------------------------------------------------------
+// ---- transition_times
+// -----------------------------------------------------------------------------------------
 
 namespace {
 
@@ -183,7 +186,8 @@ struct TimesOfSamples {
     MILD_HD void operator()(int64_t begin, int64_t end) const {
         const int64_t n = status.num_samples;
         for (int64_t i = begin; i < end; ++i) {
-            const TransitionTimes t = mild::transition_times(status.words + i * status.num_words, window);
+            const TransitionTimes t =
+                mild::transition_times(status.words + i * status.num_words, window);
             out[0 * n + i] = t.memorization;
             out[1 * n + i] = t.forgetting;
             out[2 * n + i] = t.metric;
@@ -210,12 +214,14 @@ void transition_times(ConstStatusBuffer status, Window window, int32_t* out, int
              [&](int, int64_t begin, int64_t end) { run(body, begin, end); });
 }
 
-// ---- histogram ------------------------------------------------------------------------------------------------
+// ---- histogram
+// ------------------------------------------------------------------------------------------------
 
 namespace {
 
-// Neighbouring samples often fall into the same bin; adding to one counter again and again would wait for each
-// store, so they take turns among kCopies private histograms, laid out [seen][misclassified].
+// Neighbouring samples often fall into the same bin; adding to one counter again and again would
+// wait for each store, so they take turns among kCopies private histograms, laid out
+// [seen][misclassified].
 constexpr int kCopies = 4;
 
 struct CountSmall {
@@ -276,14 +282,16 @@ void histogram(ConstStatusBuffer status, Window window, int64_t* counts, int thr
         const int64_t* const from = local.data() + copy * bins;
         if (small) {
             for (int64_t seen = 0; seen < side; ++seen)
-                for (int64_t m = 0; m <= seen; ++m) counts[m * side + seen] += from[seen * side + m];
+                for (int64_t m = 0; m <= seen; ++m)
+                    counts[m * side + seen] += from[seen * side + m];
         } else {
             for (int64_t m = 0; m < side; ++m) counts[m * side + side - 1] += from[m];
         }
     }
 }
 
-// ---- lookup ---------------------------------------------------------------------------------------------------
+// ---- lookup
+// ---------------------------------------------------------------------------------------------------
 
 namespace {
 

@@ -1,4 +1,5 @@
-// The CUDA backend: launchers. One kernel launch each (histogram: and one memset), on the caller's stream.
+// The CUDA backend: launchers. One kernel launch each (histogram: and one memset), on the caller's
+// stream.
 #include <algorithm>
 #include <cstring>
 
@@ -16,7 +17,8 @@ int multiprocessors(int device) {
     return count;
 }
 
-// Blocks for `wanted` blocks' worth of work: enough to fill the device several times over, the rest by grid-stride.
+// Blocks for `wanted` blocks' worth of work: enough to fill the device several times over, the rest
+// by grid-stride.
 unsigned grid_for(int64_t wanted, int device, int per_multiprocessor) {
     const int64_t most = int64_t{multiprocessors(device)} * per_multiprocessor;
     return static_cast<unsigned>(std::clamp<int64_t>(wanted, 1, most));
@@ -71,8 +73,9 @@ void lookup(ConstStatusBuffer status, Window window, const Lookup& args, Target 
     const unsigned grid = grid_for(ceil_div(status.num_samples, kBlock), target.device, 32);
     const auto stream = static_cast<cudaStream_t>(target.stream);
     if (args.element_size == 1)
-        lookup_kernel<<<grid, kBlock, 0, stream>>>(
-            status, window, static_cast<const uint8_t*>(args.table), static_cast<uint8_t*>(args.out));
+        lookup_kernel<<<grid, kBlock, 0, stream>>>(status, window,
+                                                   static_cast<const uint8_t*>(args.table),
+                                                   static_cast<uint8_t*>(args.out));
     else if (args.element_size == 4)
         lookup_kernel<<<grid, kBlock, 0, stream>>>(status, window,
                                                    static_cast<const uint32_t*>(args.table),
@@ -92,15 +95,17 @@ void histogram(ConstStatusBuffer status, Window window, int64_t* counts, Target 
 
     constexpr int64_t kSharedBytes = 48 * 1024;  // what every architecture gives without asking
     const int64_t all_bins = side * side * int64_t{sizeof(unsigned)};
-    static_assert((kMaxEpochs + 1) * sizeof(unsigned) <= kSharedBytes, "one row of bins always fits");
+    static_assert((kMaxEpochs + 1) * sizeof(unsigned) <= kSharedBytes,
+                  "one row of bins always fits");
     auto* const out = reinterpret_cast<unsigned long long*>(counts);
     const unsigned grid = grid_for(ceil_div(status.num_samples, kBlock), target.device, 8);
     if (all_bins <= kSharedBytes)
         histogram_kernel<true>
             <<<grid, kBlock, static_cast<size_t>(all_bins), stream>>>(status, window, out);
     else
-        histogram_kernel<false><<<grid, kBlock, static_cast<size_t>(side) * sizeof(unsigned), stream>>>(
-            status, window, out);
+        histogram_kernel<false>
+            <<<grid, kBlock, static_cast<size_t>(side) * sizeof(unsigned), stream>>>(status, window,
+                                                                                     out);
     check(cudaGetLastError(), "histogram: launch");
 }
 

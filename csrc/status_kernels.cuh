@@ -1,7 +1,9 @@
-// The kernels. Each is a grid-stride loop over one of the functions of row_status.h and status_word.h.
+// The kernels. Each is a grid-stride loop over one of the functions of row_status.h and
+// status_word.h.
 //
-// Only what every architecture has is used (votes, shuffles, 32- and 64-bit atomics, shared memory), and nothing
-// but this text is needed to run a kernel: python_tests/cpp/ compiles it for the host with a small shim.
+// Only what every architecture has is used (votes, shuffles, 32- and 64-bit atomics, shared
+// memory), and nothing but this text is needed to run a kernel: python_tests/cpp/ compiles it for
+// the host with a small shim.
 #pragma once
 
 #include "row_status.h"
@@ -13,7 +15,8 @@ constexpr int kBlock = 256;  // threads of every block
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// ---- update ---------------------------------------------------------------------------------------------------
+// ---- update
+// ---------------------------------------------------------------------------------------------------
 
 // Sixteen bytes of logits, one load.
 template <class T>
@@ -43,8 +46,9 @@ __device__ __forceinline__ bool pack_agrees(const LogitPack<T>& pack, LabelLogit
     return agrees;
 }
 
-// The part of a row that belongs to `lane` of kLanes: adjacent lanes read adjacent memory. From a warp up, the
-// aligned middle of the row is read 16 bytes at a time, kUnroll loads in flight before the first is looked at.
+// The part of a row that belongs to `lane` of kLanes: adjacent lanes read adjacent memory. From a
+// warp up, the aligned middle of the row is read 16 bytes at a time, kUnroll loads in flight before
+// the first is looked at.
 template <class T, int kLanes>
 __device__ __forceinline__ bool lane_agrees(const T* row, int64_t classes, int64_t label,
                                             int lane) {
@@ -65,7 +69,8 @@ __device__ __forceinline__ bool lane_agrees(const T* row, int64_t classes, int64
         for (; p + (kUnroll - 1) * kLanes < packs; p += kUnroll * kLanes) {
             LogitPack<T> pack[kUnroll];
 #pragma unroll
-            for (int u = 0; u < kUnroll; ++u) pack[u] = load_pack(row + head + (p + u * kLanes) * kPack);
+            for (int u = 0; u < kUnroll; ++u)
+                pack[u] = load_pack(row + head + (p + u * kLanes) * kPack);
             bool agrees = true;
 #pragma unroll
             for (int u = 0; u < kUnroll; ++u)
@@ -100,8 +105,8 @@ __device__ __forceinline__ void set_bit(uint64_t* word, uint64_t bit) {
         atomicOr(reinterpret_cast<unsigned long long*>(word), static_cast<unsigned long long>(bit));
 }
 
-// kLanes threads own row i = base + threadIdx.x / kLanes; the first of them writes. `base` is the same for the
-// whole block, so that all its threads meet in every vote.
+// kLanes threads own row i = base + threadIdx.x / kLanes; the first of them writes. `base` is the
+// same for the whole block, so that all its threads meet in every vote.
 template <class T, int kLanes>
 __global__ void __launch_bounds__(kBlock) update_kernel(const Update args) {
     constexpr int64_t kRows = kBlock / kLanes;  // rows of a block
@@ -122,8 +127,9 @@ __global__ void __launch_bounds__(kBlock) update_kernel(const Update args) {
             index_good = 0 <= sample && sample < args.status.num_samples;
             label_good = 0 <= label && label < args.classes;
             if (epoch_good && index_good && label_good)
-                agrees = lane_agrees<T, kLanes>(static_cast<const T*>(args.logits) + i * args.row_stride,
-                                                args.classes, label, lane);
+                agrees =
+                    lane_agrees<T, kLanes>(static_cast<const T*>(args.logits) + i * args.row_stride,
+                                           args.classes, label, lane);
         }
         const bool memorized = group_agrees<kLanes>(agrees);
         if (!owns_row || lane != 0) continue;
@@ -140,7 +146,8 @@ __global__ void __launch_bounds__(kBlock) update_kernel(const Update args) {
     }
 }
 
-// ---- one thread, one sample -----------------------------------------------------------------------------------
+// ---- one thread, one sample
+// -----------------------------------------------------------------------------------
 
 __device__ __forceinline__ int64_t first_sample() {
     return static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x;
@@ -178,10 +185,12 @@ __global__ void __launch_bounds__(kBlock)
     }
 }
 
-// ---- histogram ------------------------------------------------------------------------------------------------
+// ---- histogram
+// ------------------------------------------------------------------------------------------------
 
-// ++bins[key] for every lane with key >= 0. Neighbouring samples often share a bin (most are always memorized or
-// never), and atomics on one address take turns, so the two keys met first are added once for all their lanes.
+// ++bins[key] for every lane with key >= 0. Neighbouring samples often share a bin (most are always
+// memorized or never), and atomics on one address take turns, so the two keys met first are added
+// once for all their lanes.
 __device__ __forceinline__ void count_in_warp(unsigned* bins, int key) {
     const unsigned lane = threadIdx.x % kWarp;
     unsigned waiting = __ballot_sync(kAllLanes, key >= 0);
@@ -191,7 +200,8 @@ __device__ __forceinline__ void count_in_warp(unsigned* bins, int key) {
         const int leader = __ffs(static_cast<int>(waiting)) - 1;
         const int leader_key = __shfl_sync(kAllLanes, key, leader);
         const unsigned same = __ballot_sync(kAllLanes, key == leader_key);
-        if (static_cast<int>(lane) == leader) atomicAdd(bins + key, static_cast<unsigned>(__popc(same)));
+        if (static_cast<int>(lane) == leader)
+            atomicAdd(bins + key, static_cast<unsigned>(__popc(same)));
         if (key == leader_key) key = -1;
         waiting &= ~same;
     }
@@ -201,10 +211,12 @@ __device__ __forceinline__ void count_in_warp(unsigned* bins, int key) {
 // counts: [P + 1, P + 1] over (misclassified, seen), zeroed before.
 // Shared memory, unsigned each:
 //   kAllBins   [P + 1, P + 1] over (seen, misclassified): every bin
-//   otherwise  [P + 1] over misclassified: the samples seen in every epoch, nearly all; the others go to `counts`
+//   otherwise  [P + 1] over misclassified: the samples seen in every epoch, nearly all; the others
+//   go to `counts`
 template <bool kAllBins>
 __global__ void __launch_bounds__(kBlock)
-    histogram_kernel(const ConstStatusBuffer status, const Window window, unsigned long long* counts) {
+    histogram_kernel(const ConstStatusBuffer status, const Window window,
+                     unsigned long long* counts) {
     extern __shared__ unsigned histogram_bins[];
     const int side = static_cast<int>(window.stop - window.start) + 1;
     const int num_bins = kAllBins ? side * side : side;
@@ -233,7 +245,9 @@ __global__ void __launch_bounds__(kBlock)
         const unsigned count = histogram_bins[b];
         const int seen = kAllBins ? b / side : side - 1;
         const int misclassified = kAllBins ? b % side : b;
-        if (count != 0) atomicAdd(counts + int64_t{misclassified} * side + seen, static_cast<unsigned long long>(count));
+        if (count != 0)
+            atomicAdd(counts + int64_t{misclassified} * side + seen,
+                      static_cast<unsigned long long>(count));
     }
 }
 

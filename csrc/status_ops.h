@@ -1,8 +1,9 @@
 // The operations on the status buffer. Both backends implement exactly these contracts.
 //
-// Memory belongs to the caller (torch). Sizes, strides and indices are int64. The functions neither allocate
-// device memory nor synchronise with a device, and return early on empty input. The Python side
-// (mild_ext/_checks.py) has made sure of shapes, dtypes, devices and contiguity; values are checked here.
+// Memory belongs to the caller (torch). Sizes, strides and indices are int64. The functions neither
+// allocate device memory nor synchronise with a device, and return early on empty input. The Python
+// side (mild_ext/_checks.py) has made sure of shapes, dtypes, devices and contiguity; values are
+// checked here.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@ struct IntVector {
     const void* data;
     bool is_int64;
     MILD_HD int64_t operator[](int64_t i) const {
-        return is_int64 ? static_cast<const int64_t*>(data)[i] : static_cast<const int32_t*>(data)[i];
+        return is_int64 ? static_cast<const int64_t*>(data)[i]
+                        : static_cast<const int32_t*>(data)[i];
     }
 };
 
@@ -38,7 +40,8 @@ struct ConstStatusBuffer {
 enum Fault : int { kBadIndex = 0, kBadLabel = 1, kBadEpoch = 2, kNumFaults = 3 };
 
 // update: records one batch into epoch `*epoch`.
-//   for each row i:  memorized_i = labels[i] is the first maximum of logits[i, :], and the row has no NaN
+//   for each row i:  memorized_i = labels[i] is the first maximum of logits[i, :], and the row has
+//   no NaN
 //                    seen bit of sample index[i] |= 1,  wrong bit |= !memorized_i
 // Duplicates in index are allowed; the result does not depend on their order.
 // Valid: 0 <= index < num_samples, 0 <= labels < classes, 0 <= *epoch < num_epochs <= 64 num_words.
@@ -52,16 +55,18 @@ struct Update {
     int64_t rows;
     int64_t classes;
     int64_t row_stride;
-    IntVector labels;      // [rows]
-    const int64_t* epoch;  // scalar, where the status is: a replayed CUDA graph reads the current one
+    IntVector labels;  // [rows]
+    const int64_t*
+        epoch;  // scalar, where the status is: a replayed CUDA graph reads the current one
     int64_t num_epochs;
     unsigned long long* faults;  // [kNumFaults], where the status is; the CPU leaves it alone
 };
 
-// transition_times: out int32 [8, num_samples], one row for each field of TransitionTimes, in its order.
-// histogram:        counts int64 [P + 1, P + 1] with P = stop - start, zeroed by the callee;
+// transition_times: out int32 [8, num_samples], one row for each field of TransitionTimes, in its
+// order. histogram:        counts int64 [P + 1, P + 1] with P = stop - start, zeroed by the callee;
 //                   counts[misclassified, seen] = number of samples.
-// lookup:           out[i] = table[misclassified_i, seen_i]; table [P + 1, P + 1], out [num_samples],
+// lookup:           out[i] = table[misclassified_i, seen_i]; table [P + 1, P + 1], out
+// [num_samples],
 //                   elements of `element_size` 1 or 4 bytes, copied as they are.
 struct Lookup {
     const void* table;
@@ -78,7 +83,8 @@ void lookup(ConstStatusBuffer status, Window window, const Lookup& args, int thr
 }  // namespace cpu
 
 #ifdef MILD_EXT_WITH_CUDA
-// `stream` is a cudaStream_t of `device`. All errors are std::runtime_error; the current device is restored.
+// `stream` is a cudaStream_t of `device`. All errors are std::runtime_error; the current device is
+// restored.
 namespace cuda {
 struct Target {
     int device;

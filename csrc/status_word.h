@@ -1,6 +1,7 @@
 // The status buffer: its bit layout, and every function of one sample's words.
 //
-//   status: WordPair [num_samples, num_words]         (torch sees int64 [num_samples, num_words, 2]: the same bits)
+//   status: WordPair [num_samples, num_words]         (torch sees int64 [num_samples, num_words,
+//   2]: the same bits)
 //
 //   one sample:  | word 0: seen | word 0: wrong | word 1: seen | word 1: wrong | ...
 //                  <-------- WordPair -------->
@@ -11,7 +12,8 @@
 //   wrong  bit t: at least one visit in epoch t was misclassified
 //   memorized = seen & ~wrong,  misclassified = seen & wrong
 //
-// Every write is an OR: idempotent and free of order, so duplicates, replays and merges are well defined.
+// Every write is an OR: idempotent and free of order, so duplicates, replays and merges are well
+// defined.
 #pragma once
 
 #include "host_device.h"
@@ -33,9 +35,7 @@ static_assert(kMaxEpochs % kEpochsPerWord == 0, "the last word can be full");
 MILD_HD constexpr int64_t words_for(int64_t num_epochs) {
     return ceil_div(num_epochs, kEpochsPerWord);
 }
-MILD_HD constexpr uint64_t bit_of(int64_t epoch) {
-    return uint64_t{1} << (epoch % kEpochsPerWord);
-}
+MILD_HD constexpr uint64_t bit_of(int64_t epoch) { return uint64_t{1} << (epoch % kEpochsPerWord); }
 // Where the words of (sample, epoch) are, in pairs from the buffer's start.
 MILD_HD constexpr int64_t pair_offset(int64_t sample, int64_t num_words, int64_t epoch) {
     return sample * num_words + epoch / kEpochsPerWord;
@@ -77,8 +77,8 @@ MILD_HD Totals totals(const WordPair* words, Window window) {
     return t;
 }
 
-// Moves the bits of `x` that `keep` selects to the low end, in order (Hacker's Delight, 7-4): each round moves
-// every bit by one more power of two of the number of dropped bits below it.
+// Moves the bits of `x` that `keep` selects to the low end, in order (Hacker's Delight, 7-4): each
+// round moves every bit by one more power of two of the number of dropped bits below it.
 MILD_HD uint64_t compress(uint64_t x, uint64_t keep) {
     x &= keep;
     uint64_t dropped_below = ~keep << 1;
@@ -94,7 +94,8 @@ MILD_HD uint64_t compress(uint64_t x, uint64_t keep) {
     return x;
 }
 
-// Length of the longest run of ones: starts of runs of at least 1, 2, 4, ... 32, then a binary search downward.
+// Length of the longest run of ones: starts of runs of at least 1, 2, 4, ... 32, then a binary
+// search downward.
 MILD_HD int32_t longest_run_of_ones(uint64_t x) {
     if (x == 0) return 0;
     const uint64_t r1 = x;
@@ -105,7 +106,8 @@ MILD_HD int32_t longest_run_of_ones(uint64_t x) {
     const uint64_t r32 = r16 & (r16 >> 16);
     uint64_t at = r1;
     int32_t length = 1;
-    // `at` holds the starts of runs of at least `length`; extend by r where a run of that length follows.
+    // `at` holds the starts of runs of at least `length`; extend by r where a run of that length
+    // follows.
     if (r32 != 0) {
         at = r32;
         length = 32;
@@ -139,19 +141,21 @@ MILD_HD int32_t longest_run_of_ones(uint64_t x) {
     return length;
 }
 
-// All of TransitionTimes for one sample; the units and directions are documented in mild_ext/transitions.py.
+// All of TransitionTimes for one sample; the units and directions are documented in
+// mild_ext/transitions.py.
 struct TransitionTimes {
-    int32_t memorization;          // seen and misclassified epochs
-    int32_t forgetting;            // seen and memorized epochs
-    int32_t metric;                // memorization - forgetting
-    int32_t first_memorized;       // counted from the window's start; its length if never
-    int32_t memorization_events;   // 0 -> 1 between consecutive seen epochs
-    int32_t forgetting_events;     // 1 -> 0 between consecutive seen epochs
-    int32_t longest_memorized_run; // over consecutive seen epochs
+    int32_t memorization;           // seen and misclassified epochs
+    int32_t forgetting;             // seen and memorized epochs
+    int32_t metric;                 // memorization - forgetting
+    int32_t first_memorized;        // counted from the window's start; its length if never
+    int32_t memorization_events;    // 0 -> 1 between consecutive seen epochs
+    int32_t forgetting_events;      // 1 -> 0 between consecutive seen epochs
+    int32_t longest_memorized_run;  // over consecutive seen epochs
     int32_t seen;
 };
 constexpr int kTransitionFields = 8;
-static_assert(sizeof(TransitionTimes) == kTransitionFields * sizeof(int32_t), "eight int32 columns");
+static_assert(sizeof(TransitionTimes) == kTransitionFields * sizeof(int32_t),
+              "eight int32 columns");
 
 // words: [num_words] of one sample.
 MILD_HD TransitionTimes transition_times(const WordPair* words, Window window) {
@@ -167,8 +171,8 @@ MILD_HD TransitionTimes transition_times(const WordPair* words, Window window) {
         if (n == 0) continue;
         const int32_t memorized = count_ones(status);
         if (memorized != 0 && t.forgetting == 0)
-            t.first_memorized = static_cast<int32_t>(w * kEpochsPerWord + trailing_zeros(status) -
-                                                     window.start);
+            t.first_memorized =
+                static_cast<int32_t>(w * kEpochsPerWord + trailing_zeros(status) - window.start);
 
         // From here on only the seen epochs exist: bit k of `status` is the k-th of them.
         const uint64_t all = n == kEpochsPerWord ? ~uint64_t{0} : ~(~uint64_t{0} << n);

@@ -1,3 +1,11 @@
+"""Types of the native module (csrc/bindings.cpp).
+
+Addresses are ``tensor.data_ptr()``; ``device`` -1 is the CPU, otherwise the CUDA ordinal; ``stream`` is a
+``cudaStream_t``, 0 on the CPU; ``threads`` is the most that may be used.
+"""
+
+from torch import Tensor
+
 __version__: str
 cuda_architectures: str
 cuda_version: str
@@ -23,7 +31,6 @@ def update(
     device: int,
     stream: int,
     threads: int,
-    /,
 ) -> None: ...
 def transition_times(
     words: int,
@@ -35,7 +42,6 @@ def transition_times(
     device: int,
     stream: int,
     threads: int,
-    /,
 ) -> None: ...
 def histogram(
     words: int,
@@ -47,7 +53,6 @@ def histogram(
     device: int,
     stream: int,
     threads: int,
-    /,
 ) -> None: ...
 def lookup(
     words: int,
@@ -61,8 +66,25 @@ def lookup(
     device: int,
     stream: int,
     threads: int,
-    /,
 ) -> None: ...
-def isa() -> str: ...
+def use_tensor_type(tensor_type: type) -> bool:
+    """Lets ``try_update`` read tensors of exactly this type; False where this torch has no table for that."""
+
+def try_update(
+    words: Tensor,
+    faults: Tensor,
+    epoch: Tensor,
+    index: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    num_epochs: int,
+    threads: int,
+    /,
+) -> bool:
+    """Records a batch where the arguments are the plain case; False, and nothing done, where they are not."""
+
+def isa() -> str:
+    """The CPU instruction set in use: plain, avx2 or avx512."""
+
 def best_isa() -> str: ...
-def use_isa(name: str, /) -> None: ...
+def use_isa(name: str) -> None: ...

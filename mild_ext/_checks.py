@@ -11,6 +11,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from mild_ext._native import _C
+
 INTEGERS = (torch.int64, torch.int32)
 
 #: Codes of ``mild::LogitType`` in csrc/status_ops.h.
@@ -36,6 +38,7 @@ def check_update(
         and logits.dim() == 2
         and index.shape == labels.shape
         and logits.shape[0] == index.shape[0]
+        and logits.shape[1] > 0
         and index.device == device
         and labels.device == device
         and logits.device == device
@@ -45,6 +48,7 @@ def check_update(
         if (
             faults.dtype == epoch.dtype == torch.int64
             and epoch.numel() == 1
+            and faults.shape == (_C.num_faults,)
             and faults.device == epoch.device == device
             and faults.is_contiguous()
             and 0 < num_epochs <= words.shape[1] * 64
@@ -57,16 +61,21 @@ def check_update(
     _explain_update(device, index, logits, labels)
 
 
+def require_tensors(**arguments: object) -> None:
+    """Dense tensors: anything else cannot even reach an op, or has no memory of the usual kind."""
+    for name, value in arguments.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+        if value.layout != torch.strided:
+            raise TypeError(
+                f"{name} must be a dense tensor, got layout {value.layout}; use {name}.to_dense()"
+            )
+
+
 def _explain_update(
     device: torch.device, index: Tensor, logits: Tensor, labels: Tensor
 ) -> NoReturn:
-    for name, tensor in (("index", index), ("logits", logits), ("labels", labels)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-        if tensor.layout != torch.strided:
-            raise TypeError(
-                f"{name} must be a dense tensor, got layout {tensor.layout}; use {name}.to_dense()"
-            )
+    require_tensors(index=index, logits=logits, labels=labels)
     for name, tensor in (("index", index), ("labels", labels)):
         if tensor.dtype not in INTEGERS:
             raise TypeError(
@@ -83,6 +92,8 @@ def _explain_update(
             f"logits must be [batch, classes], got shape {list(logits.shape)}; a single sample is "
             "logits[None], and dense predictions need one row per sample"
         )
+    if logits.shape[1] == 0:
+        raise ValueError(f"logits must have at least one class, got shape {list(logits.shape)}")
     for name, tensor in (("index", index), ("labels", labels)):
         if tensor.dim() != 1 or tensor.shape[0] != logits.shape[0]:
             raise ValueError(
@@ -131,3 +142,20 @@ def check_table(words: Tensor, table: Tensor, start: int, stop: int) -> None:
         )
     if table.device != words.device:
         raise RuntimeError(f"table is on {table.device}, but the status is on {words.device}")
+
+
+def check_memory(**tensors: Tensor) -> None:
+    """That the storage really holds what sizes and strides reach; a freed storage leaves a wild address."""
+    for name, tensor in tensors.items():
+        if tensor.numel() == 0:
+            continue
+        last = sum(
+            (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+        )
+        needed = (tensor.storage_offset() + last + 1) * tensor.element_size()
+        held = tensor.untyped_storage().nbytes()
+        if held < needed:
+            raise ValueError(
+                f"{name} needs {needed} bytes of memory, but its storage holds {held}: it was freed or resized; "
+                "record the batch before its tensors are released"
+            )

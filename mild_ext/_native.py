@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 try:
     from mild_ext import _C
 except ImportError as error:
@@ -12,7 +14,10 @@ except ImportError as error:
         f"The import failed with: {error}"
     ) from error
 
-__all__ = ["_C", "has_cuda"]
+__all__ = ["READS_TENSORS", "_C", "has_cuda"]
+
+#: Whether the native module can read this torch's tensors by itself (torch 2.10 and newer); see csrc/tensor_view.h.
+READS_TENSORS: bool = _C.use_tensor_type(torch.Tensor)
 
 
 def has_cuda() -> bool:

@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_info(commands)
     _add_train(commands)
+    _add_compare(commands)
     return parser
 
 
@@ -61,37 +62,76 @@ def _add_train(commands: Any) -> None:
         description="Find the wrong labels of a data set and train a model without them.",
         epilog="example: mild-ext train --data digits --noise symmetric:0.5 --out runs/digits",
     )
-    run = parser.add_argument_group("run")
-    run.add_argument("--data", help="digits, or npz:FILE with arrays x_train, y_train, ...")
+    run = _add_run_options(parser)
     run.add_argument("--noise", help="label noise to add, e.g. symmetric:0.5 (default: none)")
     run.add_argument("--seed", type=int, help="seed of everything random (default: 0)")
-    run.add_argument("--out", required=True, help="folder for the results")
     run.add_argument("--overwrite", action="store_true", help="delete an earlier run in --out")
     run.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    run.add_argument("--no-compare", action="store_true", help="train MILD only")
+    add_recipe_options(parser)
+    parser.set_defaults(run=_run_train)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> Any:
+    """Options of every command that trains."""
+    run = parser.add_argument_group("run")
+    run.add_argument("--data", help="digits, or npz:FILE with arrays x_train, y_train, ...")
+    run.add_argument("--out", required=True, help="folder for the results")
     run.add_argument(
         "--recipe", help="name of a preset, or a .toml, .yaml or .json file of settings"
     )
-    run.add_argument("--test-fraction", type=float, default=0.0, help="set part aside for testing")
-    run.add_argument("--no-compare", action="store_true", help="train MILD only")
+    run.add_argument(
+        "--test-fraction",
+        type=float,
+        default=0.0,
+        help="share of each class to set aside for testing, where the data has no test split",
+    )
     run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: auto)")
     run.add_argument(
         "--threads", type=int, default=0, help="CPU threads (default: 0, as many as are worth it)"
     )
-    run.add_argument("--quiet", action="store_true", help="print errors only")
+    run.add_argument("--quiet", action="store_true", help="print errors and the result only")
     run.add_argument(
         "--checkpoint-seconds",
         type=float,
         default=30.0,
         help="least time between checkpoints inside a round; 0: every epoch (default: 30)",
     )
-    add_recipe_options(parser)
-    parser.set_defaults(run=_run_train)
+    return run
 
 
 def _run_train(options: argparse.Namespace) -> int:
     from mild_ext.training.run import main_train
 
     return main_train(options)
+
+
+def _add_compare(commands: Any) -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="MILD against other methods: mean and spread over seeds",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Train MILD and other methods on the same data, noise, seeds and epochs.\n"
+        "Run it again to go on with an interrupted comparison or to add noises and seeds.",
+        epilog="example: mild-ext compare --data digits --noise symmetric:0.2 symmetric:0.5 "
+        "--seeds 0,1,2 --out runs/compare",
+    )
+    run = _add_run_options(parser)
+    run.add_argument("--noise", nargs="+", help="one or more noises (default: none)")
+    run.add_argument("--seeds", default="0,1,2", help="seeds (default: 0,1,2)")
+    run.add_argument(
+        "--methods",
+        default="plain,small-loss,elr,mild,clean",
+        help="which, separated by commas (default: plain,small-loss,elr,mild,clean)",
+    )
+    add_recipe_options(parser)
+    parser.set_defaults(run=_run_compare)
+
+
+def _run_compare(options: argparse.Namespace) -> int:
+    from mild_ext.training.compare import main_compare
+
+    return main_compare(options)
 
 
 class _Override(argparse.Action):

@@ -9,8 +9,9 @@ Shapes and meanings: csrc/status_ops.h; the same operations in plain torch: refe
 one file that takes addresses and streams of tensors. Every tensor whose address is taken is held by a
 variable until the call returns.
 
-A plain eager call goes to the implementation directly: the dispatcher would cost more than the work of a small
-batch. Under torch.compile, a dispatch mode, or with tensor subclasses, it goes through the registered op.
+A plain eager update goes to native code directly, which reads the tensors by itself: the dispatcher, and asking
+tensors for their sizes from Python, would cost more than the work of a small batch. Under torch.compile, a dispatch
+mode or a function transform, and with tensors out of the ordinary, it goes through the registered op.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mild_ext import _checks
-from mild_ext._native import _C
+from mild_ext._native import _C, READS_TENSORS
 
 _THREADS_WORTH = 1 << 17  # elements below which no second thread is considered
 
@@ -36,8 +37,6 @@ _library.define(
     "status_lookup(Tensor words, Tensor table, int start, int stop) -> Tensor", tags=_TAGS
 )
 
-_plain_tensors = (Tensor, torch.nn.Parameter)
-
 
 def _place(device: torch.device) -> tuple[int, int]:
     """The native core's device number (-1: CPU) and the address of torch's current stream there."""
@@ -46,6 +45,23 @@ def _place(device: torch.device) -> tuple[int, int]:
     if device.type == "cuda":
         return device.index, torch.cuda.current_stream(device).cuda_stream
     raise RuntimeError(f"mild_ext runs on cpu and cuda tensors, got one on {device}")
+
+
+def _buffer(words: Tensor) -> tuple[int, int, int]:
+    """Address and sizes of a status buffer; its words are read in pairs of 16 bytes."""
+    _checks.check_memory(words=words)
+    address = words.data_ptr()
+    if address % 16:
+        raise ValueError("words must start at a multiple of 16 bytes; use words.clone()")
+    return address, words.shape[0], words.shape[1]
+
+
+def _readable(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where native code cannot read it in place: adjacent elements must be adjacent."""
+    tensor = tensor.resolve_neg()
+    if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+        tensor = tensor.contiguous()
+    return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
 
 
 def _threads(work: int) -> int:
@@ -68,24 +84,18 @@ def _update_status(
     rows, classes = logits.shape
     if rows == 0:
         return
-    row_stride, column_stride = logits.stride()
-    if column_stride != 1 and classes > 1:
-        logits = logits.contiguous()
-        row_stride = classes
-    index = index.contiguous()
-    labels = labels.contiguous()
+    _checks.check_memory(faults=faults, epoch=epoch, index=index, logits=logits, labels=labels)
+    index, logits, labels = _readable(index), _readable(logits), _readable(labels)
     device, stream = _place(words.device)
     _C.update(
-        words.data_ptr(),
-        words.shape[0],
-        words.shape[1],
+        *_buffer(words),
         index.data_ptr(),
         index.dtype is torch.int64,
         logits.data_ptr(),
         _checks.LOGIT_TYPES[logits.dtype],
         rows,
         classes,
-        row_stride,
+        logits.stride(0),
         labels.data_ptr(),
         labels.dtype is torch.int64,
         epoch.data_ptr(),
@@ -97,12 +107,11 @@ def _update_status(
     )
 
 
-def _goes_through_dispatcher(*tensors: Tensor) -> bool:
-    return (
+def _is_plain_eager_call() -> bool:
+    return not (
         torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_dispatch_stack()
         or torch._C._functorch.peek_interpreter_stack() is not None
-        or not all(type(tensor) in _plain_tensors for tensor in tensors)
     )
 
 
@@ -132,12 +141,19 @@ def update_status(
         ValueError: wrong shapes; on the CPU also an index, label or epoch out of range. Nothing was recorded.
         RuntimeError: tensors on different devices.
     """
-    if _goes_through_dispatcher(words, index, logits, labels):
-        torch.ops.mild_ext.update_status(
-            words, faults, epoch, index, logits.detach(), labels, num_epochs
+    # The native code declines, and does nothing, where a tensor is out of the ordinary or wrong.
+    if (
+        READS_TENSORS
+        and _is_plain_eager_call()
+        and _C.try_update(
+            words, faults, epoch, index, logits, labels, num_epochs, torch.get_num_threads()
         )
-    else:
-        _update_status(words, faults, epoch, index, logits, labels, num_epochs)
+    ):
+        return
+    _checks.require_tensors(index=index, logits=logits, labels=labels)
+    torch.ops.mild_ext.update_status(
+        words, faults, epoch, index, logits.detach(), labels, num_epochs
+    )
 
 
 # ---- reading
@@ -145,13 +161,10 @@ def update_status(
 
 def _transition_times(words: Tensor, start: int, stop: int) -> Tensor:
     _checks.check_window(words, start, stop)
-    samples, width = words.shape[:2]
-    out = torch.empty((8, samples), dtype=torch.int32, device=words.device)
+    out = torch.empty((8, words.shape[0]), dtype=torch.int32, device=words.device)
     device, stream = _place(words.device)
     _C.transition_times(
-        words.data_ptr(),
-        samples,
-        width,
+        *_buffer(words),
         start,
         stop,
         out.data_ptr(),
@@ -164,14 +177,11 @@ def _transition_times(words: Tensor, start: int, stop: int) -> Tensor:
 
 def _status_histogram(words: Tensor, start: int, stop: int) -> Tensor:
     _checks.check_window(words, start, stop)
-    samples, width = words.shape[:2]
     side = stop - start + 1
     counts = torch.empty((side, side), dtype=torch.int64, device=words.device)
     device, stream = _place(words.device)
     _C.histogram(
-        words.data_ptr(),
-        samples,
-        width,
+        *_buffer(words),
         start,
         stop,
         counts.data_ptr(),
@@ -184,14 +194,12 @@ def _status_histogram(words: Tensor, start: int, stop: int) -> Tensor:
 
 def _status_lookup(words: Tensor, table: Tensor, start: int, stop: int) -> Tensor:
     _checks.check_table(words, table, start, stop)
-    samples, width = words.shape[:2]
+    _checks.check_memory(table=table)
     table = table.contiguous()
-    out = torch.empty(samples, dtype=table.dtype, device=words.device)
+    out = torch.empty(words.shape[0], dtype=table.dtype, device=words.device)
     device, stream = _place(words.device)
     _C.lookup(
-        words.data_ptr(),
-        samples,
-        width,
+        *_buffer(words),
         start,
         stop,
         table.data_ptr(),

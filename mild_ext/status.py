@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import tempfile
 from pathlib import Path
@@ -57,7 +58,7 @@ class LearningStatus:
             ("num_samples", num_samples, 1 << 40),
             ("num_epochs", num_epochs, _C.max_epochs),
         ):
-            if isinstance(value, bool) or not isinstance(value, int):
+            if isinstance(value, bool) or not hasattr(value, "__index__"):
                 raise TypeError(f"{name} must be an int, got {type(value).__name__}")
             if not 1 <= value <= most:
                 raise ValueError(f"{name} must be in [1, {most}], got {value}")
@@ -70,12 +71,15 @@ class LearningStatus:
                 "install it again where nvcc is found (MILD_EXT_CUDA=ON pip install "
                 "--force-reinstall ...), or use device='cpu' with logits.cpu()"
             )
+        num_samples, num_epochs = operator.index(num_samples), operator.index(num_epochs)
         width = -(-num_epochs // 64)
-        self._words = torch.zeros((num_samples, width, 2), dtype=torch.int64, device=device)
-        # The kernel reads the epoch from here, so that a replayed CUDA graph, and a compiled step, record into
-        # the current one. The host's copy spares everybody else the read-back.
-        self._epoch_on_device = torch.zeros((), dtype=torch.int64, device=device)
-        self._faults = torch.zeros(_C.num_faults, dtype=torch.int64, device=device)
+        # Ordinary tensors even inside torch.inference_mode(): they are going to be written to outside of it.
+        with torch.inference_mode(False):
+            self._words = torch.zeros((num_samples, width, 2), dtype=torch.int64, device=device)
+            # The kernel reads the epoch from here, so that a replayed CUDA graph, and a compiled step, record
+            # into the current one. The host's copy spares everybody else the read-back.
+            self._epoch_on_device = torch.zeros((), dtype=torch.int64, device=device)
+            self._faults = torch.zeros(_C.num_faults, dtype=torch.int64, device=device)
         self._num_epochs = num_epochs
         self._epoch = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,10 +72,19 @@ def plot_selection(selection: Selection, ax: Axes | None = None) -> Axes:
         title = f"kept everything: {_wrap(selection.reason)}"
     ax.set_title(title, fontsize=10)
     ax.set_xlabel("memorization \N{MINUS SIGN} forgetting (epochs; lower = cleaner)")
-    ax.set_ylabel("samples")
+    ax.set_ylabel("samples (square-root scale)")
+    # The two ends hold most samples; a root keeps the shelf between them visible.
+    ax.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0.0)), np.square))
+    ax.set_ylim(0, 1.08 * max(1.0, counts.max()))
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return ax
+
+
+def save_selection_plot(selection: Selection, path: str | Path) -> None:
+    """Write `plot_selection` to a file; the suffix chooses the format (png, svg, pdf)."""
+    figure: Any = plot_selection(selection).figure
+    figure.savefig(path, dpi=150)
 
 
 def counts_by_metric(histogram: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
@@ -125,7 +135,7 @@ def _new_axes() -> Axes:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'mild_ext[plot]'") from error
+        raise ImportError("figures need matplotlib: pip install 'mild_ext[plot]'") from error
     # No pyplot: nothing global changes, nothing has to be closed, and no display is needed.
     figure = Figure(figsize=(7, 4.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)

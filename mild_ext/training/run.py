@@ -12,7 +12,6 @@ import io
 import json
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,11 +26,12 @@ import mild_ext
 from mild_ext.data.datasets import ArrayDataset, LabeledData, stratified_holdout
 from mild_ext.data.noise import LabelNoise, corrupt_labels
 from mild_ext.data.sources import load_data
+from mild_ext.report.plots import save_selection_plot
 from mild_ext.rounds import Round, RoundsResult, fresh_model, run_rounds, selection_quality
 from mild_ext.training.checkpoint import write_atomically, write_text
 from mild_ext.training.loop import Record, accuracy, derive_seed, fit, predict
 from mild_ext.training.models import build_model
-from mild_ext.training.recipe import Recipe
+from mild_ext.training.recipe import PRESETS, Recipe, preset, read_settings
 
 CONFIG = "config.json"
 
@@ -65,8 +65,7 @@ def train_command(
     settings: RunSettings,
     out: Path,
     *,
-    resume: bool,
-    checkpoint_seconds: float,
+    checkpoint_seconds: float = 30.0,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Do the run; returns the summary that is also written to ``summary.json``."""
@@ -364,14 +363,13 @@ def _save_round(out: Path, done: Round, say: Callable[[str], None]) -> None:
     name = f"round-{done.number:02d}"
     write_atomically(out / "status" / f"{name}.safetensors", done.status.save)
     try:
-        figure: Any = done.selection.plot().figure
-    except ImportError:
+        save_selection_plot(done.selection, out / "figures" / f"{name}.png")
+    except ImportError as error:
         if done.number == 0:
-            say("(no figures: matplotlib is missing; pip install 'mild_ext[plot]')")
+            say(f"(no figures: {error})")
         return
-    figure.savefig(out / "figures" / f"{name}.png", dpi=150)
     if done.number == 0:  # the round that sees all of the noise
-        figure.savefig(out / "metric.png", dpi=150)
+        shutil.copyfile(out / "figures" / f"{name}.png", out / "metric.png")
 
 
 def write_selection(
@@ -513,55 +511,59 @@ def _comparison_table(summary: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def settings_from_options(options: Any) -> RunSettings:
+    """The settings a command line asks for: preset, then file, then options."""
+    if options.data is None:
+        raise ValueError("--data is needed, e.g. --data digits or --data npz:FILE")
+    recipe_name = options.recipe or default_recipe(options.data)
+    base, loaded = recipe_name, dict[str, Any]()
+    if Path(recipe_name).suffix:
+        loaded = read_settings(Path(recipe_name))
+        base = loaded.pop("recipe", "default")
+    return RunSettings(
+        data=options.data,
+        noise="none",
+        seed=0,
+        test_fraction=options.test_fraction,
+        compare=True,
+        device=options.device,
+        threads=options.threads,
+        recipe_name=recipe_name,
+        recipe=preset(base).override(loaded | options.overrides),
+    )
+
+
+def default_recipe(data: str) -> str:
+    """The preset that suits a data set, by its specification."""
+    name = data.partition(":")[0]
+    return name if name in PRESETS else "default"
+
+
 def main_train(options: Any) -> int:
     """Entry point of the command line."""
-    from mild_ext.training.recipe import preset, read_settings
-
     out = Path(options.out)
     if options.resume:
         prepare_folder(out, resume=True, overwrite=False)
         settings = read_config(out)
-        given = [name for name in ("data", "noise", "seed", "recipe") if getattr(options, name)]
+        given = [
+            name
+            for name in ("data", "noise", "seed", "recipe")
+            if getattr(options, name) is not None
+        ]
         if given or options.overrides:
-            names = ", ".join(f"--{n}" for n in given + list(options.overrides)).replace("_", "-")
+            names = ", ".join(f"--{n}" for n in [*given, *options.overrides]).replace("_", "-")
             raise ValueError(f"--resume takes the settings from {out}/{CONFIG}; leave out {names}")
     else:
-        if options.data is None:
-            raise ValueError("--data is needed, e.g. --data digits or --data npz:FILE")
-        data_name = options.data.partition(":")[0]
-        recipe_name = options.recipe or (data_name if data_name == "digits" else "default")
-        loaded: dict[str, Any] = {}
-        if Path(recipe_name).suffix:
-            loaded = read_settings(Path(recipe_name))
-            base = loaded.pop("recipe", "default")
-        else:
-            base = recipe_name
-        recipe = preset(base).override(loaded | options.overrides)
-        settings = RunSettings(
-            data=options.data,
+        settings = replace(
+            settings_from_options(options),
             noise=options.noise or "none",
             seed=options.seed or 0,
-            test_fraction=options.test_fraction,
             compare=not options.no_compare,
-            device=options.device,
-            threads=options.threads,
-            recipe_name=recipe_name,
-            recipe=recipe,
         )
         # Everything that can be wrong with the data is found before the folder is touched.
         data, _ = prepare_data(settings)
         if settings.threads < 1:
-            settings = replace(settings, threads=pick_threads(data, recipe))
+            settings = replace(settings, threads=pick_threads(data, settings.recipe))
         prepare_folder(out, resume=False, overwrite=options.overwrite)
-    train_command(
-        settings,
-        out,
-        resume=options.resume,
-        checkpoint_seconds=options.checkpoint_seconds,
-        quiet=options.quiet,
-    )
+    train_command(settings, out, checkpoint_seconds=options.checkpoint_seconds, quiet=options.quiet)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit("run it as: mild-ext train")

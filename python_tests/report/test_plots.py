@@ -7,7 +7,12 @@ import torch
 from mild_ext import LearningStatus, TransitionTimes, select_clean
 
 pytest.importorskip("matplotlib")
-from mild_ext.report.plots import counts_by_metric, expected_by_metric, plot_selection
+from mild_ext.report.plots import (
+    counts_by_metric,
+    expected_by_metric,
+    plot_selection,
+    save_selection_plot,
+)
 
 
 def times(misclassified, seen, epochs):
@@ -53,6 +58,6 @@ def test_picture_is_written_for_mixed_visits_unseen_samples_and_without_support(
     assert not few.supported
     for number, selection in enumerate((separated, mixed, few)):
         path = tmp_path / f"{number}.png"
-        selection.plot().figure.savefig(path)
+        save_selection_plot(selection, path)
         assert path.read_bytes().startswith(b"\x89PNG")
     assert "kept everything" in few.plot().get_title()

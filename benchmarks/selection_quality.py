@@ -151,8 +151,8 @@ def windows(paths: list[Path]) -> None:
         log = read_learning_log(path)
         status, epochs = log.status(), log.num_epochs
         worst, where = 2.0, "none"
-        for length in sorted({8, 10, 12, 16, 20, 25, 30, 40, epochs}):
-            for start in range(0, epochs - length + 1, max(1, (epochs - length) // 6)):
+        for length in sorted({8, 12, 20, 30, epochs}):
+            for start in range(0, epochs - length + 1, max(1, (epochs - length) // 4)):
                 selection = mild_ext.select_clean(status, epochs=slice(start, start + length))
                 total += 1
                 if not selection.supported:

@@ -96,7 +96,7 @@ def _keep(
         shifted = np.maximum(metric + (size - 1), 0.1)
         limit = density_scales(shifted[seen], histogram[seen]).max()
         if rule == "scale":
-            metric = shifted  # the release itself compares the unshifted metric: see METHOD
+            metric = shifted  # the release itself compares the unshifted metric
     keep: NDArray[np.bool_] = (metric <= limit) & possible
     keep[0, 0] = True  # never seen: no evidence against it
     return keep

@@ -173,7 +173,18 @@ class Selection:
         """
         if self._class_probability is not None:
             return self._class_probability
-        return self._evidence.lookup(torch.from_numpy(self._probability))
+        return self._lookup(torch.from_numpy(self._probability))
+
+    def _lookup(self, table: Tensor) -> Tensor:
+        """A look-up made after the decision: only while the status is as it was decided on."""
+        unchanged = np.array_equal(self._evidence.histogram(), self.histogram)
+        if not unchanged:
+            raise RuntimeError(
+                "the learning status has changed since the selection was made, so figures per "
+                "sample can no longer be looked up; read clean_probability, misclassified and seen "
+                "before status.update() or status.reset()"
+            )
+        return self._evidence.lookup(table)
 
     @property
     def posterior(self) -> NDArray[np.float32]:
@@ -194,7 +205,7 @@ class Selection:
         counts = torch.arange(len(self.histogram), dtype=torch.float32)
         shape = (len(counts), len(counts))
         table = (counts[:, None] if axis == 0 else counts[None]).expand(shape).contiguous()
-        return self._evidence.lookup(table).int()
+        return self._lookup(table).int()
 
     @property
     def removed_share(self) -> float:

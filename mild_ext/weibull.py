@@ -1,4 +1,4 @@
-"""A two-component Weibull mixture for times to memorization (METHOD, docs/selection.md).
+"""A two-component Weibull mixture for times to memorization (see docs/selection.md).
 
 The number m of epochs that a sample spent misclassified is a survival time counted in whole
 epochs. A sample that was memorized after m of its n seen epochs has a time in [m, m + 1); one

@@ -389,3 +389,17 @@ def test_a_late_window_that_contradicts_the_rest_is_not_believed():
     assert not late.supported
     assert "contradicts" in late.reason
     assert late.mask.all()
+
+
+def test_figures_of_a_changed_status_are_refused():
+    m, _ = draw(17)
+    status = status_of(m, 30)
+    selection = select_clean(status)
+    kept = selection.clean_probability
+    fresh = select_clean(status)
+    status.reset()
+    assert torch.equal(selection.clean_probability, kept)  # read in time
+    with pytest.raises(RuntimeError, match="has changed"):
+        _ = fresh.clean_probability
+    with pytest.raises(RuntimeError, match="has changed"):
+        _ = fresh.seen

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mild_ext import LearningStatus
@@ -155,7 +155,6 @@ def test_bad_arguments():
         select_clean(times([], [], 3))
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.integers(1, 12).flatmap(
         lambda p: st.lists(

@@ -24,6 +24,7 @@ from .support import WINDOW_MARGIN, Support
 from .weibull import TimeCounts, WeibullMixture
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 #: Windows of epochs, from the first on, among which ``epochs=None`` chooses, as shares of all.
@@ -48,6 +49,10 @@ class Evidence(Protocol):
         """``table[misclassified, seen]`` of every sample, [N], for a table [P + 1, P + 1]."""
         ...
 
+    def transition_times(self) -> Any:
+        """The `TransitionTimes` of every sample."""
+        ...
+
 
 @dataclass(frozen=True)
 class _StatusEvidence:
@@ -60,6 +65,9 @@ class _StatusEvidence:
     def lookup(self, table: Tensor) -> Tensor:
         result: Tensor = self.status.lookup(table, self.epochs)
         return result
+
+    def transition_times(self) -> Any:
+        return self.status.compute(self.epochs)
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,9 @@ class _TimesEvidence:
     def lookup(self, table: Tensor) -> Tensor:
         table = table.to(self.times.seen.device)
         return table[self.times.memorization.long(), self.times.seen.long()]
+
+    def transition_times(self) -> Any:
+        return self.times
 
 
 def _evidence(status_or_times: Any, epochs: slice | None) -> _StatusEvidence | _TimesEvidence:
@@ -190,6 +201,17 @@ class Selection:
     def posterior(self) -> NDArray[np.float32]:
         """``clean_probability`` by misclassified count, of a sample seen in all P epochs, [P + 1]."""
         return self._probability[:, -1]
+
+    def to_frame(self, **columns: Any) -> pd.DataFrame:
+        """One row per sample, as a pandas DataFrame; needs the extra ``export``.
+
+        Args:
+            **columns: ``ids``, ``given_labels``, ``predicted_labels``, ``round_dropped``; see
+                `mild_ext.export.selection_table`, also for the columns.
+        """
+        from mild_ext.export import selection_table, to_frame
+
+        return to_frame(selection_table(self, **columns))
 
     @cached_property
     def misclassified(self) -> Tensor:
@@ -308,31 +330,6 @@ class Selection:
         from .report.plots import plot_selection
 
         return plot_selection(self, ax)
-
-    def to_frame(self) -> Any:
-        """One row a sample: misclassified, seen, metric, clean_probability, kept (and label).
-
-        Returns:
-            ``pandas.DataFrame`` with N rows, indexed by sample id.
-
-        Raises:
-            ImportError: pandas is not installed.
-        """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("to_frame() needs pandas: pip install pandas") from error
-        misclassified, seen = self.misclassified.cpu().numpy(), self.seen.cpu().numpy()
-        columns = {
-            "misclassified": misclassified,
-            "seen": seen,
-            "metric": 2 * misclassified - seen,
-            "clean_probability": self.clean_probability.cpu().numpy(),
-            "kept": self.mask.cpu().numpy(),
-        }
-        if self._labels is not None:
-            columns = {"label": self._labels.cpu().numpy(), **columns}
-        return pandas.DataFrame(columns).rename_axis("id")
 
 
 def select_clean(

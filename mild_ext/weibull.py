@@ -657,7 +657,7 @@ class Weibull(_WeibullBase):
     Attributes after ``fit`` (arrays float64 [1]): ``shapes_``, ``scales_`` (epochs),
     ``weights_`` (1), and the scalars documented at :class:`WeibullMixture`.
 
-    Example:
+    Examples:
         >>> model = Weibull().fit([0, 0, 1, 1, 2, 3, 5, 8], seen=8)
         >>> bool(1.0 < model.scales_[0] < 5.0)
         True
@@ -767,7 +767,7 @@ class WeibullMixture(_WeibullBase):
         num_epochs_: p, the largest number of seen epochs.
         num_samples_: total weight.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> early, late = 2.0 * rng.weibull(1.0, 700), 24.0 * rng.weibull(3.0, 300)

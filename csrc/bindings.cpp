@@ -284,6 +284,12 @@ PYBIND11_MODULE(_C, m) {
     m.def("lookup", &bound::lookup, "words"_a, "num_samples"_a, "num_words"_a, "start"_a, "stop"_a,
           "table"_a, "out"_a, "element_size"_a, "device"_a, "stream"_a, "threads"_a);
     m.def("use_tensor_type", &bound::use_tensor_type, "tensor_type"_a);
+    m.def(
+        "advise_large_pages",
+        [](uintptr_t memory, int64_t bytes) {
+            mild::cpu::advise_large_pages(reinterpret_cast<void*>(memory), bytes);
+        },
+        "memory"_a, "bytes"_a);
     m.def("isa", [] { return bound::isa_name(mild::cpu::current_isa()); });
     m.def("best_isa", [] { return bound::isa_name(mild::cpu::best_isa()); });
     m.def("use_isa", &bound::use_isa, "name"_a);

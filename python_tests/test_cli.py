@@ -277,7 +277,7 @@ def test_figure_of_the_metric(npz, tmp_path):
     assert (out / "metric.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-def test_help_is_quick_to_load_and_names_every_setting():
+def test_help_is_quick_to_load_and_names_every_setting(tmp_path):
     code = (
         "import sys, mild_ext.cli\n"
         "try: mild_ext.cli.main(['train', '--help'])\n"
@@ -285,7 +285,10 @@ def test_help_is_quick_to_load_and_names_every_setting():
         "heavy = {'matplotlib', 'sklearn', 'scipy.optimize', 'scipy.stats'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # Elsewhere than in the checkout, whose mild_ext folder would hide the installed package.
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert done.stdout.strip().endswith("[]")
     for name in ("--first-epochs", "--ema-decay", "--noise", "--resume"):
         assert name in done.stdout

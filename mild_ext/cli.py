@@ -209,6 +209,12 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument(
         "--seconds", type=float, default=1.0, help="time for each alternative (default: 1)"
     )
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: CPU time of one thread, for a machine that others use too (default: wall)",
+    )
     core = parser.add_argument_group("core")
     core.add_argument("--out", help="folder for bench.json and bench.png")
     core.add_argument(

@@ -77,7 +77,9 @@ def _add_train(commands: Any) -> None:
 def _add_run_options(parser: argparse.ArgumentParser) -> Any:
     """Options of every command that trains."""
     run = parser.add_argument_group("run")
-    run.add_argument("--data", help="digits, or npz:FILE with arrays x_train, y_train, ...")
+    run.add_argument(
+        "--data", help="what to train on, e.g. digits, npz:FILE, folder:DIR, cifar10:ARCHIVE"
+    )
     run.add_argument("--out", required=True, help="folder for the results")
     run.add_argument(
         "--recipe", help="name of a preset, or a .toml, .yaml or .json file of settings"

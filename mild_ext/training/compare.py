@@ -212,7 +212,7 @@ def main_compare(options: Any) -> int:
     except ValueError as error:
         raise ValueError(f"--seeds must be numbers like 0,1,2; got {options.seeds!r}") from error
     settings = settings_from_options(options)
-    noises = options.noise or ["none"]
+    noises = options.noise or [settings.noise]
     data, _ = prepare_data(replace(settings, noise=noises[0]))
     if settings.threads < 1:
         settings = replace(settings, threads=pick_threads(data, settings.recipe))

@@ -382,7 +382,7 @@ def _sparse(histogram: Tensor) -> list[list[int]]:
 
 def _fingerprint(recipe: Recipe, seed: int, labels: Tensor, everyone: Tensor) -> str:
     """Identifies a run: what its result depends on."""
-    settings = recipe.to_dict()
+    settings = {k: v for k, v in recipe.to_dict().items() if not k.startswith("ssl")}
     del settings["workers"]
     digest = hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode())
     digest.update(labels.numpy().tobytes())

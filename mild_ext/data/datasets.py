@@ -202,6 +202,8 @@ class LabeledData:
         recipe: name of the preset that suits this data set.
         noise_map: class map of the usual asymmetric noise (``noise_map[k]`` is the wrong label
             given to class k), or None for "next class".
+        picture_shape: ``[C, H, W]`` of a sample as a picture, where the model gets it as a vector;
+            None where the input's own shape says it.
     """
 
     name: str
@@ -222,6 +224,7 @@ class LabeledData:
     messages: list[str] = field(default_factory=list)
     recipe: str = "default"
     noise_map: Sequence[int] | None = None
+    picture_shape: tuple[int, int, int] | None = None
 
     @property
     def num_classes(self) -> int:

@@ -164,7 +164,7 @@ def load_digits(argument: str = "") -> LabeledData:
     y = torch.from_numpy(labels.astype(np.int64))
     test = stratified_holdout(y, 0.25, seed=0)
     x = torch.from_numpy(images.astype(np.float32) / 16)
-    return array_data(
+    data = array_data(
         "digits",
         x[~test],
         y[~test],
@@ -174,6 +174,8 @@ def load_digits(argument: str = "") -> LabeledData:
         true_labels=y[~test],
         recipe="digits",
     )
+    data.picture_shape = (1, 8, 8)
+    return data
 
 
 def load_npz(argument: str) -> LabeledData:

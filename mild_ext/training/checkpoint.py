@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mild_ext import distributed
+
 FORMAT = "mild_ext-checkpoint-1"
 _REMEDY = "delete it to do that part of the run again"
 
@@ -27,7 +29,12 @@ class CheckpointError(RuntimeError):
 
 
 def write_atomically(path: Path, write: Any) -> None:
-    """Call ``write(temporary_path)``, flush to disk, and rename it to ``path``."""
+    """Call ``write(temporary_path)``, flush to disk, and rename it to ``path``.
+
+    With several processes (torch.distributed) the first one writes.
+    """
+    if distributed.rank() > 0:
+        return
     temporary = path.with_name(f".{path.name}.partial")
     write(temporary)
     with open(temporary, "rb+") as file:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mild_ext.data.datasets import LabeledData
 from mild_ext.rounds import RoundsResult, fresh_model, run_rounds, selection_quality
@@ -31,12 +31,13 @@ from mild_ext.training.run import (
     prepare_data,
 )
 
-METHODS = ("plain", "small-loss", "elr", "mild", "clean")
+METHODS = ("plain", "small-loss", "elr", "mild", "mild-ssl", "clean")
 NAMES = {
     "plain": "plain cross-entropy",
     "small-loss": "small loss (Gaussian mixture)",
     "elr": "ELR",
     "mild": "MILD",
+    "mild-ssl": "MILD + semi-supervised",
     "clean": "correct labels only (bound)",
 }
 RESULTS = "results.json"
@@ -112,7 +113,9 @@ def _train(
     recipe = run.recipe
     wrong = None if data.true_labels is None else data.labels != data.true_labels
     kept: Tensor | None = None
-    if method == "mild":
+    if method in ("mild", "mild-ssl"):
+        folder = folder.with_name(folder.name.removesuffix("-ssl"))  # the same rounds
+        folder.mkdir(parents=True, exist_ok=True)
         result: RoundsResult = run_rounds(
             data.train,
             lambda: make_model(data, recipe),
@@ -127,6 +130,9 @@ def _train(
         assert result.model is not None
         model, kept = result.model, result.kept
         budget = sum(record["type"] == "epoch" for record in result.history)
+        if method == "mild-ssl":
+            model = _semi_supervised(data, run, result, folder, checkpoint_seconds, progress)
+            budget += recipe.ssl_epochs
     else:
         ids = torch.arange(len(data))
         objective: Objective | None = None
@@ -167,6 +173,39 @@ def _train(
     if kept is not None and wrong is not None:
         row |= selection_quality(kept, wrong)
     return row
+
+
+def _semi_supervised(
+    data: LabeledData,
+    run: RunSettings,
+    result: RoundsResult,
+    folder: Path,
+    checkpoint_seconds: float,
+    progress: bool,
+) -> nn.Module:
+    """The stage on top of MILD, with the recipe's method, or FixMatch where it names none."""
+    from mild_ext.training.ssl import train_semi_supervised
+
+    recipe = run.recipe
+    model = fresh_model(lambda: make_model(data, recipe), run.seed)
+    if recipe.ssl_start == "warm" and result.model is not None:
+        model.load_state_dict(result.model.state_dict())
+    return train_semi_supervised(
+        data.train,
+        data.labels,
+        result.kept,
+        model,
+        recipe,
+        method="fixmatch" if recipe.ssl == "none" else recipe.ssl,
+        num_classes=data.num_classes,
+        true_labels=data.true_labels,
+        seed=run.seed,
+        device=pick_device(run.device),
+        checkpoint=folder / "ssl.safetensors",
+        checkpoint_seconds=checkpoint_seconds,
+        fingerprint=json.dumps(run.to_dict()),
+        progress=progress,
+    ).model
 
 
 def table(rows: list[Row], methods: list[str]) -> str:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from mild_ext import distributed
 from mild_ext.data.augment import augmentation
 from mild_ext.data.batches import Batches
 from mild_ext.data.datasets import isolated_random_state, seed_everything
@@ -198,6 +199,7 @@ def fit(
         if saved["stage"] == stage:
             trainer.load_state_dict(saved["trainer"])
             result.history = saved["history"]
+    distributed.barrier()  # before the first process saves anew, all have read
     for record in result.history:
         if on_epoch is not None:
             on_epoch(record)
@@ -222,6 +224,7 @@ def fit(
                     "lower lr, or set clip_norm"
                 )
             if status is not None:
+                status.sync()
                 status.advance()
             record = {
                 "type": "epoch",
@@ -269,7 +272,8 @@ class _Trainer:
         self.device = device
         self.optimizer = make_optimizer(model, recipe, weight_decay)
         # The compiled module shares its parameters with the model, whose names stay clean.
-        self.forward: Any = torch.compile(model) if recipe.compile else model
+        forward: Any = distributed.data_parallel(model)
+        self.forward: Any = torch.compile(forward) if recipe.compile else forward
         self.precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(
             recipe.precision
         )
@@ -285,13 +289,14 @@ class _Trainer:
     def train_epoch(self, batches: Batches, lr: float, epoch: int, epochs: int, seed: int) -> float:
         """One pass over the batches; returns the mean loss in nats."""
         recipe, device = self.recipe, self.device
-        seed_everything(seed)
-        generator = torch.Generator().manual_seed(seed)
+        # One order of the samples for all processes, but other augmentation in each.
+        seed_everything(seed + distributed.rank())
+        generator = torch.Generator().manual_seed(seed + distributed.rank())
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.objective.start_epoch(epoch, epochs, generator)
         self.model.train()
-        total = torch.zeros((), device=device)
+        total, visits = torch.zeros((), device=device), 0
         count = len(batches)
         augment = None
         for step, (index, inputs, labels) in enumerate(batches.epoch(seed)):
@@ -306,13 +311,15 @@ class _Trainer:
             if self.status is not None:
                 self.status.update(index, logits.detach(), labels)
             total += loss.detach() * len(labels)
+            visits += len(labels)
             # The last group may hold fewer batches; its gradient is their mean all the same.
             first = step - step % recipe.accumulate
             group_size = min(recipe.accumulate, count - first)
             self.scaler.scale(loss / group_size if group_size > 1 else loss).backward()
             if step - first + 1 == group_size:
                 self._step()
-        return float(total) / len(batches.ids)
+        loss_sum, visits_sum = distributed.add_up([float(total), visits], device)
+        return loss_sum / visits_sum
 
     def _step(self) -> None:
         if self.recipe.clip_norm is not None:

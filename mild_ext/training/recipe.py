@@ -69,9 +69,34 @@ class Recipe:
     clip_norm: float | None = _setting(None, "largest norm of the gradient")
     ema_decay: float | None = _setting(None, "decay of the averaged weights used for evaluation")
     workers: int = _setting(0, "worker processes that read data from disk")
+    ssl: str = _setting(
+        "none",
+        "semi-supervised stage: kept samples labeled, dropped ones unlabeled",
+        ("none", "fixmatch", "mixmatch"),
+    )
+    ssl_epochs: int = _setting(100, "passes of the semi-supervised stage over all samples")
+    ssl_start: str = _setting(
+        "scratch",
+        "start the stage from fresh weights, or warm from MILD's final model",
+        ("scratch", "warm"),
+    )
+    ssl_ratio: int = _setting(2, "samples without labels per labeled one in a batch")
+    ssl_weight: float | None = _setting(
+        None, "weight of their loss; none: the method's (FixMatch 1, MixMatch 75)"
+    )
+    ssl_ramp: float = _setting(0.5, "share of the stage over which that weight rises from zero")
+    ssl_confidence: float = _setting(0.95, "FixMatch: least certainty of a pseudo-label")
+    ssl_align: str = _setting(
+        "given",
+        "hold the classes of the pseudo-labels to their shares among all given labels, or the kept",
+        ("given", "kept", "none"),
+    )
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "first_epochs", "round_epochs", "batch_size", "accumulate", "width"):
+        for name in (
+            *("rounds", "first_epochs", "round_epochs", "batch_size", "accumulate", "width"),
+            *("ssl_epochs", "ssl_ratio"),
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("final_epochs", "workers", "lr", "momentum", "weight_decay"):
@@ -80,6 +105,11 @@ class Recipe:
         for name in ("threshold", "min_removed", "validation", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        for name in ("ssl_ramp", "ssl_confidence"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.ssl_weight is not None and not self.ssl_weight >= 0:
+            raise ValueError(f"ssl_weight must not be negative, got {self.ssl_weight}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in (0, 1), got {self.ema_decay}")
         if self.clip_norm is not None and not self.clip_norm > 0:

@@ -1,8 +1,9 @@
 """``mild-ext train``: a whole run in a folder, from data to models, tables and figures.
 
-A run is four trainings at most: the rounds with their final model, and, where there is a test
-split, plain cross-entropy on everything and (where the true labels are known) the bound of training
-on correct labels only. Each keeps its own checkpoint, so a killed run goes on where it was.
+A run is five trainings at most: the rounds with their final model, the semi-supervised stage where
+it is asked for, and, where there is a test split, plain cross-entropy on everything and (where the
+true labels are known) the bound of training on correct labels only. Each keeps its own checkpoint,
+so a killed run goes on where it was.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import contextlib
 import csv
 import io
 import json
+import os
 import platform
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mild_ext
+from mild_ext import distributed
 from mild_ext.data.datasets import LabeledData, stratified_holdout
 from mild_ext.data.noise import LabelNoise, corrupt_labels, small_inputs
 from mild_ext.data.sources import load_data
@@ -36,7 +39,11 @@ from mild_ext.training.loop import Record, accuracy, derive_seed, fit, predict
 from mild_ext.training.models import build_model
 from mild_ext.training.recipe import PRESET_NOISE, PRESETS, Recipe, preset, read_settings
 
+if TYPE_CHECKING:
+    from mild_ext.training.ssl import SemiSupervisedResult
+
 CONFIG = "config.json"
+SSL_NAMES = {"fixmatch": "FixMatch", "mixmatch": "MixMatch"}
 
 
 @dataclass(frozen=True)
@@ -70,13 +77,20 @@ def train_command(
     *,
     checkpoint_seconds: float = 30.0,
     quiet: bool = False,
-    tensorboard: bool = False,
     prepared: tuple[LabeledData, LabelNoise | None] | None = None,
+    tensorboard: bool = False,
+    report: bool = False,
 ) -> dict[str, Any]:
     """Do the run; returns the summary that is also written to ``summary.json``.
 
     Args:
+        settings: what to do.
+        out: the run's folder.
+        checkpoint_seconds: least time between two checkpoints inside a training.
+        quiet: print nothing.
         prepared: what `prepare_data` gives for these settings, where it has been called already.
+        tensorboard: log to ``out/tensorboard`` as well.
+        report: write ``report.html`` at the end.
     """
     started = time.monotonic()
 
@@ -119,13 +133,20 @@ def train_command(
         )
         say(f"Stopped: {result.stop_reason}.")
         result.save(out / "result.safetensors")
+        semi = None
+        if settings.recipe.ssl != "none":
+            semi = _semi_supervised(
+                data, settings, result, train_ids, device, out, checkpoint_seconds, history,
+                not quiet,
+            )  # fmt: skip
         models = _compare(
             data, settings, result, train_ids, device, out, checkpoint_seconds, history, not quiet
         )
-    assert result.model is not None
-    save_model(result.model, out / "model.safetensors")
+    final = result.model if semi is None else semi.model
+    assert final is not None
+    save_model(final, out / "model.safetensors")
     workers = settings.recipe.workers
-    logits, _ = predict(result.model, data.plain or data.train, device=device, workers=workers)
+    logits, _ = predict(final, data.plain or data.train, device=device, workers=workers)
     predicted = logits.argmax(1)
     write_selection(out / "selection.csv", result, data, train_ids, predicted)
     summary = _summary(data, noise, settings, result, models, train_ids)
@@ -134,14 +155,21 @@ def train_command(
         summary["validation_accuracy"] = float(right.double().mean())
     elif data.validation is not None:
         summary["validation_accuracy"] = accuracy(
-            result.model, data.validation, device=device, workers=workers
+            final, data.validation, device=device, workers=workers
         )
+    if semi is not None:
+        _add_semi_supervised(summary, semi, data, settings, device)
     summary["seconds"] = round(time.monotonic() - started, 1)
     write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     say(_comparison_table(summary))
+    if report:
+        from mild_ext.report.page import write_report
+
+        write_report(out)
     written = "selection.csv, model.safetensors, summary.json"
-    if (out / "metric.png").exists():
-        written += ", metric.png"
+    for name in ("metric.png", "report.html"):
+        if (out / name).exists():
+            written += f", {name}"
     say(f"Wrote {out}/ in {summary['seconds']:.1f} s: {written}")
     if noise is None:  # somebody's real labels: what to do with the result
         say(_next_steps(out, result, data, train_ids, logits))
@@ -358,6 +386,67 @@ def _compare(
     return [rows[1], rows[0], *rows[2:]] if len(rows) > 1 else rows
 
 
+def _semi_supervised(
+    data: LabeledData,
+    settings: RunSettings,
+    result: RoundsResult,
+    train_ids: Tensor | None,
+    device: torch.device,
+    out: Path,
+    checkpoint_seconds: float,
+    history: _History,
+    progress: bool,
+) -> SemiSupervisedResult:
+    """The stage after the final training: the dropped samples go on teaching without their labels."""
+    from mild_ext.training.ssl import train_semi_supervised
+
+    recipe = settings.recipe
+    model = fresh_model(lambda: make_model(data, recipe), settings.seed)
+    if recipe.ssl_start == "warm" and result.model is not None:
+        model.load_state_dict(result.model.state_dict())
+    return train_semi_supervised(
+        data.train,
+        data.labels,
+        result.kept,
+        model,
+        recipe,
+        num_classes=data.num_classes,
+        ids=train_ids,
+        true_labels=data.true_labels,
+        seed=settings.seed,
+        device=device,
+        checkpoint=out / "checkpoints" / "ssl.safetensors",
+        checkpoint_seconds=checkpoint_seconds,
+        fingerprint=json.dumps(settings.to_dict()),
+        on_epoch=history,
+        progress=progress,
+    )
+
+
+def _add_semi_supervised(
+    summary: dict[str, Any],
+    semi: SemiSupervisedResult,
+    data: LabeledData,
+    settings: RunSettings,
+    device: torch.device,
+) -> None:
+    """Add the stage's pseudo-labels, and its model to the table, after MILD's."""
+    recipe = settings.recipe
+    last = semi.history[-1]
+    keys = ("pseudo_rate", "pseudo_accuracy", "pseudo_classes")
+    summary["ssl"] = {"method": recipe.ssl} | {key: last[key] for key in keys}
+    if data.test is None:
+        return
+    names = [row["model"] for row in summary["models"]]
+    row = {
+        "model": f"MILD + {SSL_NAMES[recipe.ssl]} (dropped ones unlabeled)",
+        "samples": last["samples"],
+        "epochs": len(semi.history),
+        "test_accuracy": accuracy(semi.model, data.test, device=device, workers=recipe.workers),
+    }
+    summary["models"].insert(names.index("MILD (kept samples)") + 1, row)
+
+
 def save_model(model: nn.Module, path: Path) -> None:
     """Save a model's ``state_dict`` as safetensors."""
     tensors = {
@@ -378,7 +467,8 @@ class _History:
         self.also = also
 
     def __enter__(self) -> _History:
-        self.file = open(self.path, "w", encoding="utf-8")
+        path = self.path if distributed.rank() == 0 else os.devnull
+        self.file = open(path, "w", encoding="utf-8")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -393,6 +483,8 @@ class _History:
 
 def _save_round(out: Path, done: Round, say: Callable[[str], None]) -> None:
     """Save a round's learning status and the histogram it was decided on, as a picture."""
+    if distributed.rank() > 0:
+        return
     for folder in ("status", "figures"):
         (out / folder).mkdir(exist_ok=True)
     name = f"round-{done.number:02d}"
@@ -545,7 +637,8 @@ def _comparison_table(summary: dict[str, Any]) -> str:
     width = max(len(row["model"]) for row in models)
     lines = ["", f"{'model'.ljust(width)}  samples  epochs  test accuracy"]
     lines += [
-        f"{row['model'].ljust(width)}  {row['samples']:7d}  {summary['final_epochs']:6d}  "
+        f"{row['model'].ljust(width)}  {row['samples']:7d}  "
+        f"{row.get('epochs', summary['final_epochs']):6d}  "
         f"{_percent(row['test_accuracy']).rjust(13)}"
         for row in models
     ]
@@ -626,7 +719,12 @@ def default_recipe(data: str) -> str:
 
 
 def main_train(options: Any) -> int:
-    """Entry point of the command line."""
+    """Entry point of the command line; with torchrun, of each of its processes."""
+    with distributed.launched_by_torchrun():
+        return _main_train(options)
+
+
+def _main_train(options: Any) -> int:
     out = Path(options.out)
     prepared = None
     if options.resume:
@@ -652,13 +750,16 @@ def main_train(options: Any) -> int:
         prepared = prepare_data(settings)
         if settings.threads < 1:
             settings = replace(settings, threads=pick_threads(prepared[0], settings.recipe))
-        prepare_folder(out, resume=False, overwrite=options.overwrite)
+        if distributed.rank() == 0:
+            prepare_folder(out, resume=False, overwrite=options.overwrite)
+    distributed.barrier()
     train_command(
         settings,
         out,
         checkpoint_seconds=options.checkpoint_seconds,
-        quiet=options.quiet,
-        tensorboard=options.tensorboard,
+        quiet=options.quiet or distributed.rank() > 0,
         prepared=prepared,
+        tensorboard=options.tensorboard,
+        report=options.report and distributed.rank() == 0,
     )
     return 0

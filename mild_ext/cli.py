@@ -166,7 +166,7 @@ def _add_compare(commands: Any) -> None:
     run.add_argument("--seeds", default="0,1,2", help="seeds (default: 0,1,2)")
     run.add_argument(
         "--methods",
-        help="which, separated by commas (default: plain,small-loss,elr,mild,clean, the last one "
+        help="which, separated by commas (default: plain,small-loss,elr,mild,mild-ssl,clean, the last "
         "where the true labels are known)",
     )
     add_recipe_options(parser)

@@ -12,6 +12,7 @@ from mild_ext.training.compare import table
 FAST = [
     "--model=mlp", "--width=32", "--rounds=2", "--first-epochs=12", "--round-epochs=4",
     "--final-epochs=6", "--batch-size=32", "--lr=0.05", "--device=cpu", "--quiet",
+    "--ssl-epochs=3",
 ]  # fmt: skip
 
 
@@ -45,7 +46,10 @@ def test_every_method_at_every_noise_and_seed_with_the_same_epochs(data, tmp_pat
         for seed in (0, 1):
             epochs = {found[noise, seed, m]["epochs"] for m in ("plain", "mild", "elr", "clean")}
             assert len(epochs) == 1
-            assert 12 + 6 <= epochs.pop() <= 12 + 4 + 6
+            budget = epochs.pop()
+            assert 12 + 6 <= budget <= 12 + 4 + 6
+            assert found[noise, seed, "mild-ssl"]["epochs"] == budget + 3
+            assert found[noise, seed, "mild-ssl"]["f1"] == found[noise, seed, "mild"]["f1"]
             assert "f1" in found[noise, seed, "mild"]
             assert "f1" in found[noise, seed, "small-loss"]
             assert "f1" not in found[noise, seed, "plain"]
@@ -110,7 +114,8 @@ def test_without_true_labels_there_is_no_bound(data, tmp_path, capsys):
     assert "true labels are not known" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
     assert compare(*options, "--out", tmp_path / "b") == 0
-    assert {r["method"] for r in rows(tmp_path / "b")} == {"plain", "small-loss", "elr", "mild"}
+    methods = {r["method"] for r in rows(tmp_path / "b")}
+    assert methods == {"plain", "small-loss", "elr", "mild", "mild-ssl"}
 
 
 def test_table_shows_mean_and_standard_deviation():

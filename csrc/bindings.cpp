@@ -170,6 +170,11 @@ std::optional<Update> plain_update(const std::array<TensorView, 6>& views, int64
     if (!logit_type || logits.ndim != 2 || logits.shape[1] < 1 || logits.strides[0] < 0 ||
         (logits.shape[1] > 1 && logits.strides[1] != 1) || !logits.aligned(logits.type_bits / 8))
         return std::nullopt;
+    // A tensor whose storage was freed (as FSDP does) has its offset from null for an address. Real memory may lie as
+    // low in some processes, so the Python side decides, which can ask the storage.
+    constexpr uintptr_t kSuspicious = uintptr_t{1} << 32;
+    for (const TensorView& x : views)
+        if (reinterpret_cast<uintptr_t>(x.address()) < kSuspicious) return std::nullopt;
     const int64_t rows = logits.shape[0];
     if (!is_int_vector(index, rows) || !is_int_vector(labels, rows) || !is_status(words))
         return std::nullopt;

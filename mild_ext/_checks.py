@@ -142,3 +142,20 @@ def check_table(words: Tensor, table: Tensor, start: int, stop: int) -> None:
         )
     if table.device != words.device:
         raise RuntimeError(f"table is on {table.device}, but the status is on {words.device}")
+
+
+def check_memory(**tensors: Tensor) -> None:
+    """That the storage really holds what sizes and strides reach; a freed storage leaves a wild address."""
+    for name, tensor in tensors.items():
+        if tensor.numel() == 0:
+            continue
+        last = sum(
+            (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+        )
+        needed = (tensor.storage_offset() + last + 1) * tensor.element_size()
+        held = tensor.untyped_storage().nbytes()
+        if held < needed:
+            raise ValueError(
+                f"{name} needs {needed} bytes of memory, but its storage holds {held}: it was freed or resized; "
+                "record the batch before its tensors are released"
+            )

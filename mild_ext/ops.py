@@ -49,6 +49,7 @@ def _place(device: torch.device) -> tuple[int, int]:
 
 def _buffer(words: Tensor) -> tuple[int, int, int]:
     """Address and sizes of a status buffer; its words are read in pairs of 16 bytes."""
+    _checks.check_memory(words=words)
     address = words.data_ptr()
     if address % 16:
         raise ValueError("words must start at a multiple of 16 bytes; use words.clone()")
@@ -83,6 +84,7 @@ def _update_status(
     rows, classes = logits.shape
     if rows == 0:
         return
+    _checks.check_memory(faults=faults, epoch=epoch, index=index, logits=logits, labels=labels)
     index, logits, labels = _readable(index), _readable(logits), _readable(labels)
     device, stream = _place(words.device)
     _C.update(
@@ -192,6 +194,7 @@ def _status_histogram(words: Tensor, start: int, stop: int) -> Tensor:
 
 def _status_lookup(words: Tensor, table: Tensor, start: int, stop: int) -> Tensor:
     _checks.check_table(words, table, start, stop)
+    _checks.check_memory(table=table)
     table = table.contiguous()
     out = torch.empty(words.shape[0], dtype=table.dtype, device=words.device)
     device, stream = _place(words.device)

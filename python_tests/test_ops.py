@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mild_ext import ops, reference
+from mild_ext import LearningStatus, ops, reference
 from mild_ext._native import _C as C
 
 LOGIT_TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -433,3 +433,20 @@ def test_negated_view_is_read_as_its_values() -> None:
 def test_unknown_instruction_set() -> None:
     with pytest.raises(ValueError, match="isa must be plain"):
         C.use_isa("mmx")
+
+
+@pytest.mark.parametrize("name", ["index", "logits", "labels"])
+@pytest.mark.parametrize("offset", [0, 4])
+def test_freed_storage_is_refused(name, offset):
+    """Sharded training frees storages under living tensors; their addresses must not be followed."""
+    status = LearningStatus(8, 2)
+    batch = {
+        "index": torch.arange(8),
+        "logits": torch.randn(8, 3),
+        "labels": torch.zeros(8, dtype=torch.int64),
+    }
+    batch = {key: value[offset : offset + 4] for key, value in batch.items()}
+    batch[name].untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match=f"{name} needs .* bytes of memory"):
+        status.update(**batch)
+    assert not status.words.any()

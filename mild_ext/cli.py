@@ -15,7 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         return status
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        hint = "; --resume goes on with it" if "resume" in options else ""
+        print(f"interrupted{hint}", file=sys.stderr)
         return 130
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         if options.traceback:
@@ -40,6 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_train(commands)
     _add_compare(commands)
+    _add_selfcheck(commands)
+    _add_bench(commands)
+    _add_select(commands)
     _add_report(commands)
     return parser
 
@@ -55,30 +59,68 @@ def _run_info(options: argparse.Namespace) -> int:
     return int(info() or 0)
 
 
+def _add_select(commands: Any) -> None:
+    parser = commands.add_parser(
+        "select",
+        help="find wrong labels in a saved learning status, without training",
+        description="Find wrong labels in a learning status that LearningStatus.save wrote, without training.",
+        epilog="example: mild-ext select runs/digits/status/round-00.safetensors --out issues.csv",
+    )
+    parser.add_argument("status", metavar="STATUS.safetensors", help="the saved status")
+    parser.add_argument("--out", required=True, help="table to write: FILE.csv or FILE.parquet")
+    parser.add_argument("--rule", default="posterior", help="selection rule (default: posterior)")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="the rule's threshold (default: 0.5)"
+    )
+    parser.add_argument("--epochs", metavar="A:B", help="window of epochs (default: all)")
+    parser.add_argument("--labels", metavar="FILE.npy", help="given labels, for the table")
+    parser.add_argument("--predicted", metavar="FILE.npy", help="a model's labels, for the table")
+    parser.set_defaults(run=_run_select)
+
+
+def _run_select(options: argparse.Namespace) -> int:
+    from mild_ext.select_command import main as select
+
+    return select(options)
+
+
 def _add_train(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="find the wrong labels of a data set and train a model without them",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Find the wrong labels of a data set and train a model without them.",
-        epilog="example: mild-ext train --data digits --noise symmetric:0.5 --out runs/digits",
+        epilog="examples:\n"
+        "  mild-ext train --data folder:photos --out runs/photos\n"
+        "  mild-ext train --data digits --noise symmetric:0.5 --out runs/digits\n\n" + _data_help(),
     )
     run = _add_run_options(parser)
     run.add_argument("--noise", help="label noise to add, e.g. symmetric:0.5 (default: none)")
     run.add_argument("--seed", type=int, help="seed of everything random (default: 0)")
     run.add_argument("--overwrite", action="store_true", help="delete an earlier run in --out")
     run.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    run.add_argument("--tensorboard", action="store_true", help="log for TensorBoard, too")
     run.add_argument("--no-compare", action="store_true", help="train MILD only")
     run.add_argument("--report", action="store_true", help="write report.html at the end")
-    run.add_argument("--tensorboard", action="store_true", help="log to OUT/tensorboard as well")
     add_recipe_options(parser)
     parser.set_defaults(run=_run_train)
+
+
+def _data_help() -> str:
+    """What ``--data`` takes."""
+    from mild_ext.data.sources import SOURCES
+
+    lines = [f"  {source.form:16} {source.help}" for source in SOURCES.values()]
+    lines.append("  module:factory   your own data set in Python")
+    return "data (options follow after commas, e.g. folder:photos,size=96):\n" + "\n".join(lines)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> Any:
     """Options of every command that trains."""
     run = parser.add_argument_group("run")
-    run.add_argument("--data", help="digits, or npz:FILE with arrays x_train, y_train, ...")
+    run.add_argument(
+        "--data", help="what to train on, e.g. digits, npz:FILE, folder:DIR, cifar10:ARCHIVE"
+    )
     run.add_argument("--out", required=True, help="folder for the results")
     run.add_argument(
         "--recipe", help="name of a preset, or a .toml, .yaml or .json file of settings"
@@ -124,8 +166,8 @@ def _add_compare(commands: Any) -> None:
     run.add_argument("--seeds", default="0,1,2", help="seeds (default: 0,1,2)")
     run.add_argument(
         "--methods",
-        default="plain,small-loss,elr,mild,clean",
-        help="which, separated by commas (default: plain,small-loss,elr,mild,clean)",
+        help="which, separated by commas (default: plain,small-loss,elr,mild,mild-ssl,clean, the last "
+        "where the true labels are known)",
     )
     add_recipe_options(parser)
     parser.set_defaults(run=_run_compare)
@@ -135,6 +177,59 @@ def _run_compare(options: argparse.Namespace) -> int:
     from mild_ext.training.compare import main_compare
 
     return main_compare(options)
+
+
+def _add_selfcheck(commands: Any) -> None:
+    parser = commands.add_parser(
+        "selfcheck", help="compare the native core with its reference on a device of this machine"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    parser.set_defaults(run=_run_selfcheck)
+
+
+def _run_selfcheck(options: argparse.Namespace) -> int:
+    from mild_ext.selfcheck import run
+
+    return run(options)
+
+
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench", help="the tracker against what people use instead; the share it adds to a step"
+    )
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("core", "overhead"),
+        default="core",
+        help="core: update and the passes over the buffer (default); overhead: share of a training step",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="time for each alternative (default: 1)"
+    )
+    core = parser.add_argument_group("core")
+    core.add_argument("--out", help="folder for bench.json and bench.png")
+    core.add_argument(
+        "--samples", type=int, default=10_000_000, help="of the passes (default: 10 million)"
+    )
+    core.add_argument(
+        "--large", action="store_true", help="also 100 million samples (needs 4 GB of memory)"
+    )
+    overhead = parser.add_argument_group("overhead")
+    overhead.add_argument(
+        "--model", help="module:factory; the factory returns (model, one batch of inputs)"
+    )
+    parser.set_defaults(run=_run_bench)
+
+
+def _run_bench(options: argparse.Namespace) -> int:
+    if options.what == "overhead":
+        from mild_ext.bench.overhead import run
+    else:
+        from mild_ext.bench.core import run
+    return run(options)
 
 
 def _add_report(commands: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mild_ext import ops
-from mild_ext._native import _C, has_cuda
+from mild_ext import distributed, ops
+from mild_ext._native import _C, READS_TENSORS, has_cuda
 from mild_ext.transitions import TransitionTimes
+
+# How many torch_dispatch modes (fake tensors, tracers, counters) are active; they only see ops.
+_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 
 _FORMAT = "mild_ext.LearningStatus/1"
 _FAULTS = (
@@ -42,13 +46,14 @@ class LearningStatus:
         ValueError: sizes out of range.
         RuntimeError: a CUDA device, but this build has no CUDA code.
 
-    >>> import torch
-    >>> status = LearningStatus(num_samples=4, num_epochs=2)
-    >>> logits = torch.tensor([[2.0, 1.0], [2.0, 1.0]])
-    >>> status.update(index=torch.tensor([0, 3]), logits=logits, labels=torch.tensor([0, 1]))
-    >>> status.advance()
-    >>> status.compute().metric.tolist()  # lower = cleaner
-    [-1, 0, 0, 1]
+    Examples:
+        >>> import torch
+        >>> status = LearningStatus(num_samples=4, num_epochs=2)
+        >>> logits = torch.tensor([[2.0, 1.0], [2.0, 1.0]])
+        >>> status.update(index=torch.tensor([0, 3]), logits=logits, labels=torch.tensor([0, 1]))
+        >>> status.advance()
+        >>> status.compute().metric.tolist()  # lower = cleaner
+        [-1, 0, 0, 1]
     """
 
     def __init__(
@@ -82,6 +87,8 @@ class LearningStatus:
             self._faults = torch.zeros(_C.num_faults, dtype=torch.int64, device=device)
         self._num_epochs = num_epochs
         self._epoch = 0
+        # The last epoch that was merged with other ranks, and the number of its bits then.
+        self._synced = (0, 0)
 
     # ---- what it is
 
@@ -140,13 +147,30 @@ class LearningStatus:
 
         In every case of an error, nothing of the batch was recorded (on CUDA: nothing of the bad rows).
         """
-        if torch.compiler.is_compiling():
-            pass  # the epoch is checked where it is read: on the device
-        elif self._epoch >= self._num_epochs:
-            raise ValueError(
-                f"all {self._num_epochs} epochs of this status are recorded; make it with a larger "
-                "num_epochs, or reset() it for the next round"
-            )
+        # The fast lane: native code reads torch's tensors by itself. The dispatcher, and asking the tensors for
+        # their sizes from Python, would cost more than the work of a small batch. It declines, and does nothing,
+        # where a tensor is out of the ordinary or wrong. Whoever compiles, traces or fakes gets the op instead.
+        if not torch.compiler.is_compiling():
+            if self._epoch >= self._num_epochs:
+                raise ValueError(
+                    f"all {self._num_epochs} epochs of this status are recorded; make it with a larger "
+                    "num_epochs, or reset() it for the next round"
+                )
+            if (
+                READS_TENSORS
+                and not _dispatch_modes()
+                and _C.try_update(
+                    self._words,
+                    self._faults,
+                    self._epoch_on_device,
+                    index,
+                    logits,
+                    labels,
+                    self._num_epochs,
+                    torch.get_num_threads(),
+                )
+            ):
+                return
         words = self._words
         if words.is_cuda:
             index, labels = (
@@ -203,8 +227,21 @@ class LearningStatus:
         self._set_epoch(max(self._epoch, other._epoch))
         return self
 
+    def sync(self, group: Any = None, *, timeout: float = distributed.DEFAULT_TIMEOUT) -> int:
+        """Merge the words of all ranks by OR, before `advance`; see `mild_ext.distributed.sync`.
+
+        Args:
+            group: torch.distributed process group; None: the default one, or nothing to do without.
+            timeout: seconds to wait for the other ranks.
+
+        Returns:
+            Bytes that this rank sent.
+        """
+        return distributed.sync(self, group, timeout=timeout)
+
     def _set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
+        self._synced = (0, 0)
         self._epoch_on_device.fill_(epoch)
 
     # ---- reading

@@ -271,7 +271,7 @@ def _thumbnails(config: dict[str, Any], ids: list[int]) -> tuple[dict[int, str],
         data = load_data(settings["data"], test_fraction=settings["test_fraction"], seed=0)
         if len(data) != config["data"]["samples"]:
             raise ValueError(f"it has {len(data)} samples now")
-        shape = data.notes.get("image_shape", data.input_shape)
+        shape = data.picture_shape or data.input_shape
         if len(shape) != 3:
             return {}, ""  # vectors have no picture
         return {i: _thumbnail(data.train[i][0].reshape(*shape)) for i in ids}, ""

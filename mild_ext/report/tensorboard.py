@@ -1,48 +1,52 @@
-"""TensorBoard logging of a run: losses, learning rates and quality, one curve per stage.
-
-The package ``tensorboard`` is an extra, imported where it is used.
-"""
+"""TensorBoard logging of a run's records; an extra."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-#: Fields of a record that are plain descriptions of it, not measurements.
-_NOT_CURVES = ("type", "stage", "epoch", "round", "supported")
-
 
 class TensorBoardLog:
-    """Writes each record of a run as scalars; a resumed run replays its records into a new log.
+    """Writes the records of a run, as `run_rounds` gives them to ``on_record``, as TensorBoard scalars.
 
-    Epochs appear as ``<field>/<stage>`` over epochs, rounds as ``rounds/<field>`` over rounds.
-
-    Args:
-        folder: where the event files go; what is there is replaced.
+    Loss and learning rate of all rounds form one curve over epochs (``rounds/loss``), those of every other
+    training one each (``final/loss``); what a round found is shown over rounds (``selection/kept``,
+    ``selection/precision``, ...). An earlier log in the folder is replaced: a resumed run hands over all of its
+    records again.
 
     Raises:
         ImportError: tensorboard is missing.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str | Path) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError(
-                "--tensorboard needs the package tensorboard: pip install 'mild_ext[tensorboard]'"
+                "logging for TensorBoard needs tensorboard: pip install 'mild_ext[tensorboard]'"
             ) from error
         shutil.rmtree(folder, ignore_errors=True)
-        self.writer: Any = SummaryWriter(str(folder))
+        make: Callable[[str], Any] = SummaryWriter
+        self._writer = make(str(folder))
+        self._epochs: dict[str, int] = {}
 
     def __call__(self, record: dict[str, Any]) -> None:
-        is_round = record["type"] == "round"
-        step = record["round"] if is_round else record["epoch"]
-        for field, value in record.items():
-            if field in _NOT_CURVES or not isinstance(value, int | float):
-                continue
-            tag = f"rounds/{field}" if is_round else f"{field}/{record['stage']}"
-            self.writer.add_scalar(tag, value, step)
+        """Log one record."""
+        if record["type"] == "round":
+            for name, value in record.items():
+                if name != "round" and isinstance(value, int | float):
+                    self._writer.add_scalar(f"selection/{name}", value, record["round"])
+        elif record["type"] == "epoch":
+            stage = "rounds" if record["stage"].startswith("round ") else record["stage"]
+            step = self._epochs.get(stage, 0)
+            self._epochs[stage] = step + 1
+            for name in ("loss", "lr"):
+                self._writer.add_scalar(f"{stage}/{name}", record[name], step)
 
-    def close(self) -> None:
-        self.writer.close()
+    def __enter__(self) -> TensorBoardLog:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._writer.close()

@@ -70,8 +70,6 @@ def compare(
         for seed in seeds:
             run = replace(settings, noise=noise, seed=seed)
             data, _ = prepare_data(run)
-            if data.test is None:
-                raise ValueError("a comparison needs a test split; see --test-fraction")
             budget = 0
             for method in ordered:
                 if (noise, seed, method) not in done:
@@ -139,8 +137,7 @@ def _train(
         ids = torch.arange(len(data))
         objective: Objective | None = None
         if method == "clean":
-            if wrong is None:
-                raise ValueError("the true labels are not known: leave out the method clean")
+            assert wrong is not None
             ids = ids[~wrong]
         elif method == "small-loss":
             objective = SmallLoss(len(data))
@@ -245,7 +242,7 @@ def main_compare(options: Any) -> int:
     from mild_ext.training.run import settings_from_options
 
     out = Path(options.out)
-    methods = options.methods.split(",")
+    methods = list(METHODS) if options.methods is None else options.methods.split(",")
     unknown = sorted(set(methods) - set(METHODS))
     if unknown:
         raise ValueError(f"unknown method {', '.join(unknown)}; known: {', '.join(METHODS)}")
@@ -254,11 +251,17 @@ def main_compare(options: Any) -> int:
     except ValueError as error:
         raise ValueError(f"--seeds must be numbers like 0,1,2; got {options.seeds!r}") from error
     settings = settings_from_options(options)
-    noises = options.noise or ["none"]
+    noises = options.noise or [settings.noise]
     data, _ = prepare_data(replace(settings, noise=noises[0]))
     if settings.threads < 1:
         settings = replace(settings, threads=pick_threads(data, settings.recipe))
     torch.set_num_threads(settings.threads)
+    if data.test is None:
+        raise ValueError("a comparison needs a test split; see --test-fraction")
+    if data.true_labels is None and "clean" in methods:
+        if options.methods is not None:
+            raise ValueError("the true labels are not known: leave out the method clean")
+        methods.remove("clean")
     out.mkdir(parents=True, exist_ok=True)
     config = json.dumps(settings.to_dict(), indent=2) + "\n"
     path = out / "config.json"

@@ -2,6 +2,8 @@
 #   make demo   find the wrong labels in a real data set and train a better model for it
 #   make test   run the tests
 #   make lint   formatting, lint and types
+#   make sanitize  the native host code under the address, undefined-behaviour and thread sanitizers
+#   make bench  the tracker against what people use instead
 #   make clean  remove the environment and what was built
 # PYTHON chooses the interpreter (3.10 or newer), VENV the environment's folder, and TORCH the torch
 # requirement: by default the release this tree is tested with.
@@ -13,7 +15,7 @@ bin := $(VENV)/bin
 sources := pyproject.toml CMakeLists.txt README.md $(shell find csrc mild_ext -type f -not -name '*.pyc')
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint sanitize bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -27,6 +29,21 @@ lint: $(VENV)/.lint
 	$(bin)/ruff format --check .
 	$(bin)/clang-format --dry-run --Werror csrc/*
 	$(bin)/mypy
+
+# The kernels' text runs on fibers, which the thread sanitizer cannot follow: it looks at the CPU's threads.
+sanitizers := -std=c++17 -O1 -g -fno-omit-frame-pointer -Wall -Wextra -Wno-unknown-pragmas -Icsrc -pthread
+sanitized := python_tests/cpp/sanitize.cpp csrc/status_cpu.cpp
+sanitize:
+	@mkdir -p build/sanitize
+	$(CXX) $(sanitizers) -fsanitize=address,undefined -fno-sanitize-recover=all -DMILD_SANITIZE_KERNELS \
+	  $(sanitized) -o build/sanitize/address
+	ASAN_OPTIONS=detect_stack_use_after_return=0 build/sanitize/address
+	$(CXX) $(sanitizers) -fsanitize=thread $(sanitized) -o build/sanitize/thread
+	build/sanitize/thread
+
+bench: $(VENV)/.bench
+	$(bin)/mild-ext bench --out runs/bench
+	$(bin)/mild-ext bench overhead
 
 clean:
 	rm -rf $(VENV) build
@@ -42,7 +59,7 @@ $(VENV)/.torch:
 	@$(pip_install) '$(TORCH)'
 	@touch $@
 
-$(VENV)/.demo $(VENV)/.test: $(VENV)/.%: $(VENV)/.torch $(sources)
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: $(VENV)/.torch $(sources)
 	@echo "Building and installing mild_ext[$*]"
 	@$(pip_install) '.[$*]'
 	@touch $@

@@ -176,6 +176,9 @@ std::optional<Update> plain_update(const std::array<TensorView, 6>& views, int64
     for (const TensorView& x : views)
         if (reinterpret_cast<uintptr_t>(x.address()) < kSuspicious) return std::nullopt;
     const int64_t rows = logits.shape[0];
+    if (rows == 0) return std::nullopt;
+    for (const TensorView& x : views)
+        if (x.data == nullptr) return std::nullopt;  // its storage was freed
     if (!is_int_vector(index, rows) || !is_int_vector(labels, rows) || !is_status(words))
         return std::nullopt;
     if (!epoch.is(kTypeInt, 64) || epoch.ndim != 0 || !faults.is(kTypeInt, 64) ||

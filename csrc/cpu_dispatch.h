@@ -12,6 +12,9 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define MILD_X86 1
+#define MILD_AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
+#define MILD_AVX512 \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi,bmi2,lzcnt,popcnt")))
 #endif
 
 namespace mild::cpu {
@@ -24,22 +27,20 @@ Isa best_isa();     // the best one this machine has
 Isa current_isa();  // the one in use
 void use_isa(Isa);  // for tests and benchmarks; std::invalid_argument above best_isa()
 
-// Body is a functor whose operator()(begin, end) is MILD_HD: it and all it calls is inlined here,
-// and so compiled for the target named.
+// Body is a functor whose operator()<isa>(begin, end) is MILD_HD: it and all it calls is inlined
+// here, and so compiled for the target named.
 template <class Body>
 void run_plain(const Body& body, int64_t begin, int64_t end) {
-    body(begin, end);
+    body.template operator()<Isa::kPlain>(begin, end);
 }
 #ifdef MILD_X86
 template <class Body>
-__attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt"))) void run_avx2(const Body& body, int64_t begin,
-                                                                    int64_t end) {
-    body(begin, end);
+MILD_AVX2 void run_avx2(const Body& body, int64_t begin, int64_t end) {
+    body.template operator()<Isa::kAvx2>(begin, end);
 }
 template <class Body>
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi,bmi2,lzcnt,popcnt"))) void
-run_avx512(const Body& body, int64_t begin, int64_t end) {
-    body(begin, end);
+MILD_AVX512 void run_avx512(const Body& body, int64_t begin, int64_t end) {
+    body.template operator()<Isa::kAvx512>(begin, end);
 }
 #endif
 
@@ -59,10 +60,10 @@ void run(const Body& body, int64_t begin, int64_t end) {
 }
 
 // How many of at most `threads` threads the work is worth. A thread takes about 20 us to start
-// (there is no pool: none to keep alive, and none to lose in a fork), so each gets at least 1 MiB
-// to read.
+// (there is no pool: none to keep alive, and none to lose in a fork), so each gets at least 4 MiB
+// to read, some 400 us of work.
 inline int threads_for(int64_t items, int64_t bytes_per_item, int threads) {
-    constexpr int64_t kBytesPerThread = int64_t{1} << 20;
+    constexpr int64_t kBytesPerThread = int64_t{4} << 20;
     const int64_t worth = items * bytes_per_item / kBytesPerThread;
     return static_cast<int>(worth < 1 ? 1 : worth < threads ? worth : (threads < 1 ? 1 : threads));
 }

@@ -1,11 +1,14 @@
 // The CPU backend: loops over the functions of row_status.h and status_word.h.
 #include <algorithm>
 #include <atomic>
-#include <memory>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "cpu_dispatch.h"
+#ifdef MILD_X86
+#include <immintrin.h>
+#endif
 #include "row_status.h"
 #include "status_ops.h"
 
@@ -53,22 +56,59 @@ MILD_HD bool stretch_agrees(const T* row, int64_t length, LabelLogit<T> logit) {
 }
 
 template <class T>
-MILD_HD RowStatus row_status(const T* row, int64_t classes, int64_t label) {
+MILD_HD bool row_agrees(const T* row, int64_t classes, int64_t label) {
     const LabelLogit<T> logit(row[label]);
-    return {stretch_agrees<true>(row, label, logit) &&
-            stretch_agrees<false>(row + label, classes - label, logit)};
+    return stretch_agrees<true>(row, label, logit) &&
+           stretch_agrees<false>(row + label, classes - label, logit);
 }
 
-MILD_HD void set_bit(uint64_t* word, uint64_t bit, bool shared) {
-    if (*word & bit) return;
-#if defined(__GNUC__)
-    if (shared) {
-        __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
-        return;
+#ifdef MILD_X86
+// The same for float rows in masked steps of 16 classes: rows of a few classes, the usual ones,
+// have no block that the compiler could turn into vector compares.
+MILD_AVX512 inline bool row_agrees_avx512(const float* row, int64_t classes, int64_t label) {
+    const __m512 logit = _mm512_set1_ps(row[label]);
+    for (int64_t j = 0; j < classes; j += 16) {
+        const auto first = [j](int64_t n) {  // a bit for each of the classes j ... j + 15 below n
+            return static_cast<__mmask16>(n - j >= 16 ? 0xffffu
+                                          : n <= j    ? 0u
+                                                      : (1u << (n - j)) - 1u);
+        };
+        const __mmask16 valid = first(classes);
+        const __mmask16 before = first(label);
+        const __m512 x = _mm512_maskz_loadu_ps(valid, row + j);
+        const auto at_most = _mm512_mask_cmp_ps_mask(valid, x, logit, _CMP_LE_OQ);
+        const auto below = _mm512_mask_cmp_ps_mask(before, x, logit, _CMP_LT_OQ);
+        if (at_most != valid || below != before) return false;
+    }
+    return true;
+}
+#endif
+
+template <Isa isa, class T>
+MILD_HD RowStatus row_status(const T* row, int64_t classes, int64_t label) {
+#ifdef MILD_X86
+    if constexpr (isa == Isa::kAvx512 && std::is_same_v<T, float>) {
+        if (classes <= 64) return {row_agrees_avx512(row, classes, label)};
     }
 #endif
-    *word |= bit;
+    return {row_agrees(row, classes, label)};
 }
+
+// `shared`: other threads write to the same buffer. (C++17 has no atomic access to memory that is
+// not std::atomic; where the compiler offers none either, update uses one thread.)
+#if defined(__GNUC__)
+constexpr bool kHasAtomicOr = true;
+MILD_HD void set_bit(uint64_t* word, uint64_t bit, bool shared) {
+    if (__atomic_load_n(word, __ATOMIC_RELAXED) & bit) return;
+    if (shared)
+        __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
+    else
+        *word |= bit;
+}
+#else
+constexpr bool kHasAtomicOr = false;
+MILD_HD void set_bit(uint64_t* word, uint64_t bit, bool) { *word |= bit; }
+#endif
 
 MILD_HD void prefetch_for_write(const void* address) {
 #if defined(__GNUC__)
@@ -84,6 +124,7 @@ struct RecordRows {
     int64_t epoch;
     bool shared;  // other threads write to the same buffer
 
+    template <Isa isa>
     MILD_HD void operator()(int64_t begin, int64_t end) const {
         constexpr int64_t kAhead = 16;  // rows between asking for a sample's words and writing them
         const int64_t num_words = args.status.num_words;
@@ -94,7 +135,7 @@ struct RecordRows {
             prefetch_for_write(words + args.index[i] * num_words);
         for (int64_t i = begin; i < end; ++i, row += args.row_stride) {
             if (i + kAhead < end) prefetch_for_write(words + args.index[i + kAhead] * num_words);
-            const RowStatus status = row_status(row, args.classes, args.labels[i]);
+            const RowStatus status = row_status<isa>(row, args.classes, args.labels[i]);
             WordPair* const sample = words + args.index[i] * num_words;
             set_bit(&sample->seen, bit, shared);
             if (!status.memorized) set_bit(&sample->wrong, bit, shared);
@@ -115,6 +156,7 @@ struct AllBelow {
             fails |= static_cast<uint64_t>(static_cast<int64_t>(x[i])) >= limit;
         return !fails;
     }
+    template <Isa isa>
     MILD_HD void operator()(int64_t begin, int64_t end) const {
         *out = values.is_int64 ? check(static_cast<const int64_t*>(values.data), begin, end)
                                : check(static_cast<const int32_t*>(values.data), begin, end);
@@ -136,7 +178,8 @@ void require_below(IntVector values, int64_t count, int64_t limit, const char* n
 
 template <class T>
 void record(const Update& args, int64_t epoch, int threads) {
-    const int parts = threads_for(args.rows, args.classes * int64_t{sizeof(T)}, threads);
+    const int parts =
+        threads_for(args.rows, args.classes * int64_t{sizeof(T)}, kHasAtomicOr ? threads : 1);
     const RecordRows<T> body{args, epoch, parts > 1};
     parallel(args.rows, parts, [&](int, int64_t begin, int64_t end) { run(body, begin, end); });
 }
@@ -183,6 +226,7 @@ struct TimesOfSamples {
     Window window;
     int32_t* out;
 
+    template <Isa isa>
     MILD_HD void operator()(int64_t begin, int64_t end) const {
         const int64_t n = status.num_samples;
         for (int64_t i = begin; i < end; ++i) {
@@ -219,6 +263,23 @@ void transition_times(ConstStatusBuffer status, Window window, int32_t* out, int
 
 namespace {
 
+// each(i, totals of sample i) for i in [begin, end). Nearly always the window lies in one word:
+// then there is no loop over words inside.
+template <class Each>
+MILD_HD void for_totals(ConstStatusBuffer status, const Window& window, int64_t begin, int64_t end,
+                        const Each& each) {
+    const WordPair* words = status.words + begin * status.num_words;
+    if (window.one_word()) {
+        words += window.first_word;
+        const uint64_t mask = window.mask(window.first_word);
+        for (int64_t i = begin; i < end; ++i, words += status.num_words)
+            each(i, totals_of_word(*words, mask));
+    } else {
+        for (int64_t i = begin; i < end; ++i, words += status.num_words)
+            each(i, totals(words, window));
+    }
+}
+
 // Neighbouring samples often fall into the same bin; adding to one counter again and again would
 // wait for each store, so they take turns among kCopies private histograms, laid out
 // [seen][misclassified].
@@ -229,12 +290,13 @@ struct CountSmall {
     Window window;
     int64_t* counts;  // [kCopies, P + 1, P + 1], private to this thread
 
+    template <Isa isa>
     MILD_HD void operator()(int64_t begin, int64_t end) const {
-        const int64_t side = window.stop - window.start + 1;
-        for (int64_t i = begin; i < end; ++i) {
-            const Totals t = totals(status.words + i * status.num_words, window);
-            ++counts[(i % kCopies) * side * side + t.seen * side + t.misclassified];
-        }
+        const int64_t side = window.length() + 1;
+        int64_t* const to = counts;
+        for_totals(status, window, begin, end, [=](int64_t i, Totals t) {
+            ++to[(i % kCopies) * side * side + t.seen * side + t.misclassified];
+        });
     }
 };
 
@@ -245,15 +307,15 @@ struct CountLarge {
     int64_t* always_seen;          // [kCopies, P + 1], private to this thread
     std::atomic<int64_t>* counts;  // [P + 1, P + 1], shared: [misclassified][seen]
 
+    template <Isa isa>
     MILD_HD void operator()(int64_t begin, int64_t end) const {
-        const int64_t side = window.stop - window.start + 1;
-        for (int64_t i = begin; i < end; ++i) {
-            const Totals t = totals(status.words + i * status.num_words, window);
+        const int64_t side = window.length() + 1;
+        for_totals(status, window, begin, end, [&](int64_t i, Totals t) {
             if (t.seen == side - 1)
                 ++always_seen[(i % kCopies) * side + t.misclassified];
             else
                 counts[t.misclassified * side + t.seen].fetch_add(1, std::memory_order_relaxed);
-        }
+        });
     }
 };
 static_assert(sizeof(std::atomic<int64_t>) == sizeof(int64_t), "torch's memory is used as atomics");
@@ -261,7 +323,7 @@ static_assert(sizeof(std::atomic<int64_t>) == sizeof(int64_t), "torch's memory i
 }  // namespace
 
 void histogram(ConstStatusBuffer status, Window window, int64_t* counts, int threads) {
-    const int64_t side = window.stop - window.start + 1;
+    const int64_t side = window.length() + 1;
     std::fill(counts, counts + side * side, int64_t{0});
     if (status.num_samples == 0) return;
     const int parts = threads_for(status.num_samples, bytes_per_sample(status), threads);
@@ -302,12 +364,13 @@ struct LookUpSamples {
     const Element* table;
     Element* out;
 
+    template <Isa isa>
     MILD_HD void operator()(int64_t begin, int64_t end) const {
-        const int64_t side = window.stop - window.start + 1;
-        for (int64_t i = begin; i < end; ++i) {
-            const Totals t = totals(status.words + i * status.num_words, window);
-            out[i] = table[t.misclassified * side + t.seen];
-        }
+        const int64_t side = window.length() + 1;
+        const Element* const from = table;
+        Element* const to = out;
+        for_totals(status, window, begin, end,
+                   [=](int64_t i, Totals t) { to[i] = from[t.misclassified * side + t.seen]; });
     }
 };
 

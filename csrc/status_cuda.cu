@@ -88,7 +88,7 @@ void lookup(ConstStatusBuffer status, Window window, const Lookup& args, Target 
 void histogram(ConstStatusBuffer status, Window window, int64_t* counts, Target target) {
     const DeviceGuard guard(target.device);
     const auto stream = static_cast<cudaStream_t>(target.stream);
-    const int64_t side = window.stop - window.start + 1;
+    const int64_t side = window.length() + 1;
     check(cudaMemsetAsync(counts, 0, static_cast<size_t>(side * side) * sizeof *counts, stream),
           "histogram: memset");
     if (status.num_samples == 0) return;

@@ -57,7 +57,7 @@ __device__ __forceinline__ bool lane_agrees(const T* row, int64_t classes, int64
         return part_agrees(row, logit, label, lane, kLanes, classes);
     } else {
         constexpr int kPack = LogitPack<T>::kSize;
-        constexpr int kUnroll = 4;
+        constexpr int kUnroll = sizeof(T) == 2 ? 2 : 4;  // 16 or 32 logits in registers
         const auto misaligned = static_cast<int64_t>(reinterpret_cast<uintptr_t>(row) % 16);
         int64_t head = misaligned == 0 ? 0 : (16 - misaligned) / int64_t{sizeof(T)};
         if (head > classes) head = classes;
@@ -178,7 +178,7 @@ template <class Element>
 __global__ void __launch_bounds__(kBlock)
     lookup_kernel(const ConstStatusBuffer status, const Window window, const Element* table,
                   Element* out) {
-    const int64_t side = window.stop - window.start + 1;
+    const int64_t side = window.length() + 1;
     for (int64_t i = first_sample(); i < status.num_samples; i += samples_per_step()) {
         const Totals t = totals(status.words + i * status.num_words, window);
         out[i] = table[t.misclassified * side + t.seen];
@@ -218,7 +218,7 @@ __global__ void __launch_bounds__(kBlock)
     histogram_kernel(const ConstStatusBuffer status, const Window window,
                      unsigned long long* counts) {
     extern __shared__ unsigned histogram_bins[];
-    const int side = static_cast<int>(window.stop - window.start) + 1;
+    const int side = static_cast<int>(window.length()) + 1;
     const int num_bins = kAllBins ? side * side : side;
     for (int b = static_cast<int>(threadIdx.x); b < num_bins; b += kBlock) histogram_bins[b] = 0;
     __syncthreads();

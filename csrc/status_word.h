@@ -43,21 +43,31 @@ MILD_HD constexpr int64_t pair_offset(int64_t sample, int64_t num_words, int64_t
 static_assert(pair_offset(1, 2, 64) == 3 && bit_of(64) == 1 && words_for(65) == 2, "");
 static_assert(pair_offset(1'000'000'000, 64, 4095) == 64'000'000'063, "more than 2^31 pairs");
 
-// Epochs [start, stop), 0 <= start <= stop <= 64 num_words.
+// Epochs [start, stop), 0 <= start < stop <= 64 num_words: the words they touch, and which bits of
+// these.
 struct Window {
     int64_t start;
     int64_t stop;
-};
+    int64_t first_word;
+    int64_t last_word;
+    uint64_t first_mask;
+    uint64_t last_mask;
 
-// The bits of word `w` that lie in the window.
-MILD_HD uint64_t window_mask(Window window, int64_t w) {
-    const int64_t low = window.start - w * kEpochsPerWord;
-    const int64_t high = window.stop - w * kEpochsPerWord;
-    if (low >= kEpochsPerWord || high <= 0) return 0;
-    const uint64_t from_low = low <= 0 ? ~uint64_t{0} : ~uint64_t{0} << low;
-    const uint64_t below_high = high >= kEpochsPerWord ? ~uint64_t{0} : ~(~uint64_t{0} << high);
-    return from_low & below_high;
-}
+    MILD_HD Window(int64_t start_, int64_t stop_)
+        : start(start_),
+          stop(stop_),
+          first_word(start_ / kEpochsPerWord),
+          last_word((stop_ - 1) / kEpochsPerWord),
+          first_mask(~uint64_t{0} << (start_ % kEpochsPerWord)),
+          last_mask(~uint64_t{0} >> (kEpochsPerWord - 1 - (stop_ - 1) % kEpochsPerWord)) {}
+
+    MILD_HD int64_t length() const { return stop - start; }
+    MILD_HD bool one_word() const { return first_word == last_word; }
+    MILD_HD uint64_t mask(int64_t w) const {
+        return (w == first_word ? first_mask : ~uint64_t{0}) &
+               (w == last_word ? last_mask : ~uint64_t{0});
+    }
+};
 
 // How many epochs of the window the sample was misclassified in, and how many it was seen in.
 struct Totals {
@@ -66,15 +76,18 @@ struct Totals {
 };
 
 // words: [num_words] of one sample.
-MILD_HD Totals totals(const WordPair* words, Window window) {
-    Totals t{0, 0};
-    for (int64_t w = window.start / kEpochsPerWord; w * kEpochsPerWord < window.stop; ++w) {
-        const WordPair pair = words[w];
-        const uint64_t seen = pair.seen & window_mask(window, w);
-        t.seen += count_ones(seen);
-        t.misclassified += count_ones(seen & pair.wrong);
+MILD_HD Totals totals_of_word(WordPair pair, uint64_t mask) {
+    const uint64_t seen = pair.seen & mask;
+    return {count_ones(seen & pair.wrong), count_ones(seen)};
+}
+MILD_HD Totals totals(const WordPair* words, const Window& window) {
+    Totals sum{0, 0};
+    for (int64_t w = window.first_word; w <= window.last_word; ++w) {
+        const Totals t = totals_of_word(words[w], window.mask(w));
+        sum.misclassified += t.misclassified;
+        sum.seen += t.seen;
     }
-    return t;
+    return sum;
 }
 
 // Moves the bits of `x` that `keep` selects to the low end, in order (Hacker's Delight, 7-4): each
@@ -94,45 +107,24 @@ MILD_HD uint64_t compress(uint64_t x, uint64_t keep) {
     return x;
 }
 
-// Length of the longest run of ones: starts of runs of at least 1, 2, 4, ... 32, then a binary
-// search downward.
+// Length of the longest run of ones of an x that is not all ones: a binary search without branches
+// over the starts of runs of at least 1, 2, 4, ... 32.
 MILD_HD int32_t longest_run_of_ones(uint64_t x) {
-    if (x == 0) return 0;
     const uint64_t r1 = x;
     const uint64_t r2 = r1 & (r1 >> 1);
     const uint64_t r4 = r2 & (r2 >> 2);
     const uint64_t r8 = r4 & (r4 >> 4);
     const uint64_t r16 = r8 & (r8 >> 8);
     const uint64_t r32 = r16 & (r16 >> 16);
-    uint64_t at = r1;
-    int32_t length = 1;
-    // `at` holds the starts of runs of at least `length`; extend by r where a run of that length
-    // follows.
-    if (r32 != 0) {
-        at = r32;
-        length = 32;
-        if ((r32 & (r32 >> 31 >> 1)) != 0) return 64;
-    } else if (r16 != 0) {
-        at = r16;
-        length = 16;
-    } else if (r8 != 0) {
-        at = r8;
-        length = 8;
-    } else if (r4 != 0) {
-        at = r4;
-        length = 4;
-    } else if (r2 != 0) {
-        at = r2;
-        length = 2;
-    }
-    const auto extend = [&](uint64_t r, int32_t by) {
-        if (by >= length) return;
-        const uint64_t longer = at & (r >> length);
-        if (longer != 0) {
-            at = longer;
-            length += by;
-        }
+    uint64_t starts = ~uint64_t{0};  // of runs of at least `length`
+    int32_t length = 0;
+    const auto extend = [&](uint64_t runs, int32_t by) {
+        const uint64_t longer = starts & (runs >> length);  // a run of `by` follows one of `length`
+        const int32_t found = -static_cast<int32_t>(longer != 0);  // 0 or all ones
+        starts = longer | (starts & ~static_cast<uint64_t>(int64_t{found}));
+        length += by & found;
     };
+    extend(r32, 32);
     extend(r16, 16);
     extend(r8, 8);
     extend(r4, 4);
@@ -158,14 +150,14 @@ static_assert(sizeof(TransitionTimes) == kTransitionFields * sizeof(int32_t),
               "eight int32 columns");
 
 // words: [num_words] of one sample.
-MILD_HD TransitionTimes transition_times(const WordPair* words, Window window) {
+MILD_HD TransitionTimes transition_times(const WordPair* words, const Window& window) {
     TransitionTimes t{};
-    t.first_memorized = static_cast<int32_t>(window.stop - window.start);
+    t.first_memorized = static_cast<int32_t>(window.length());
     int32_t run = 0;        // memorized epochs up to here without a break
     uint64_t previous = 0;  // 1 if the last seen epoch was memorized
-    for (int64_t w = window.start / kEpochsPerWord; w * kEpochsPerWord < window.stop; ++w) {
+    for (int64_t w = window.first_word; w <= window.last_word; ++w) {
         const WordPair pair = words[w];
-        const uint64_t seen = pair.seen & window_mask(window, w);
+        const uint64_t seen = pair.seen & window.mask(w);
         uint64_t status = seen & ~pair.wrong;
         const int32_t n = count_ones(seen);
         if (n == 0) continue;

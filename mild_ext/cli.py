@@ -15,7 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         return status
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        hint = "; --resume goes on with it" if "resume" in options else ""
+        print(f"interrupted{hint}", file=sys.stderr)
         return 130
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         if options.traceback:
@@ -40,7 +41,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_train(commands)
     _add_compare(commands)
+    _add_selfcheck(commands)
+    _add_bench(commands)
     _add_select(commands)
+    _add_report(commands)
     return parser
 
 
@@ -86,22 +90,37 @@ def _add_train(commands: Any) -> None:
         help="find the wrong labels of a data set and train a model without them",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Find the wrong labels of a data set and train a model without them.",
-        epilog="example: mild-ext train --data digits --noise symmetric:0.5 --out runs/digits",
+        epilog="examples:\n"
+        "  mild-ext train --data folder:photos --out runs/photos\n"
+        "  mild-ext train --data digits --noise symmetric:0.5 --out runs/digits\n\n" + _data_help(),
     )
     run = _add_run_options(parser)
     run.add_argument("--noise", help="label noise to add, e.g. symmetric:0.5 (default: none)")
     run.add_argument("--seed", type=int, help="seed of everything random (default: 0)")
     run.add_argument("--overwrite", action="store_true", help="delete an earlier run in --out")
     run.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    run.add_argument("--tensorboard", action="store_true", help="log for TensorBoard, too")
     run.add_argument("--no-compare", action="store_true", help="train MILD only")
+    run.add_argument("--report", action="store_true", help="write report.html at the end")
     add_recipe_options(parser)
     parser.set_defaults(run=_run_train)
+
+
+def _data_help() -> str:
+    """What ``--data`` takes."""
+    from mild_ext.data.sources import SOURCES
+
+    lines = [f"  {source.form:16} {source.help}" for source in SOURCES.values()]
+    lines.append("  module:factory   your own data set in Python")
+    return "data (options follow after commas, e.g. folder:photos,size=96):\n" + "\n".join(lines)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> Any:
     """Options of every command that trains."""
     run = parser.add_argument_group("run")
-    run.add_argument("--data", help="digits, or npz:FILE with arrays x_train, y_train, ...")
+    run.add_argument(
+        "--data", help="what to train on, e.g. digits, npz:FILE, folder:DIR, cifar10:ARCHIVE"
+    )
     run.add_argument("--out", required=True, help="folder for the results")
     run.add_argument(
         "--recipe", help="name of a preset, or a .toml, .yaml or .json file of settings"
@@ -147,8 +166,8 @@ def _add_compare(commands: Any) -> None:
     run.add_argument("--seeds", default="0,1,2", help="seeds (default: 0,1,2)")
     run.add_argument(
         "--methods",
-        default="plain,small-loss,elr,mild,clean",
-        help="which, separated by commas (default: plain,small-loss,elr,mild,clean)",
+        help="which, separated by commas (default: plain,small-loss,elr,mild,clean, the last one "
+        "where the true labels are known)",
     )
     add_recipe_options(parser)
     parser.set_defaults(run=_run_compare)
@@ -158,6 +177,80 @@ def _run_compare(options: argparse.Namespace) -> int:
     from mild_ext.training.compare import main_compare
 
     return main_compare(options)
+
+
+def _add_selfcheck(commands: Any) -> None:
+    parser = commands.add_parser(
+        "selfcheck", help="compare the native core with its reference on a device of this machine"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    parser.set_defaults(run=_run_selfcheck)
+
+
+def _run_selfcheck(options: argparse.Namespace) -> int:
+    from mild_ext.selfcheck import run
+
+    return run(options)
+
+
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench", help="the tracker against what people use instead; the share it adds to a step"
+    )
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("core", "overhead"),
+        default="core",
+        help="core: update and the passes over the buffer (default); overhead: share of a training step",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="time for each alternative (default: 1)"
+    )
+    core = parser.add_argument_group("core")
+    core.add_argument("--out", help="folder for bench.json and bench.png")
+    core.add_argument(
+        "--samples", type=int, default=10_000_000, help="of the passes (default: 10 million)"
+    )
+    core.add_argument(
+        "--large", action="store_true", help="also 100 million samples (needs 4 GB of memory)"
+    )
+    overhead = parser.add_argument_group("overhead")
+    overhead.add_argument(
+        "--model", help="module:factory; the factory returns (model, one batch of inputs)"
+    )
+    parser.set_defaults(run=_run_bench)
+
+
+def _run_bench(options: argparse.Namespace) -> int:
+    if options.what == "overhead":
+        from mild_ext.bench.overhead import run
+    else:
+        from mild_ext.bench.core import run
+    return run(options)
+
+
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="one HTML page about a run: rounds, mixture, noise per class, suspicious samples",
+        description="Write one self-contained HTML page about a run.",
+    )
+    parser.add_argument("run_folder", metavar="RUN", help="folder that train wrote")
+    parser.add_argument("--out", help="file to write (default: RUN/report.html)")
+    parser.add_argument(
+        "--suspicious", type=int, default=48, help="suspicious samples to show (default: 48)"
+    )
+    parser.add_argument("--no-thumbnails", action="store_true", help="do not read the data again")
+    parser.set_defaults(run=_run_report)
+
+
+def _run_report(options: argparse.Namespace) -> int:
+    from mild_ext.report.page import main_report
+
+    return main_report(options)
 
 
 class _Override(argparse.Action):

@@ -222,7 +222,7 @@ def _reasons(
 
 
 def _times_of(selection: Selection) -> TransitionTimes:
-    times: TransitionTimes = selection._evidence.times()
+    times: TransitionTimes = selection._evidence.transition_times()
     size = len(selection.histogram)
     cells = _numpy(times.memorization).astype(np.int64) * size + _numpy(times.seen)
     counts = np.bincount(cells, minlength=size**2).reshape(size, size)

@@ -8,10 +8,6 @@
 Shapes and meanings: csrc/status_ops.h; the same operations in plain torch: reference.py. This is the
 one file that takes addresses and streams of tensors. Every tensor whose address is taken is held by a
 variable until the call returns.
-
-A plain eager update goes to native code directly, which reads the tensors by itself: the dispatcher, and asking
-tensors for their sizes from Python, would cost more than the work of a small batch. Under torch.compile, a dispatch
-mode or a function transform, and with tensors out of the ordinary, it goes through the registered op.
 """
 
 from __future__ import annotations
@@ -20,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mild_ext import _checks
-from mild_ext._native import _C, READS_TENSORS
+from mild_ext._native import _C
 
 _THREADS_WORTH = 1 << 17  # elements below which no second thread is considered
 
@@ -107,14 +103,6 @@ def _update_status(
     )
 
 
-def _is_plain_eager_call() -> bool:
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-    )
-
-
 def update_status(
     words: Tensor,
     faults: Tensor,
@@ -141,15 +129,6 @@ def update_status(
         ValueError: wrong shapes; on the CPU also an index, label or epoch out of range. Nothing was recorded.
         RuntimeError: tensors on different devices.
     """
-    # The native code declines, and does nothing, where a tensor is out of the ordinary or wrong.
-    if (
-        READS_TENSORS
-        and _is_plain_eager_call()
-        and _C.try_update(
-            words, faults, epoch, index, logits, labels, num_epochs, torch.get_num_threads()
-        )
-    ):
-        return
     _checks.require_tensors(index=index, logits=logits, labels=labels)
     torch.ops.mild_ext.update_status(
         words, faults, epoch, index, logits.detach(), labels, num_epochs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mild_ext import distributed, ops
-from mild_ext._native import _C, has_cuda
+from mild_ext._native import _C, READS_TENSORS, has_cuda
 from mild_ext.transitions import TransitionTimes
+
+# How many torch_dispatch modes (fake tensors, tracers, counters) are active; they only see ops.
+_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 
 _FORMAT = "mild_ext.LearningStatus/1"
 _FAULTS = (
@@ -143,13 +147,30 @@ class LearningStatus:
 
         In every case of an error, nothing of the batch was recorded (on CUDA: nothing of the bad rows).
         """
-        if torch.compiler.is_compiling():
-            pass  # the epoch is checked where it is read: on the device
-        elif self._epoch >= self._num_epochs:
-            raise ValueError(
-                f"all {self._num_epochs} epochs of this status are recorded; make it with a larger "
-                "num_epochs, or reset() it for the next round"
-            )
+        # The fast lane: native code reads torch's tensors by itself. The dispatcher, and asking the tensors for
+        # their sizes from Python, would cost more than the work of a small batch. It declines, and does nothing,
+        # where a tensor is out of the ordinary or wrong. Whoever compiles, traces or fakes gets the op instead.
+        if not torch.compiler.is_compiling():
+            if self._epoch >= self._num_epochs:
+                raise ValueError(
+                    f"all {self._num_epochs} epochs of this status are recorded; make it with a larger "
+                    "num_epochs, or reset() it for the next round"
+                )
+            if (
+                READS_TENSORS
+                and not _dispatch_modes()
+                and _C.try_update(
+                    self._words,
+                    self._faults,
+                    self._epoch_on_device,
+                    index,
+                    logits,
+                    labels,
+                    self._num_epochs,
+                    torch.get_num_threads(),
+                )
+            ):
+                return
         words = self._words
         if words.is_cuda:
             index, labels = (

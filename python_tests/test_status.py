@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mild_ext import LearningStatus, TransitionTimes, reference
-from mild_ext import ops as ops_module
+from mild_ext import status as status_module
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -45,8 +45,8 @@ def recorded(seed: int, num_samples: int = 10, num_epochs: int = 70) -> Learning
 def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways an eager update can take."""
     if request.param == "operator":
-        monkeypatch.setattr(ops_module, "READS_TENSORS", False)
-    elif not ops_module.READS_TENSORS:
+        monkeypatch.setattr(status_module, "READS_TENSORS", False)
+    elif not status_module.READS_TENSORS:
         pytest.skip("this torch has no DLPack exchange table")
     return str(request.param)
 
@@ -149,6 +149,23 @@ def test_bad_batch_raises_and_records_nothing(
     with pytest.raises(error, match=message):
         status.update(*change)  # type: ignore[arg-type]
     assert not status.words.any()
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_freed_memory_is_refused(lane: str, which: int) -> None:
+    arguments = batch(0)
+    arguments[which].untyped_storage().resize_(0)  # as FSDP does between steps
+    status = LearningStatus(10, 5)
+    with pytest.raises(ValueError, match="has no memory behind it"):
+        status.update(*arguments)
+    assert not status.words.any()
+
+
+def test_negated_view(lane: str) -> None:
+    logits = torch.tensor([[1.0 + 1.0j, 1.0 + 2.0j]]).conj().imag  # [-1, -2], stored as [1, 2]
+    status = LearningStatus(1, 1)
+    status.update(torch.tensor([0]), logits, torch.tensor([0]))
+    assert status.words.tolist() == [[[1, 0]]]
 
 
 def test_more_epochs_than_declared(lane: str) -> None:

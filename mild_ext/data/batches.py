@@ -22,7 +22,7 @@ Batch = tuple[Tensor, Any, Tensor]
 def batch_ids(
     ids: Tensor, batch_size: int, generator: torch.Generator | None, *, split: bool = False
 ) -> list[Tensor]:
-    """Cut ``ids`` (int64 ``[N]``), shuffled by ``generator`` where given, into batches.
+    """Cut ``ids`` (int64 ``[N]``), shuffled by a CPU ``generator`` where given, into batches.
 
     With ``split`` it is this process' part of them, where torch.distributed is in use: together the
     processes' batches are those of one.
@@ -30,7 +30,7 @@ def batch_ids(
     A last batch of one sample joins the batch before it: batch norm cannot train on one sample.
     """
     if generator is not None:
-        ids = ids[torch.randperm(len(ids), generator=generator)]
+        ids = ids[torch.randperm(len(ids), generator=generator).to(ids.device)]
     if split:
         # Equally many for every process: a few ids are repeated to fill up.
         ranks = distributed.world_size()
@@ -89,10 +89,12 @@ class Batches:
             raise ValueError("there are no samples to make batches of")
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.arrays = dataset if isinstance(dataset, ArrayDataset) else None
-        if self.arrays is not None:
-            labels = self.arrays.labels if labels is None else labels
-            self.labels = labels.to(self.arrays.inputs.device)
+        self.arrays: ArrayDataset | None = None
+        if isinstance(dataset, ArrayDataset):
+            labels = dataset.labels if labels is None else labels
+            where = _home(dataset.inputs, self.device)
+            self.arrays = ArrayDataset(dataset.inputs.to(where), labels.to(where))
+            self.ids = self.ids.to(where)
             return
         self.sampler = _SeededBatches(self.ids, batch_size, shuffle)
         self.loader = DataLoader(
@@ -114,13 +116,28 @@ class Batches:
             return
         self.sampler.seed = seed
         for index, inputs, labels in self.loader:
-            yield index, self._move(inputs), labels.to(self.device, torch.int64, non_blocking=True)
+            labels = labels.to(self.device, torch.int64, non_blocking=True)
+            yield self._move(index), self._move(inputs), labels
 
     def _array_epoch(self, arrays: ArrayDataset, seed: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(seed) if self.shuffle else None
         for index in batch_ids(self.ids, self.batch_size, generator, split=self.shuffle):
-            where = index.to(self.labels.device)
-            yield where, self._move(arrays.gather(where)), self.labels[where].to(self.device)
+            inputs, labels = arrays.gather(index), arrays.labels[index]
+            yield self._move(index), self._move(inputs), self._move(labels)
 
     def _move(self, inputs: Any) -> Any:
-        return inputs.to(self.device, non_blocking=True) if isinstance(inputs, Tensor) else inputs
+        """Tensors, and those inside dicts, lists and tuples, to the device."""
+        if isinstance(inputs, Tensor):
+            return inputs.to(self.device, non_blocking=True)
+        if isinstance(inputs, dict):
+            return {key: self._move(value) for key, value in inputs.items()}
+        if isinstance(inputs, list | tuple):
+            return [self._move(value) for value in inputs]
+        return inputs
+
+
+def _home(inputs: Tensor, device: torch.device) -> torch.device:
+    """Where arrays should lie: on the GPU that needs them, if they fill at most a quarter of it."""
+    if device.type == "cuda" and inputs.nbytes <= torch.cuda.mem_get_info(device)[0] // 4:
+        return device
+    return inputs.device

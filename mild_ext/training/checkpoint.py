@@ -21,6 +21,7 @@ from torch import Tensor
 from mild_ext import distributed
 
 FORMAT = "mild_ext-checkpoint-1"
+_REMEDY = "delete it to do that part of the run again"
 
 
 class CheckpointError(RuntimeError):
@@ -82,11 +83,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         tree, sums = json.loads(metadata["tree"]), json.loads(metadata["crc32"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is truncated or not a safetensors file: {error}") from error
+        raise CheckpointError(
+            f"{path} is truncated or not a safetensors file ({error}); {_REMEDY}"
+        ) from error
     for name, tensor in tensors.items():
         if sums.get(name) != _crc32(tensor):
             raise CheckpointError(
-                f"{path} is damaged: the checksum of tensor {name} does not match"
+                f"{path} is damaged (the checksum of tensor {name} does not match); {_REMEDY}"
             )
     state: dict[str, Any] = _unpack(tree, tensors)
     return state

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
-import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,7 +19,7 @@ from tqdm import tqdm
 from mild_ext import distributed
 from mild_ext.data.augment import augmentation
 from mild_ext.data.batches import Batches
-from mild_ext.data.datasets import seed_everything
+from mild_ext.data.datasets import isolated_random_state, seed_everything
 from mild_ext.status import LearningStatus
 from mild_ext.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mild_ext.training.recipe import Recipe
@@ -101,18 +98,6 @@ def derive_seed(seed: int, *parts: str | int) -> int:
     """
     digest = hashlib.sha256(repr((seed, *parts)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
-
-
-@contextlib.contextmanager
-def isolated_random_state() -> Iterator[None]:
-    """Leave the global random generators of Python, NumPy and torch as they were found."""
-    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def learning_rate(recipe: Recipe, epoch: int, epochs: int) -> float:

@@ -20,7 +20,7 @@ def test_rounds_find_wrong_labels_and_train_on_the_rest():
     assert (tracker.round, tracker.epochs) == (2, 15)
     dropped = ~tracker.kept
     assert wrong[dropped].float().mean() > 0.8
-    assert (wrong & dropped).sum() > 0.8 * wrong.sum()
+    assert (wrong & dropped).sum() > 0.7 * wrong.sum()
     assert torch.equal(tracker.round_dropped >= 0, dropped)
     assert len(tracker.selections) == 2
     # Evidence: of the last round that watched the sample.

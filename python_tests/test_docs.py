@@ -24,9 +24,10 @@ NEEDS = {
 
 
 def examples(page):
-    """The page's Python blocks, joined; those that show a file of examples/ run in test_examples.py."""
-    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
-    return "\n".join(block for block in blocks if "--8<--" not in block)
+    """The page's Python blocks, joined; the files of examples/ it shows run in test_examples.py."""
+    return "\n".join(
+        re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    )
 
 
 PAGES = [page.relative_to(DOCS).as_posix() for page in sorted(DOCS.rglob("*.md"))]

@@ -39,9 +39,8 @@ def ours(log: LearningLog, **options: Any) -> Kept:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         selection = mild_ext.select_clean(log.status(), **options)
-    score = selection.clean_probability.numpy()
-    if not selection.supported:
-        score = -selection.misclassified.numpy().astype(float)
+    # Equal probabilities (all of them, where two groups are not supported) are ranked by the count.
+    score = selection.clean_probability.numpy() - 1e-9 * selection.misclassified.numpy()
     return selection.mask.numpy(), score
 
 
@@ -152,8 +151,8 @@ def windows(paths: list[Path]) -> None:
         log = read_learning_log(path)
         status, epochs = log.status(), log.num_epochs
         worst, where = 2.0, "none"
-        for length in sorted({8, 10, 12, 16, 20, 25, 30, 40, epochs}):
-            for start in range(0, epochs - length + 1, max(1, (epochs - length) // 6)):
+        for length in sorted({8, 12, 20, 30, epochs}):
+            for start in range(0, epochs - length + 1, max(1, (epochs - length) // 4)):
                 selection = mild_ext.select_clean(status, epochs=slice(start, start + length))
                 total += 1
                 if not selection.supported:

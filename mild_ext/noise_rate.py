@@ -28,17 +28,21 @@ def estimate_noise_rate(
     counts: TimeCounts, mixture: WeibullMixture, dropped_share: float
 ) -> NoiseRate:
     """Noise rate from a fitted, supported mixture and the share its selection drops."""
-    soft = _monotone_noisy_share(counts, mixture)
+    soft = _monotone_noisy_share(counts, *mixture.posterior_tables(counts.horizon))
     weight = float(mixture.weights_[1])
     sampling = float(np.sqrt(soft * (1 - soft) / max(counts.total, 1.0)))
     error = float(mixture.standard_errors_.weights[1])
-    error = 1.96 * max(error if np.isfinite(error) else 0.0, sampling)
-    guesses = (soft, weight, dropped_share)
-    return NoiseRate(soft, max(0.0, min(guesses) - error), min(1.0, max(guesses) + error))
+    error = max(error if np.isfinite(error) else 0.0, sampling)
+    return _span(soft, (soft, weight, dropped_share), error)
 
 
-def _monotone_noisy_share(counts: TimeCounts, mixture: WeibullMixture) -> float:
-    event, censored = mixture.posterior_tables(counts.horizon)
+def _span(rate: float, guesses: tuple[float, ...], error: float) -> NoiseRate:
+    low, high = min(guesses) - 1.96 * error, max(guesses) + 1.96 * error
+    return NoiseRate(rate, max(0.0, low), min(1.0, high))
+
+
+def _monotone_noisy_share(counts: TimeCounts, event: Floats, censored: Floats) -> float:
+    """Mean noisy posterior [P], [P + 1] over the counts, made monotone in the count."""
     clean: Floats = np.minimum.accumulate(event)
     at_end = np.minimum(censored, np.append(1.0, clean))
     kept = counts.events @ clean + counts.censored[1:] @ at_end[1:]
@@ -48,12 +52,12 @@ def _monotone_noisy_share(counts: TimeCounts, mixture: WeibullMixture) -> float:
 def class_noise_rate(
     counts: TimeCounts, mixture: WeibullMixture, dropped_share: float, max_iter: int = 500
 ) -> NoiseRate:
-    """Noise rate of one class: the components as fitted overall, the class's own weights.
+    """Noise rate of one class: the components of ``mixture``, the class's own weights.
 
     The weight maximizes the class's likelihood (EM over one number; the likelihood is concave).
     """
-    event, censored = mixture.log_prob_tables(counts.horizon)
-    log_odds = np.concatenate([event[0] - event[1], censored[0, 1:] - censored[1, 1:]])
+    odds = [table[0] - table[1] for table in mixture.log_prob_tables(counts.horizon)]
+    log_odds = np.concatenate([odds[0], odds[1][1:]])
     mass = np.concatenate([counts.events, counts.censored[1:]])
     total = mass.sum()
     weight = float(mixture.weights_[0])
@@ -65,14 +69,13 @@ def class_noise_rate(
         weight = new
         if done:
             break
-    posterior = _posterior(np.log(weight) - np.log1p(-weight) + log_odds)
+    prior = np.log(weight) - np.log1p(-weight)
     # Information of the weight: sum of squared scores (f1 - f2) / f.
-    score = (posterior - weight) / (weight * (1 - weight))
+    score = (_posterior(prior + log_odds) - weight) / (weight * (1 - weight))
     information = float(mass @ score**2)
-    error = 1.96 / np.sqrt(information) if information > 0 else 1.0
-    rate = 1.0 - weight
-    low, high = min(rate, dropped_share) - error, max(rate, dropped_share) + error
-    return NoiseRate(rate, max(0.0, low), min(1.0, high))
+    error = 1 / float(np.sqrt(information)) if information > 0 else 1.0
+    soft = _monotone_noisy_share(counts, *(_posterior(prior + table) for table in odds))
+    return _span(soft, (soft, 1.0 - weight, dropped_share), error)
 
 
 def _posterior(log_odds: NDArray[np.float64]) -> Floats:

@@ -272,10 +272,14 @@ def run_rounds(
             ),
             weight_decay=recipe.first_weight_decay if number == 0 else None,
         )
-        inside: dict[str, Any] = {}
-        if recipe.per_class:
-            inside = {"labels": labels.to(device), "per_class": True}
-        selection = select_clean(status, recipe.rule, recipe.threshold, **inside)
+        # With the labels, classes that differ much are judged apart even where it is not asked for.
+        selection = select_clean(
+            status,
+            recipe.rule,
+            recipe.threshold,
+            labels=labels.to(device),
+            per_class=recipe.per_class or None,
+        )
         proposed = selection.mask.cpu() & watched
         refused = _refuse(proposed, watched, labels) if selection.supported else selection.reason
         if refused is None:

@@ -28,8 +28,8 @@ class Decision:
 
     Attributes:
         keep: bool [P + 1, P + 1].
-        probability: float32 [P + 1, P + 1], posterior of the clean component; all 1 where two
-            components are not supported.
+        probability: float32 [P + 1, P + 1], posterior of the clean component as the rule reads
+            it (falling in the misclassified count); all 1 where two components are not supported.
         threshold: largest misclassified count kept of a sample seen in all P epochs.
         mixture: the fitted mixture; None if no sample was seen.
         support: the verdict on it; for the rules that need none, whether the rule was followed.
@@ -53,6 +53,7 @@ def decide(histogram: NDArray[np.int64], rule: str, level: float) -> Decision:
     event, censored = mixture.posterior_tables(size - 1)
     if support.confusion > MAX_SURE_CONFUSION:
         event, censored = _recentred(counts, event, censored)
+    event, censored = _monotone(event, censored)
     keep = _keep(histogram, rule, level, event, censored)
     kept = int((histogram * keep).sum() - histogram[0, 0])
     if kept < max(1.0, MIN_KEPT * counts.total):
@@ -81,7 +82,9 @@ def _keep(
     histogram: NDArray[np.int64], rule: str, level: float, event: Floats, censored: Floats
 ) -> NDArray[np.bool_]:
     if rule == "posterior":
-        return _first_crossing(event > level, censored > level)
+        passed = _cells(event > level, censored > level)
+        passed[0, 0] = True  # never seen: no evidence against it
+        return passed
     size = len(histogram)
     metric = 2 * np.arange(size)[:, None] - np.arange(size)  # misclassified - memorized
     possible = np.arange(size)[:, None] <= np.arange(size)
@@ -93,7 +96,7 @@ def _keep(
         shifted = np.maximum(metric + (size - 1), 0.1)
         limit = density_scales(shifted[seen], histogram[seen]).max()
         if rule == "scale":
-            metric = shifted  # the release itself compares the unshifted metric: see METHOD
+            metric = shifted  # the release itself compares the unshifted metric
     keep: NDArray[np.bool_] = (metric <= limit) & possible
     keep[0, 0] = True  # never seen: no evidence against it
     return keep
@@ -117,14 +120,16 @@ def _cells(event: NDArray[Any], censored: NDArray[Any]) -> NDArray[Any]:
     return table
 
 
-def _first_crossing(event: NDArray[np.bool_], censored: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Keep from 0 misclassified epochs upward while the cells pass; monotone in m and in n."""
-    event = np.logical_and.accumulate(event)
-    before = np.concatenate([[True], event])  # all events below n pass
-    at = np.append(event, True)  # and so does the event at n itself
-    censored = censored & before & at
-    censored[0] = True  # never seen: no evidence against it
-    return _cells(event, censored)
+def _monotone(event: Floats, censored: Floats) -> tuple[Floats, Floats]:
+    """The posterior as a running minimum over the misclassified count: once below, never back.
+
+    A broad clean component outlives a narrow noisy one, so the posterior as it is may rise again
+    in the tail; with the minimum a level has one, the first, crossing.
+    """
+    event = np.minimum.accumulate(event)
+    at_end = np.minimum(censored, np.append(event, event[-1]))
+    at_end[0] = censored[0]  # never seen: the prior
+    return event, at_end
 
 
 def _recentred(counts: TimeCounts, event: Floats, censored: Floats) -> tuple[Floats, Floats]:
@@ -135,9 +140,8 @@ def _recentred(counts: TimeCounts, event: Floats, censored: Floats) -> tuple[Flo
     total of the posterior is the better founded figure, so the cut is moved until it agrees.
     """
     p = counts.horizon
-    clean = np.minimum.accumulate(event)[:p]  # monotone, as the first crossing reads it
-    at_end = np.minimum(censored[1 : p + 1], clean)
-    probability = np.concatenate([clean, at_end])
+    clean, at_end = _monotone(event, censored)
+    probability = np.concatenate([clean[:p], at_end[1 : p + 1]])
     mass = np.concatenate([counts.events, counts.censored[1:]])
     values, where = np.unique(-probability[mass > 0], return_inverse=True)
     values = -values  # falling
@@ -168,6 +172,12 @@ def _everything(size: int, mixture: WeibullMixture | None, support: Support) -> 
         mixture=mixture,
         support=support,
     )
+
+
+def keep_everything(decision: Decision, reason: str) -> Decision:
+    """The same evidence, not believed."""
+    support = replace(decision.support, supported=False, reason=reason)
+    return _everything(len(decision.keep), decision.mixture, support)
 
 
 def density_scales(values: Floats, counts: NDArray[Any], iterations: int = 200) -> Floats:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .evaluation import SelectionQuality, best_threshold, evaluate_selection
 from .noise_rate import NoiseRate, class_noise_rate, estimate_noise_rate
-from .rules import RULES, Decision, decide
+from .rules import RULES, Decision, decide, keep_everything
 from .support import WINDOW_MARGIN, Support
 from .weibull import TimeCounts, WeibullMixture
 
@@ -34,6 +34,8 @@ MIN_WINDOW = 8
 MIN_CLASS = 100
 #: Classes are judged apart if their own mixtures beat the common one by this much BIC a sample.
 CLASS_GAIN = 0.4
+#: Least agreement of a given window's selection with that of all recorded epochs, as macro-F1.
+MIN_AGREEMENT = 0.8
 
 
 class Evidence(Protocol):
@@ -175,11 +177,30 @@ class Selection:
     def clean_probability(self) -> Tensor:
         """Posterior probability of a right label, float32 [N]; computed on first access.
 
-        1 for all where two components are not supported; the clean weight for unseen samples.
+        As the ``posterior`` rule reads it: never rising with the misclassified count, and recentred
+        where the components overlap widely (docs/selection.md), so that a sample is kept exactly if
+        its probability exceeds the level. 1 for all where two components are not supported; the
+        clean weight for unseen samples.
         """
         if self._class_probability is not None:
             return self._class_probability
-        return self._evidence.lookup(torch.from_numpy(self._probability))
+        return self._lookup(torch.from_numpy(self._probability))
+
+    def _lookup(self, table: Tensor) -> Tensor:
+        """A look-up made after the decision: only while the status is as it was decided on."""
+        unchanged = np.array_equal(self._evidence.histogram(), self.histogram)
+        if not unchanged:
+            raise RuntimeError(
+                "the learning status has changed since the selection was made, so figures per "
+                "sample can no longer be looked up; read clean_probability, misclassified and seen "
+                "before status.update() or status.reset()"
+            )
+        return self._evidence.lookup(table)
+
+    @property
+    def posterior(self) -> NDArray[np.float32]:
+        """``clean_probability`` by misclassified count, of a sample seen in all P epochs, [P + 1]."""
+        return self._probability[:, -1]
 
     def to_frame(self, **columns: Any) -> pd.DataFrame:
         """One row per sample, as a pandas DataFrame; needs the extra ``export``.
@@ -206,7 +227,7 @@ class Selection:
         counts = torch.arange(len(self.histogram), dtype=torch.float32)
         shape = (len(counts), len(counts))
         table = (counts[:, None] if axis == 0 else counts[None]).expand(shape).contiguous()
-        return self._evidence.lookup(table).int()
+        return self._lookup(table).int()
 
     @property
     def removed_share(self) -> float:
@@ -242,7 +263,10 @@ class Selection:
             ValueError: the shape is wrong, or labels are missing.
         """
         truth = np.asarray(torch.as_tensor(clean).cpu().numpy(), dtype=bool)
-        mask, score = self.mask.cpu().numpy(), self.clean_probability.cpu().numpy()
+        mask = self.mask.cpu().numpy()
+        # Among equal probabilities (all of them, where unsupported) the metric ranks.
+        metric = (2 * self.misclassified - self.seen).cpu().numpy() / len(self.histogram)
+        score = self.clean_probability.cpu().numpy().astype(np.float64) - 1e-9 * metric
         if not per_class:
             return evaluate_selection(mask, truth, score)
         if self._labels is None:
@@ -341,7 +365,8 @@ def select_clean(
         epochs: the window of epochs to judge by. Default: with rule ``posterior`` and a status of
             at least 24 epochs, the first third, the first two thirds or all of the recorded
             epochs: all, unless the mixture separates clearly better in a shorter one (a network
-            that memorizes wrong labels later blurs the picture); else all.
+            that memorizes wrong labels later blurs the picture); else all. A window given here is
+            taken as it is, but not supported where it contradicts that choice.
 
     Returns:
         A :class:`Selection`. It is never empty: where two components are not supported everything
@@ -387,6 +412,8 @@ def select_clean(
             window, histogram, decision = _best_window(
                 status_or_times, histogram, decision, threshold
             )
+        elif rule == "posterior":
+            decision = _check_window(status_or_times, window, decision, threshold)
         epochs = window
         evidence = _StatusEvidence(status_or_times, window)
     support, reason = decision.support, decision.support.reason
@@ -470,6 +497,37 @@ def _best_window(
         if shorter.support.supported and shorter.support.bimodality > score:
             best, score = (window, counts, shorter), shorter.support.bimodality
     return best
+
+
+def _check_window(status: Any, window: slice, decision: Decision, level: float) -> Decision:
+    """The decision, or "not supported" where it contradicts what all recorded epochs say.
+
+    Within a late window a network that has memorized wrong labels shows them as quickly as right
+    ones; the window's own counts cannot tell, only the epochs before it can.
+    """
+    everything = _StatusEvidence(status, None).histogram()
+    horizon = TimeCounts.from_histogram(everything).horizon
+    if not decision.support.supported or (window.start, window.stop) == (0, horizon):
+        return decision
+    all_epochs = slice(0, horizon)
+    everything = _StatusEvidence(status, all_epochs).histogram()
+    reference_window, _, reference = _best_window(
+        status, everything, decide(everything, "posterior", level), level
+    )
+    if not reference.support.supported:
+        return decision
+    ours, theirs = (
+        _StatusEvidence(status, w).lookup(torch.from_numpy(d.keep)).cpu().numpy()
+        for w, d in ((window, decision), (reference_window, reference))
+    )
+    agreement = evaluate_selection(ours, theirs).macro_f1
+    if agreement >= MIN_AGREEMENT:
+        return decision
+    reason = (
+        f"this window's selection contradicts the one from epochs {reference_window.start} to "
+        f"{reference_window.stop - 1} (agreement {agreement:.2f}, at least {MIN_AGREEMENT:g})"
+    )
+    return keep_everything(decision, reason)
 
 
 def _by_class(

@@ -1,4 +1,4 @@
-"""A two-component Weibull mixture for times to memorization (METHOD, docs/selection.md).
+"""A two-component Weibull mixture for times to memorization (see docs/selection.md).
 
 The number m of epochs that a sample spent misclassified is a survival time counted in whole
 epochs. A sample that was memorized after m of its n seen epochs has a time in [m, m + 1); one
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -118,12 +119,11 @@ def _counts(
         if not np.isfinite(weight).all() or (weight < 0).any():
             raise ValueError("sample_weight must be finite and non-negative")
     horizon = max(int(n.max()), 1)
-    # 2-D histogram without a [P + 1, P + 1] table: events by m, censored by n.
-    event = m < n
-    pick = (lambda where: None) if weight is None else (lambda where: weight[where])
-    events = np.bincount(m[event], weights=pick(event), minlength=horizon)
-    at_end = (m == n) & (n > 0)
-    censored = np.bincount(n[at_end], weights=pick(at_end), minlength=horizon + 1)
+    # Events by m, censored by n: the two halves of one count, without a [P + 1, P + 1] table.
+    cell = np.where(m < n, m, horizon + n)
+    both = np.bincount(cell, weights=weight, minlength=2 * horizon + 1)
+    events, censored = both[:horizon], both[horizon:].copy()
+    censored[0] = 0  # never seen
     return TimeCounts(events.astype(np.float64), censored.astype(np.float64))
 
 
@@ -145,6 +145,17 @@ def _log1p_ratio(z: Floats) -> tuple[Floats, Floats, Floats]:
             (2 * log - 2 * odds - odds**2) / y**3,
         ),
     )
+
+
+def _pairs(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of an upper triangle, and where the full matrix finds its entries."""
+    rows, columns = np.triu_indices(size)
+    symmetric = np.empty((size, size), dtype=np.intp)
+    symmetric[rows, columns] = symmetric[columns, rows] = np.arange(len(rows))
+    return rows, columns, symmetric
+
+
+_PAIRS = {size: _pairs(size) for size in (2, 3)}
 
 
 class _Likelihood:
@@ -249,7 +260,7 @@ class _Likelihood:
         # log P(m | n) = -G(m) + log(1 - e^-D): derivatives -G' + q D' and
         # -G'' + q D'' - q (1 + q) D' D', with D = G(m + 1) - G(m), q = 1 / (e^D - 1).
         q = q[:, :, None, :]
-        rows, columns = np.triu_indices(first.shape[2])
+        rows, columns, symmetric = _PAIRS[first.shape[2]]
         rise = first[..., ends : 2 * ends] - first[..., :ends]
         slope = -np.concatenate([first[..., :ends], first[..., 2 * ends :]], axis=-1)
         slope[..., :ends] += q * rise
@@ -259,8 +270,6 @@ class _Likelihood:
         curve[..., :ends] -= pull[:, :, rows] * (pull + rise)[:, :, columns]
         value = mixed @ self._mass
         count, _, size, _ = slope.shape
-        symmetric = np.empty((size, size), dtype=np.intp)
-        symmetric[rows, columns] = symmetric[columns, rows] = np.arange(len(rows))
         if clean is None:
             return value, slope[:, 0] @ self._mass, (curve[:, 0] @ self._mass)[:, symmetric]
         share = np.stack([clean, 1.0 - clean], axis=1)[:, :, None, :]  # r_j, [S, 2, 1, C]
@@ -302,6 +311,7 @@ class _Constraints:
     names: tuple[str, ...]
 
     @classmethod
+    @lru_cache(maxsize=64)
     def build(
         cls,
         components: int,
@@ -406,11 +416,15 @@ def _maximize(
         took = live[better]
         theta[took], value[took] = trial[better], new_value[better]
         gradient[took], hessian[took] = new_gradient[better], new_hessian[better]
-        length = np.linalg.norm(step, axis=1)
+        length = np.sqrt((step**2).sum(axis=1))
         radius[live] = np.where(better, np.maximum(radius[live], 2.0 * length), 0.25 * length)
         stuck = live[radius[live] < 1e-7]
         done[stuck] = converged[stuck] = True
         traces.append(value.copy())
+        if len(traces) > 20:  # creeping along a ridge so flat that nothing depends on it
+            idle = value - traces[-11] < 100.0 * tol
+            converged |= idle & ~done
+            done |= idle
     best = int(np.argmax(value))
     trace = np.array([row[best] for row in traces])
     slack = constraints.slack(theta[best])
@@ -441,22 +455,24 @@ def _newton_step(
     """Feasible ascent steps [S, D] and the gain in mean log-likelihood each one promises [S]."""
     touching = slack <= _ACTIVE
     blocked = np.zeros_like(touching)
+    system = -hessian
     for _ in range(4):
-        # A stiff spring marks the directions blocked; the step has no part along them.
-        stiff = (blocked[:, :, None] * normals).transpose(0, 2, 1) @ normals
-        values, vectors = np.linalg.eigh(1e8 * stiff - hessian)
+        values, vectors = np.linalg.eigh(system)
         size = np.maximum(np.abs(values), 1e-10)
         along = (vectors.transpose(0, 2, 1) @ gradient[:, :, None])[..., 0]
         along = np.where(values > 1e6, 0.0, along / size)
         step = (vectors @ along[:, :, None])[..., 0]
-        outward = touching & (step @ normals.T < -1e-12) & ~blocked
+        along_normals = step @ normals.T
+        outward = touching & (along_normals < -1e-12) & ~blocked
         if not outward.any():
             break
         blocked |= outward
+        # A stiff spring marks the directions blocked; the step has no part along them.
+        system = 1e8 * ((blocked[:, :, None] * normals).transpose(0, 2, 1) @ normals) - hessian
     predicted = (step * gradient).sum(axis=1)
-    length = np.linalg.norm(step, axis=1)
+    length = np.sqrt((step**2).sum(axis=1))
     shrink = np.minimum(1.0, radius / np.maximum(length, 1e-300))
-    closing = -(step @ normals.T)
+    closing = -along_normals
     with np.errstate(divide="ignore", invalid="ignore"):
         room = np.where((closing > 1e-12) & ~blocked, np.maximum(slack, 0.0) / closing, np.inf)
     reach = np.minimum(shrink, room.min(axis=1))
@@ -501,8 +517,9 @@ def _starts(counts: TimeCounts, ordered: bool, min_noisy_shape: float) -> Floats
     m = np.arange(p + 1)
     low = 1.0 / (1.0 + np.exp((m - cuts[:, None] + 0.5) / (0.06 * p + 0.3)))
     log_p = float(np.log(max(p, 2)))
-    clean = _feasible(_survival_fit(counts, low), log_p)
-    noisy = _feasible(_survival_fit(counts, 1.0 - low), log_p, min_noisy_shape + 0.1)
+    both = _survival_fit(counts, np.concatenate([low, 1.0 - low]))
+    clean = _feasible(both[: len(low)], log_p)
+    noisy = _feasible(both[len(low) :], log_p, min_noisy_shape + 0.1)
     if ordered:
         noisy[:, 0] = np.minimum(noisy[:, 0], MAX_LOG_HAZARD_1 - 0.4)
         noisy = _feasible(noisy, log_p, min_noisy_shape + 0.1)

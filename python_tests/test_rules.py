@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mild_ext.rules import RULES, decide, density_scales
@@ -91,6 +91,10 @@ def test_collapse_is_refused(two_groups):
     assert "refused" in decision.support.reason
 
 
+# Four rules on each example: fewer of them in everyday runs, all that a search asks for.
+asked_for = settings.default.max_examples
+everyday = settings(max_examples=60 if asked_for <= 100 else asked_for)
+
 cells = st.integers(1, 70).flatmap(
     lambda p: st.tuples(
         st.just(p),
@@ -133,6 +137,7 @@ def check(histogram):
             assert ((decision.keep[:, :-1] <= decision.keep[:, 1:]) | ~possible[:, :-1]).all()
 
 
+@everyday
 @given(cells)
 def test_any_cells(case):
     p, entries = case
@@ -142,6 +147,7 @@ def test_any_cells(case):
     check(histogram)
 
 
+@everyday
 @given(shapes)
 def test_any_shape(case):
     p, shape, total, seed = case

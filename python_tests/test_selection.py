@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mild_ext import LearningStatus
@@ -155,7 +155,6 @@ def test_bad_arguments():
         select_clean(times([], [], 3))
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.integers(1, 12).flatmap(
         lambda p: st.lists(
@@ -370,3 +369,36 @@ def test_bad_labels():
         select_clean(t, labels=torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"\(0, 1\]"):
         select_clean(t, "quantile", 1.5)
+
+
+def test_a_late_window_that_contradicts_the_rest_is_not_believed():
+    # Wrong labels are memorized by epoch 25; in the last 10 epochs 400 clean samples are hard.
+    rng = np.random.default_rng(9)
+    clean = np.arange(2000) < 1400
+    memorized = rng.random((2000, 40)) < 0.9
+    memorized[~clean, :25] = rng.random((600, 25)) < 0.05
+    memorized[:400, 30:] = rng.random((400, 10)) < 0.05
+    log = LearningLog(memorized=memorized, given_label=np.zeros(2000, dtype=np.int64))
+    status = log.status()
+    first = select_clean(status, epochs=slice(0, 13))
+    assert first.supported
+    assert first.evaluate(clean).macro_f1 > 0.95
+    late = select_clean(status, epochs=slice(30, 40))
+    assert late.support.bimodality > 0.5
+    assert not late.supported
+    assert "contradicts" in late.reason
+    assert late.mask.all()
+
+
+def test_figures_of_a_changed_status_are_refused():
+    m, _ = draw(17)
+    status = status_of(m, 30)
+    selection = select_clean(status)
+    kept = selection.clean_probability
+    fresh = select_clean(status)
+    status.reset()
+    assert torch.equal(selection.clean_probability, kept)  # read in time
+    with pytest.raises(RuntimeError, match="has changed"):
+        _ = fresh.clean_probability
+    with pytest.raises(RuntimeError, match="has changed"):
+        _ = fresh.seen

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mild_ext.weibull import TimeCounts, Weibull, WeibullMixture, _Likelihood
@@ -197,7 +197,6 @@ def test_unfitted():
         WeibullMixture().predict_proba([1], 2)
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     st.integers(1, 12).flatmap(
         lambda p: st.lists(

@@ -60,10 +60,11 @@ def plot_selection(selection: Selection, ax: Axes | None = None) -> Axes:
         )  # between the last kept and the next
         ax.axvline(cut, color="0.25", lw=1)
         ax.annotate(
-            " dropped",
+            "kept ",
             (cut, 0.98),
             xycoords=("data", "axes fraction"),
             va="top",
+            ha="right",
             color="0.25",
         )
         title = f"kept {selection.num_kept:,} of {selection.num_samples:,} samples"
@@ -120,9 +121,8 @@ def _draw_posterior(ax: Axes, selection: Selection, metric: NDArray[Any], step: 
     """P(clean) for samples seen in every epoch, on an axis of its own."""
     epochs = len(selection.histogram) - 1
     m = np.arange(epochs + 1)
-    posterior = selection.mixture.predict_proba(m, epochs)[:, 0]  # type: ignore[union-attr]
     right = ax.twinx()
-    right.plot(2 * m - epochs, posterior, "-", color=_POSTERIOR, lw=1, alpha=0.8)
+    right.plot(2 * m - epochs, selection.posterior, "-", color=_POSTERIOR, lw=1, alpha=0.8)
     right.axhline(selection.level, color=_POSTERIOR, lw=0.6, ls=(0, (1, 3)))
     right.set_ylim(0, 1.04)
     right.set_ylabel("probability of a right label", color=_POSTERIOR)

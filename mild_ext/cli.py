@@ -15,7 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         return status
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        hint = "; --resume goes on with it" if "resume" in options else ""
+        print(f"interrupted{hint}", file=sys.stderr)
         return 130
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         if options.traceback:
@@ -42,6 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_selfcheck(commands)
     _add_bench(commands)
+    _add_select(commands)
+    _add_report(commands)
     return parser
 
 
@@ -56,28 +59,68 @@ def _run_info(options: argparse.Namespace) -> int:
     return int(info() or 0)
 
 
+def _add_select(commands: Any) -> None:
+    parser = commands.add_parser(
+        "select",
+        help="find wrong labels in a saved learning status, without training",
+        description="Find wrong labels in a learning status that LearningStatus.save wrote, without training.",
+        epilog="example: mild-ext select runs/digits/status/round-00.safetensors --out issues.csv",
+    )
+    parser.add_argument("status", metavar="STATUS.safetensors", help="the saved status")
+    parser.add_argument("--out", required=True, help="table to write: FILE.csv or FILE.parquet")
+    parser.add_argument("--rule", default="posterior", help="selection rule (default: posterior)")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="the rule's threshold (default: 0.5)"
+    )
+    parser.add_argument("--epochs", metavar="A:B", help="window of epochs (default: all)")
+    parser.add_argument("--labels", metavar="FILE.npy", help="given labels, for the table")
+    parser.add_argument("--predicted", metavar="FILE.npy", help="a model's labels, for the table")
+    parser.set_defaults(run=_run_select)
+
+
+def _run_select(options: argparse.Namespace) -> int:
+    from mild_ext.select_command import main as select
+
+    return select(options)
+
+
 def _add_train(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="find the wrong labels of a data set and train a model without them",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Find the wrong labels of a data set and train a model without them.",
-        epilog="example: mild-ext train --data digits --noise symmetric:0.5 --out runs/digits",
+        epilog="examples:\n"
+        "  mild-ext train --data folder:photos --out runs/photos\n"
+        "  mild-ext train --data digits --noise symmetric:0.5 --out runs/digits\n\n" + _data_help(),
     )
     run = _add_run_options(parser)
     run.add_argument("--noise", help="label noise to add, e.g. symmetric:0.5 (default: none)")
     run.add_argument("--seed", type=int, help="seed of everything random (default: 0)")
     run.add_argument("--overwrite", action="store_true", help="delete an earlier run in --out")
     run.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    run.add_argument("--tensorboard", action="store_true", help="log for TensorBoard, too")
     run.add_argument("--no-compare", action="store_true", help="train MILD only")
+    run.add_argument("--report", action="store_true", help="write report.html at the end")
     add_recipe_options(parser)
     parser.set_defaults(run=_run_train)
+
+
+def _data_help() -> str:
+    """What ``--data`` takes."""
+    from mild_ext.data.sources import SOURCES
+
+    lines = [f"  {source.form:16} {source.help}" for source in SOURCES.values()]
+    lines.append("  module:factory   your own data set in Python")
+    return "data (options follow after commas, e.g. folder:photos,size=96):\n" + "\n".join(lines)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> Any:
     """Options of every command that trains."""
     run = parser.add_argument_group("run")
-    run.add_argument("--data", help="digits, or npz:FILE with arrays x_train, y_train, ...")
+    run.add_argument(
+        "--data", help="what to train on, e.g. digits, npz:FILE, folder:DIR, cifar10:ARCHIVE"
+    )
     run.add_argument("--out", required=True, help="folder for the results")
     run.add_argument(
         "--recipe", help="name of a preset, or a .toml, .yaml or .json file of settings"
@@ -123,8 +166,8 @@ def _add_compare(commands: Any) -> None:
     run.add_argument("--seeds", default="0,1,2", help="seeds (default: 0,1,2)")
     run.add_argument(
         "--methods",
-        default="plain,small-loss,elr,mild,clean",
-        help="which, separated by commas (default: plain,small-loss,elr,mild,clean)",
+        help="which, separated by commas (default: plain,small-loss,elr,mild,clean, the last one "
+        "where the true labels are known)",
     )
     add_recipe_options(parser)
     parser.set_defaults(run=_run_compare)
@@ -193,6 +236,27 @@ def _run_bench(options: argparse.Namespace) -> int:
     else:
         from mild_ext.bench.core import run
     return run(options)
+
+
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="one HTML page about a run: rounds, mixture, noise per class, suspicious samples",
+        description="Write one self-contained HTML page about a run.",
+    )
+    parser.add_argument("run_folder", metavar="RUN", help="folder that train wrote")
+    parser.add_argument("--out", help="file to write (default: RUN/report.html)")
+    parser.add_argument(
+        "--suspicious", type=int, default=48, help="suspicious samples to show (default: 48)"
+    )
+    parser.add_argument("--no-thumbnails", action="store_true", help="do not read the data again")
+    parser.set_defaults(run=_run_report)
+
+
+def _run_report(options: argparse.Namespace) -> int:
+    from mild_ext.report.page import main_report
+
+    return main_report(options)
 
 
 class _Override(argparse.Action):

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mild_ext.data.datasets import labels_of, seed_everything
+from mild_ext.data.datasets import isolated_random_state, labels_of, seed_everything
 from mild_ext.selection import Selection, select_clean
 from mild_ext.status import LearningStatus
 from mild_ext.training.checkpoint import (
@@ -34,7 +34,6 @@ from mild_ext.training.loop import (
     accuracy,
     derive_seed,
     fit,
-    isolated_random_state,
 )
 from mild_ext.training.recipe import Recipe
 
@@ -206,6 +205,8 @@ def run_rounds(
     if not everyone.any():
         raise ValueError("there are no samples to train on")
     folder = None if folder is None else Path(folder)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(recipe, seed, labels, everyone)
 
     model = fresh_model(model_factory, seed).to(device)
@@ -381,7 +382,7 @@ def _sparse(histogram: Tensor) -> list[list[int]]:
 
 def _fingerprint(recipe: Recipe, seed: int, labels: Tensor, everyone: Tensor) -> str:
     """Identifies a run: what its result depends on."""
-    settings = recipe.to_dict()
+    settings = {k: v for k, v in recipe.to_dict().items() if not k.startswith("ssl")}
     del settings["workers"]
     digest = hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode())
     digest.update(labels.numpy().tobytes())

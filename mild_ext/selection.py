@@ -1,13 +1,14 @@
-"""Which samples to keep: rules over the fitted mixture, and the test whether to believe it.
+"""Which samples to keep: a rule applied to a status, with its evidence and its doubts.
 
-A selection is decided on the histogram of (misclassified, seen) alone, as a table that says for
-each of its cells whether it is kept. Only the last step, looking every sample up in that table,
-depends on the number of samples, and it runs where the status lies.
+Decisions fall on the histogram of (misclassified, seen) alone (``rules.py``). Only the last step,
+looking every sample up in the resulting table, depends on the number of samples, and it runs where
+the status lies.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,18 +17,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .weibull import TimeCounts, Weibull, WeibullMixture
+from .evaluation import SelectionQuality, best_threshold, evaluate_selection
+from .noise_rate import NoiseRate, class_noise_rate, estimate_noise_rate
+from .rules import RULES, Decision, decide
+from .support import WINDOW_MARGIN, Support
+from .weibull import TimeCounts, WeibullMixture
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
-RULES = ("posterior",)
-
-#: The support test, see docs/selection.md.
-MIN_SAMPLES = 20
-MIN_EPOCHS = 2
-MIN_SHARE = 0.02
-MAX_CONFUSION = 0.35
+#: Windows of epochs, from the first on, among which ``epochs=None`` chooses, as shares of all.
+WINDOWS = (1 / 3, 2 / 3)
+MIN_WINDOW = 8
+#: A class with fewer samples than this is judged with all the others.
+MIN_CLASS = 100
+#: Classes are judged apart if their own mixtures beat the common one by this much BIC a sample.
+CLASS_GAIN = 0.4
 
 
 class Evidence(Protocol):
@@ -41,35 +47,45 @@ class Evidence(Protocol):
         """``table[misclassified, seen]`` of every sample, [N], for a table [P + 1, P + 1]."""
         ...
 
+    def transition_times(self) -> Any:
+        """The `TransitionTimes` of every sample."""
+        ...
 
+
+@dataclass(frozen=True)
 class _StatusEvidence:
-    def __init__(self, status: Any, epochs: slice | None) -> None:
-        self._status, self._epochs = status, epochs
+    status: Any
+    epochs: slice | None
 
     def histogram(self) -> NDArray[np.int64]:
-        return np.asarray(self._status.histogram(self._epochs).cpu().numpy())
+        return np.asarray(self.status.histogram(self.epochs).cpu().numpy())
 
     def lookup(self, table: Tensor) -> Tensor:
-        result: Tensor = self._status.lookup(table, self._epochs)
+        result: Tensor = self.status.lookup(table, self.epochs)
         return result
 
+    def transition_times(self) -> Any:
+        return self.status.compute(self.epochs)
 
+
+@dataclass(frozen=True)
 class _TimesEvidence:
-    def __init__(self, times: Any) -> None:
-        self._misclassified, self._seen = times.memorization, times.seen
-        self._size = int(times.num_epochs) + 1
+    times: Any
 
     def histogram(self) -> NDArray[np.int64]:
-        cell = self._misclassified.long() * self._size + self._seen.long()
-        counts = torch.bincount(cell, minlength=self._size**2)
-        return counts.reshape(self._size, self._size).cpu().numpy()
+        size = int(self.times.num_epochs) + 1
+        cell = self.times.memorization.long() * size + self.times.seen.long()
+        return torch.bincount(cell, minlength=size**2).reshape(size, size).cpu().numpy()
 
     def lookup(self, table: Tensor) -> Tensor:
-        table = table.to(self._seen.device)
-        return table[self._misclassified.long(), self._seen.long()]
+        table = table.to(self.times.seen.device)
+        return table[self.times.memorization.long(), self.times.seen.long()]
+
+    def transition_times(self) -> Any:
+        return self.times
 
 
-def _evidence(status_or_times: Any, epochs: slice | None) -> Evidence:
+def _evidence(status_or_times: Any, epochs: slice | None) -> _StatusEvidence | _TimesEvidence:
     if hasattr(status_or_times, "histogram") and hasattr(status_or_times, "lookup"):
         return _StatusEvidence(status_or_times, epochs)
     if hasattr(status_or_times, "memorization") and hasattr(status_or_times, "seen"):
@@ -86,158 +102,49 @@ def _evidence(status_or_times: Any, epochs: slice | None) -> Evidence:
 
 
 @dataclass(frozen=True)
-class Support:
-    """Whether two components may be believed, why, and the figures behind it."""
+class ClassSelection:
+    """What was decided about the samples of one given label.
 
+    Attributes:
+        label: the class.
+        num_samples, num_kept: counts.
+        threshold: largest misclassified count kept, epochs.
+        supported: whether two groups are supported by the class's own histogram, where classes
+            were judged apart, else by that of all samples.
+        reason: why, in words.
+        noise_rate: estimated share of wrong labels; None where two groups are not supported.
+    """
+
+    label: int
+    num_samples: int
+    num_kept: int
+    threshold: float
     supported: bool
     reason: str
-    bic_gain: float = 0.0
-    confusion: float = 1.0
+    noise_rate: NoiseRate | None
 
 
-def test_support(counts: TimeCounts, mixture: WeibullMixture | None) -> Support:
-    """The support test on a fitted mixture; each question is asked only if those before passed."""
-    if counts.total <= 0:
-        return Support(False, "no sample was seen in these epochs: nothing to judge by")
-    if counts.horizon < MIN_EPOCHS:
-        return Support(
-            False, "one epoch alone cannot tell early from late memorization; record more epochs"
-        )
-    if counts.total < MIN_SAMPLES:
-        return Support(
-            False, f"{counts.total:g} samples are too few for a mixture (at least {MIN_SAMPLES})"
-        )
-    distinct = np.count_nonzero(counts.events) + np.count_nonzero(counts.censored)
-    if mixture is None or distinct < 3:
-        return Support(False, "the samples do not differ enough in how often they were wrong")
-    one = Weibull()._fit(counts)
-    gain = one.bic - mixture.bic
-    if gain <= 0:
-        return Support(
-            False,
-            "one component explains the counts as well as two (BIC lower by "
-            f"{-gain:.1f}): no sign of a group that is learned late",
-            gain,
-        )
-    share = float(mixture.weights_.min())
-    confusion = _confusion(counts, mixture)
-    if share < MIN_SHARE:
-        who = "clean" if mixture.weights_[0] < mixture.weights_[1] else "noisy"
-        return Support(
-            False, f"the {who} component holds only {share:.1%} of the samples", gain, confusion
-        )
-    if confusion > MAX_CONFUSION:
-        return Support(
-            False,
-            f"the two components overlap too much: {confusion:.0%} of the smaller one "
-            "would be misjudged",
-            gain,
-            confusion,
-        )
-    return Support(
-        True,
-        f"two components explain the counts better than one (BIC lower by {gain:.1f}) and are "
-        f"separated ({confusion:.0%} of the smaller one expected to be misjudged)",
-        gain,
-        confusion,
-    )
-
-
-test_support.__test__ = False  # type: ignore[attr-defined]  # a name pytest would collect
-
-
-def _confusion(counts: TimeCounts, mixture: WeibullMixture) -> float:
-    """Samples the fitted model expects its own posterior to misjudge, per sample of the smaller."""
-    event, censored = mixture.posterior_tables(counts.horizon)
-    wrong = counts.events @ np.minimum(event, 1 - event)
-    wrong += counts.censored[1:] @ np.minimum(censored, 1 - censored)[1:]
-    return float(wrong / counts.total / mixture.weights_.min())
-
-
-@dataclass(frozen=True)
-class _Decision:
-    """What a rule says about every cell [P + 1, P + 1] of the histogram."""
-
-    keep: NDArray[np.bool_]
-    probability: NDArray[np.float32]
-    threshold: float
-    mixture: WeibullMixture | None
-    support: Support
-
-
-def _cells(event: NDArray[Any], censored: NDArray[Any]) -> NDArray[Any]:
-    """Table [P + 1, P + 1] from values of events [P] (m < n) and censored [P + 1] (m = n)."""
-    size = len(censored)
-    table = np.zeros((size, size), dtype=event.dtype)
-    rows, columns = np.triu_indices(size, 1)
-    table[rows, columns] = event[rows]
-    np.fill_diagonal(table, censored)
-    return table
-
-
-def _keep_up_to(event: NDArray[np.bool_], censored: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """First crossing: keep from 0 upward while the cells pass; monotone in both directions."""
-    event = np.logical_and.accumulate(event)
-    before = np.concatenate([[True], event])  # all events below n pass
-    at = np.append(event, True)  # and so does the event at n itself
-    censored = censored & before & at
-    censored[0] = True  # never seen: no evidence against it
-    return _cells(event, censored)
-
-
-def _everything(size: int, mixture: WeibullMixture | None, support: Support) -> _Decision:
-    return _Decision(
-        keep=np.ones((size, size), dtype=np.bool_),
-        probability=np.ones((size, size), dtype=np.float32),
-        threshold=float(size - 1),
-        mixture=mixture,
-        support=support,
-    )
-
-
-def _decide(histogram: NDArray[np.int64], level: float) -> _Decision:
-    size = len(histogram)
-    counts = TimeCounts.from_histogram(histogram)
-    mixture = WeibullMixture()._fit(counts) if counts.total > 0 else None
-    support = test_support(counts, mixture)
-    if not support.supported or mixture is None:
-        return _everything(size, mixture, support)
-    event, censored = mixture.posterior_tables(size - 1)
-    keep = _keep_up_to(event > level, censored > level)
-    kept = int((histogram * keep).sum() - histogram[0, 0])
-    if kept < max(1.0, MIN_SHARE * counts.total):
-        support = Support(
-            False,
-            f"at level {level:g} only {kept} samples would be kept: refused",
-            support.bic_gain,
-            support.confusion,
-        )
-        return _everything(size, mixture, support)
-    full = np.flatnonzero(keep[:, -1])
-    return _Decision(
-        keep=keep,
-        probability=_cells(event, censored).astype(np.float32),
-        threshold=float(full[-1]) if len(full) else -1.0,
-        mixture=mixture,
-        support=support,
-    )
-
-
-@dataclass
+@dataclass(repr=False)
 class Selection:
     """The samples to keep, how sure that is, and why.
 
     Attributes:
         mask: bool [N], True = keep, on the status' device.
         threshold: largest number of misclassified epochs that is kept, for a sample that was seen
-            in every epoch of the window.
-        level: least posterior probability of being clean that is kept.
+            in every epoch of the window. Where classes were judged apart each has its own, in
+            ``classes``, and this is the one that all samples together would have had.
+        level: the level that was asked for: a posterior probability, or a share to keep.
         rule: name of the rule.
         mixture: the fitted :class:`WeibullMixture`; None if no sample was seen.
         supported: False: the data do not support two groups, and everything is kept.
         reason: why, in words.
-        histogram: int64 [P + 1, P + 1], counts of (misclassified, seen) it was decided on.
+        support: the figures behind the verdict.
+        noise_rate: estimated share of wrong labels; None where two groups are not supported.
+        epochs: the window of epochs judged by; None if transition times were given.
+        histogram: int64 [P + 1, P + 1], counts of (misclassified, seen) in that window.
         num_samples, num_kept, num_unseen: counts; unseen samples are kept for lack of evidence.
+        classes: one :class:`ClassSelection` a class, in order; empty without ``labels``.
+        per_class: whether each class was judged by its own histogram.
     """
 
     mask: Tensor
@@ -247,12 +154,22 @@ class Selection:
     mixture: WeibullMixture | None
     supported: bool
     reason: str
+    support: Support
+    noise_rate: NoiseRate | None
+    epochs: slice | None
     histogram: NDArray[np.int64]
     num_samples: int
     num_kept: int
     num_unseen: int
-    _evidence: Evidence = field(repr=False)
-    _probability: NDArray[np.float32] = field(repr=False)
+    classes: tuple[ClassSelection, ...]
+    per_class: bool
+    _evidence: _StatusEvidence | _TimesEvidence
+    _probability: NDArray[np.float32]
+    _labels: Tensor | None = None
+    _class_probability: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return f"Selection({self.summary().splitlines()[0]}; supported={self.supported})"
 
     @cached_property
     def clean_probability(self) -> Tensor:
@@ -260,7 +177,129 @@ class Selection:
 
         1 for all where two components are not supported; the clean weight for unseen samples.
         """
+        if self._class_probability is not None:
+            return self._class_probability
         return self._evidence.lookup(torch.from_numpy(self._probability))
+
+    def to_frame(self, **columns: Any) -> pd.DataFrame:
+        """One row per sample, as a pandas DataFrame; needs the extra ``export``.
+
+        Args:
+            **columns: ``ids``, ``given_labels``, ``predicted_labels``, ``round_dropped``; see
+                `mild_ext.export.selection_table`, also for the columns.
+        """
+        from mild_ext.export import selection_table, to_frame
+
+        return to_frame(selection_table(self, **columns))
+
+    @cached_property
+    def misclassified(self) -> Tensor:
+        """Misclassified epochs of every sample in the window, int32 [N]; on first access."""
+        return self._counts(0)
+
+    @cached_property
+    def seen(self) -> Tensor:
+        """Epochs of the window in which every sample was seen, int32 [N]; on first access."""
+        return self._counts(1)
+
+    def _counts(self, axis: int) -> Tensor:
+        counts = torch.arange(len(self.histogram), dtype=torch.float32)
+        shape = (len(counts), len(counts))
+        table = (counts[:, None] if axis == 0 else counts[None]).expand(shape).contiguous()
+        return self._evidence.lookup(table).int()
+
+    @property
+    def removed_share(self) -> float:
+        """Share of the samples seen that is dropped: what a stop rule of the rounds looks at."""
+        return (self.num_samples - self.num_kept) / max(1, self.num_samples - self.num_unseen)
+
+    def agreement(self, other: Selection | Tensor) -> float:
+        """Jaccard index of the kept sets, in [0, 1]: 1 = the same samples are kept.
+
+        Args:
+            other: another selection over the same samples, or its mask, bool [N].
+        """
+        mask = other.mask if isinstance(other, Selection) else other
+        if mask.shape != self.mask.shape or mask.dtype != torch.bool:
+            raise ValueError(
+                f"other must be a bool mask of shape {tuple(self.mask.shape)}, got "
+                f"{mask.dtype} {tuple(mask.shape)}"
+            )
+        mask = mask.to(self.mask.device)
+        either = int((mask | self.mask).sum())
+        return int((mask & self.mask).sum()) / either if either else 1.0
+
+    def evaluate(
+        self, clean: Tensor | NDArray[np.bool_], *, per_class: bool = False
+    ) -> SelectionQuality | dict[int, SelectionQuality]:
+        """Quality against the truth.
+
+        Args:
+            clean: bool [N], True where the given label is right (``given == true``).
+            per_class: one result for each given label; needs the ``labels`` of ``select_clean``.
+
+        Raises:
+            ValueError: the shape is wrong, or labels are missing.
+        """
+        truth = np.asarray(torch.as_tensor(clean).cpu().numpy(), dtype=bool)
+        mask, score = self.mask.cpu().numpy(), self.clean_probability.cpu().numpy()
+        if not per_class:
+            return evaluate_selection(mask, truth, score)
+        if self._labels is None:
+            raise ValueError("per_class=True needs the labels: select_clean(..., labels=labels)")
+        labels = self._labels.cpu().numpy()
+        return {
+            int(c): evaluate_selection(mask[labels == c], truth[labels == c], score[labels == c])
+            for c in np.unique(labels)
+        }
+
+    def best_threshold(self, clean: Tensor | NDArray[np.bool_]) -> tuple[int, float]:
+        """The count of misclassified epochs that would have been best, and its macro-F1."""
+        truth = torch.as_tensor(clean).cpu().numpy()
+        return best_threshold(self.misclassified.cpu().numpy(), truth)
+
+    def summary(self) -> str:
+        """What was decided and why, in a few lines of text."""
+        lines = [
+            f"{self.num_kept:,} of {self.num_samples:,} samples kept "
+            f"({self.num_kept / self.num_samples:.1%}), rule {self.rule!r}",
+            ("supported: " if self.supported else "NOT supported, everything is kept: ")
+            + self.reason,
+        ]
+        last = len(self.histogram) - 1
+        if self.epochs is not None:
+            window = f"epochs {self.epochs.start} to {self.epochs.stop - 1}"
+        else:
+            window = f"{last} epochs"
+        lines.append(f"judged by {window}")
+        if self.supported:
+            lines[-1] += (
+                f"; kept up to {self.threshold:g} misclassified of {last} "
+                f"(a sample seen in all of them)"
+            )
+        if self.noise_rate is not None:
+            rate = self.noise_rate
+            lines.append(
+                f"estimated noise rate {rate.rate:.1%} (between {rate.low:.1%} and {rate.high:.1%})"
+            )
+        if self.mixture is not None:
+            for name, j in (("clean", 0), ("noisy", 1)):
+                lines.append(
+                    f"{name} component: weight {self.mixture.weights_[j]:.3f}, "
+                    f"shape {self.mixture.shapes_[j]:.2f}, "
+                    f"scale {self.mixture.scales_[j]:.3g} epochs"
+                )
+            if self.mixture.bounds_hit_:
+                lines.append("bounds hit: " + ", ".join(self.mixture.bounds_hit_))
+        if self.num_unseen:
+            lines.append(f"{self.num_unseen:,} samples never seen: kept for lack of evidence")
+        for c in self.classes:
+            line = f"class {c.label}: {c.num_kept:,} of {c.num_samples:,} kept"
+            if c.noise_rate is not None:
+                rate = c.noise_rate
+                line += f", noise rate {rate.rate:.0%} ({rate.low:.0%} to {rate.high:.0%})"
+            lines.append(line)
+        return "\n".join(lines)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the metric's histogram, the mixture and the threshold; see `mild_ext.report.plots`."""
@@ -274,47 +313,240 @@ def select_clean(
     rule: str = "posterior",
     threshold: float = 0.5,
     *,
+    labels: Tensor | None = None,
+    per_class: bool | None = None,
     epochs: slice | None = None,
 ) -> Selection:
     """Decide which samples to keep.
 
     Args:
         status_or_times: a LearningStatus, or the TransitionTimes of one.
-        rule: ``posterior``: from zero misclassified epochs upward, keep while the posterior
-            probability of the clean component is above ``threshold``.
-        threshold: level in (0, 1).
-        epochs: window of epochs (default: all recorded).
+        rule: one of
+
+            - ``posterior``: from zero misclassified epochs upward, keep while the posterior
+              probability of the clean component is above ``threshold``.
+            - ``quantile``: the share ``threshold`` with the lowest metric (a known noise rate).
+            - ``scale``: shifted metric at most the larger scale of a density fit.
+            - ``release``: the arithmetic of the authors' released code, which compares the
+              unshifted metric with a scale of the shifted one. Warns where it drops nothing.
+        threshold: level in (0, 1) of ``posterior``, share to keep in (0, 1] of ``quantile``;
+            the other rules have none.
+        labels: integers [N], the given labels. Worth giving: wrong labels that favour some
+            classes (asymmetric noise) show in how the classes differ, no class is emptied, and
+            there are figures per class.
+        per_class: judge each class by its own histogram. A class of fewer than 100 samples is
+            judged with all samples; one whose histogram does not support two groups is kept.
+            Default: with labels and rule ``posterior``, if the classes' own mixtures explain the
+            counts far better than the common one does.
+        epochs: the window of epochs to judge by. Default: with rule ``posterior`` and a status of
+            at least 24 epochs, the first third, the first two thirds or all of the recorded
+            epochs: all, unless the mixture separates clearly better in a shorter one (a network
+            that memorizes wrong labels later blurs the picture); else all.
 
     Returns:
         A :class:`Selection`. It is never empty: where two components are not supported everything
         is kept, ``supported`` is False and ``reason`` says why.
 
     Raises:
-        TypeError: the first argument is neither of the two.
-        ValueError: unknown rule, level out of range, no samples.
+        TypeError: the first argument is neither of the two, or labels are not integers.
+        ValueError: unknown rule, level out of range, no samples, labels of the wrong shape.
+
+    Example:
+        >>> import torch
+        >>> from mild_ext import LearningStatus
+        >>> status = LearningStatus(num_samples=3, num_epochs=8)
+        >>> index, labels = torch.arange(3), torch.tensor([0, 1, 0])
+        >>> status.update(index, torch.eye(3)[:, :2] + 0.1, labels)
+        >>> selection = select_clean(status)
+        >>> bool(selection.mask.all()), selection.supported
+        (True, False)
     """
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
-    if not 0.0 < threshold < 1.0:
+    if rule == "posterior" and not 0.0 < threshold < 1.0:
         raise ValueError(f"threshold must lie in (0, 1) for rule {rule!r}, got {threshold!r}")
+    if rule == "quantile" and not 0.0 < threshold <= 1.0:
+        raise ValueError(f"threshold must lie in (0, 1] for rule {rule!r}, got {threshold!r}")
     evidence = _evidence(status_or_times, epochs)
     histogram = evidence.histogram()
     num_samples = int(histogram.sum())
     if num_samples == 0:
         raise ValueError("there are no samples to select from")
-    decision = _decide(histogram, threshold)
+    labels = _check_labels(labels, num_samples, per_class)
+    if isinstance(evidence, _StatusEvidence):
+        num_epochs = len(histogram) - 1
+        if epochs is None:  # all epochs recorded so far
+            window = slice(0, TimeCounts.from_histogram(histogram).horizon)
+        else:
+            window = slice(*epochs.indices(len(status_or_times.histogram()) - 1)[:2])
+        if window.stop - window.start != num_epochs:
+            histogram = _StatusEvidence(status_or_times, window).histogram()
+    decision = decide(histogram, rule, threshold)
+    if isinstance(evidence, _StatusEvidence):
+        if epochs is None and rule == "posterior":
+            window, histogram, decision = _best_window(
+                status_or_times, histogram, decision, threshold
+            )
+        epochs = window
+        evidence = _StatusEvidence(status_or_times, window)
+    support, reason = decision.support, decision.support.reason
+    mask = evidence.lookup(torch.from_numpy(decision.keep))
+    classes: tuple[ClassSelection, ...] = ()
+    probability = None
+    if labels is not None:
+        per_class, mask, probability, classes = _by_class(
+            evidence, labels, decision, rule, threshold, per_class
+        )
+    num_kept = int(mask.sum())
+    supported = support.supported or (bool(per_class) and num_kept < num_samples)
+    if per_class:
+        judged = sum(c.supported for c in classes)
+        reason = (
+            f"judged class by class, of which {judged} of {len(classes)} support two groups; "
+            f"all samples together: {reason}"
+        )
+    if rule == "release" and num_kept == num_samples:
+        reason = (
+            "the released rule drops nothing: it compares the metric (at most "
+            f"{len(histogram) - 1}) with a scale of the metric shifted by {len(histogram) - 1}"
+        )
+        warnings.warn(f"{reason}; use rule 'posterior'", UserWarning, stacklevel=2)
+    counts = TimeCounts.from_histogram(histogram)
+    noise_rate = None
+    if decision.mixture is not None and (decision.probability < 1).any():
+        seen = num_samples - int(histogram[0, 0])
+        dropped = 1.0 - ((histogram * decision.keep).sum() - histogram[0, 0]) / seen
+        noise_rate = estimate_noise_rate(counts, decision.mixture, float(dropped))
     return Selection(
-        mask=evidence.lookup(torch.from_numpy(decision.keep)),
+        mask=mask,
         threshold=decision.threshold,
         level=threshold,
         rule=rule,
         mixture=decision.mixture,
-        supported=decision.support.supported,
-        reason=decision.support.reason,
+        supported=supported,
+        reason=reason,
+        support=support,
+        noise_rate=noise_rate,
+        epochs=epochs,
         histogram=histogram,
         num_samples=num_samples,
-        num_kept=int((histogram * decision.keep).sum()),
+        num_kept=num_kept,
         num_unseen=int(histogram[0, 0]),
+        classes=classes,
+        per_class=bool(per_class),
         _evidence=evidence,
         _probability=decision.probability,
+        _labels=labels,
+        _class_probability=probability if per_class else None,
     )
+
+
+def _check_labels(labels: Tensor | None, num_samples: int, per_class: bool | None) -> Tensor | None:
+    if labels is None:
+        if per_class:
+            raise ValueError("per_class=True needs labels=, the given labels [N]")
+        return None
+    labels = torch.as_tensor(labels)
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"labels must be integers, got {labels.dtype}")
+    if labels.shape != (num_samples,):
+        raise ValueError(f"labels must have shape ({num_samples},), got {tuple(labels.shape)}")
+    return labels
+
+
+def _best_window(
+    status: Any, histogram: NDArray[np.int64], decision: Decision, level: float
+) -> tuple[slice, NDArray[np.int64], Decision]:
+    """All epochs, unless the mixture separates clearly better within the first ones."""
+    num_epochs = len(histogram) - 1
+    best = slice(0, num_epochs), histogram, decision
+    score = WINDOW_MARGIN * decision.support.bimodality if decision.support.supported else 0.0
+    for share in WINDOWS:
+        window = slice(0, round(share * num_epochs))
+        if window.stop < MIN_WINDOW:
+            continue
+        counts = np.asarray(status.histogram(window).cpu().numpy())
+        shorter = decide(counts, "posterior", level)
+        if shorter.support.supported and shorter.support.bimodality > score:
+            best, score = (window, counts, shorter), shorter.support.bimodality
+    return best
+
+
+def _by_class(
+    evidence: Evidence,
+    labels: Tensor,
+    overall: Decision,
+    rule: str,
+    level: float,
+    per_class: bool | None,
+) -> tuple[bool, Tensor, Tensor, tuple[ClassSelection, ...]]:
+    """Whether classes are judged apart, the mask, the clean probability, and each class's verdict.
+
+    Here, and only here, arrays with an entry per sample other than the result come into being.
+    """
+    size = len(overall.keep)
+    if size**2 > 2**24:
+        raise ValueError(f"figures per class need fewer than 4096 epochs, got {size - 1}")
+    cells = torch.arange(size**2, dtype=torch.float32).reshape(size, size)
+    cell = evidence.lookup(cells).long()
+    device = cell.device
+    values, inverse, numbers = torch.unique(
+        labels.to(device), return_inverse=True, return_counts=True
+    )
+    members = inverse.argsort(stable=True).split(numbers.tolist())
+    counts = [
+        torch.bincount(cell[own], minlength=size**2).reshape(size, size).cpu().numpy()
+        for own in members
+    ]
+    judged = [overall] * len(counts)
+    if per_class or (per_class is None and rule == "posterior" and overall.support.supported):
+        judged = [decide(c, rule, level) if c.sum() >= MIN_CLASS else overall for c in counts]
+        per_class = bool(per_class) or _class_gain(counts, judged, overall) > CLASS_GAIN
+        if not per_class:
+            judged = [overall] * len(counts)
+    mask = torch.empty(len(cell), dtype=torch.bool, device=device)
+    probability = torch.empty(len(cell), device=device)
+    classes = []
+    for value, own, table, decision in zip(values.tolist(), members, counts, judged, strict=True):
+        keep = torch.from_numpy(decision.keep).to(device).flatten()[cell[own]]
+        supported, reason = decision.support.supported, decision.support.reason
+        if not keep.any():
+            keep = torch.ones_like(keep)
+            supported, reason = False, "the selection would empty this class: kept"
+        mask[own] = keep
+        probability[own] = torch.from_numpy(decision.probability).to(device).flatten()[cell[own]]
+        seen = len(own) - int(table[0, 0])
+        rate = None
+        if supported and seen and decision.mixture is not None and (decision.probability < 1).any():
+            times = TimeCounts.from_histogram(table)
+            rate = class_noise_rate(times, decision.mixture, float((~keep).sum()) / seen)
+        classes.append(
+            ClassSelection(
+                label=value,
+                num_samples=len(own),
+                num_kept=int(keep.sum()),
+                threshold=decision.threshold,
+                supported=supported,
+                reason=reason,
+                noise_rate=rate,
+            )
+        )
+    return bool(per_class), mask, probability, tuple(classes)
+
+
+def _class_gain(
+    counts: list[NDArray[np.int64]], judged: list[Decision], overall: Decision
+) -> float:
+    """BIC of the common mixture less that of the classes' own, nats a sample of those classes."""
+    apart = total = together = 0.0
+    for table, decision in zip(counts, judged, strict=True):
+        if decision is overall or decision.mixture is None or overall.mixture is None:
+            continue
+        times = TimeCounts.from_histogram(table)
+        apart += decision.mixture.bic
+        together -= 2 * overall.mixture.score(times)
+        total += times.total
+    if not total or overall.mixture is None:
+        return 0.0
+    together += overall.mixture.bic + 2 * overall.mixture.log_likelihood_  # its parameters
+    return (together - apart) / total

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mild_ext import ops
+from mild_ext import distributed, ops
 from mild_ext._native import _C, READS_TENSORS, has_cuda
 from mild_ext.transitions import TransitionTimes
 
@@ -46,13 +46,14 @@ class LearningStatus:
         ValueError: sizes out of range.
         RuntimeError: a CUDA device, but this build has no CUDA code.
 
-    >>> import torch
-    >>> status = LearningStatus(num_samples=4, num_epochs=2)
-    >>> logits = torch.tensor([[2.0, 1.0], [2.0, 1.0]])
-    >>> status.update(index=torch.tensor([0, 3]), logits=logits, labels=torch.tensor([0, 1]))
-    >>> status.advance()
-    >>> status.compute().metric.tolist()  # lower = cleaner
-    [-1, 0, 0, 1]
+    Examples:
+        >>> import torch
+        >>> status = LearningStatus(num_samples=4, num_epochs=2)
+        >>> logits = torch.tensor([[2.0, 1.0], [2.0, 1.0]])
+        >>> status.update(index=torch.tensor([0, 3]), logits=logits, labels=torch.tensor([0, 1]))
+        >>> status.advance()
+        >>> status.compute().metric.tolist()  # lower = cleaner
+        [-1, 0, 0, 1]
     """
 
     def __init__(
@@ -89,6 +90,8 @@ class LearningStatus:
             self._faults = torch.zeros(_C.num_faults, dtype=torch.int64, device=device)
         self._num_epochs = num_epochs
         self._epoch = 0
+        # The last epoch that was merged with other ranks, and the number of its bits then.
+        self._synced = (0, 0)
 
     # ---- what it is
 
@@ -227,8 +230,21 @@ class LearningStatus:
         self._set_epoch(max(self._epoch, other._epoch))
         return self
 
+    def sync(self, group: Any = None, *, timeout: float = distributed.DEFAULT_TIMEOUT) -> int:
+        """Merge the words of all ranks by OR, before `advance`; see `mild_ext.distributed.sync`.
+
+        Args:
+            group: torch.distributed process group; None: the default one, or nothing to do without.
+            timeout: seconds to wait for the other ranks.
+
+        Returns:
+            Bytes that this rank sent.
+        """
+        return distributed.sync(self, group, timeout=timeout)
+
     def _set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
+        self._synced = (0, 0)
         self._epoch_on_device.fill_(epoch)
 
     # ---- reading

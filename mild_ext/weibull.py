@@ -35,6 +35,7 @@ Floats = NDArray[np.float64]
 MIN_SHAPE, MAX_SHAPE = 0.05, 30.0
 MAX_LOG_HAZARD_1 = 3.0  # H(1) <= e^3: all of the component's mass lies at m = 0
 MIN_LOG_HAZARD_P = -12.0  # H(p) >= e^-12: none of it is memorized within the horizon
+MAX_FRAILTY = 1.0  # at 1 the clean times are log-logistic
 MAX_ABS_LOGIT = 9.0  # weights in [1.2e-4, 1 - 1.2e-4]
 
 
@@ -126,114 +127,165 @@ def _counts(
     return TimeCounts(events.astype(np.float64), censored.astype(np.float64))
 
 
+def _log1p_ratio(z: Floats) -> tuple[Floats, Floats, Floats]:
+    """f(z) = log(1 + z) / z for z >= 0, and its first two derivatives; a series near 0."""
+    small = z < 1e-2
+    y = np.where(small, 1.0, z)
+    log = np.log1p(y)
+    odds = y / (1.0 + y)
+    x = np.where(small, z, 0.0)
+    return (
+        np.where(small, 1 - x * (1 / 2 - x * (1 / 3 - x * (1 / 4 - x / 5))), log / y),
+        np.where(
+            small, -1 / 2 + x * (2 / 3 - x * (3 / 4 - x * (4 / 5 - x * 5 / 6))), (odds - log) / y**2
+        ),
+        np.where(
+            small,
+            2 / 3 - x * (3 / 2 - x * (12 / 5 - x * (10 / 3 - x * 30 / 7))),
+            (2 * log - 2 * odds - odds**2) / y**3,
+        ),
+    )
+
+
 class _Likelihood:
     """Mean log-likelihood of 1 or 2 components with its derivatives, for a batch of parameters.
 
-    Parameters: ``theta`` [S, 2] (a, b), or [S, 5] (a_1, b_1, a_2, b_2, logit of weight_1).
+    Parameters ``theta`` [S, D]: (a, b) or (a, b, frailty) of a single component; (a_1, b_1, a_2, b_2, logit of
+    weight_1) of a mixture; (a_1, b_1, frailty_1, a_2, b_2, logit) of one with clean frailty.
     """
 
     def __init__(self, counts: TimeCounts) -> None:
-        self.horizon = counts.horizon
         self.total = counts.total
-        self.log_p = np.log(max(counts.horizon, 2))
-        x = np.arange(counts.horizon + 1)
-        t = np.zeros(len(x))
-        t[1:] = np.log(x[1:]) / self.log_p
+        self.log_p = float(np.log(max(counts.horizon, 2)))
         self._events = np.flatnonzero(counts.events)
         self._ends = np.flatnonzero(counts.censored)
         # Only the survival at these times matters: the start and end of each event's epoch, and
         # the censoring times. Positions 0..E-1 are starts, E..2E-1 ends, the rest censorings.
         points = np.concatenate([self._events, self._events + 1, self._ends])
         self._zero = points == 0
-        t = t[points]
-        self._t = t
-        self._basis = np.stack([1 - t, t, (1 - t) ** 2, t * (1 - t), t**2])
+        t = np.log(np.maximum(points, 1)) / self.log_p
+        self._line = np.stack([1 - t, t])
+        self._square = np.stack([(1 - t) ** 2, t * (1 - t), t**2])
         mass = np.concatenate([counts.events[self._events], counts.censored[self._ends]])
-        self._mass = mass / mass.sum() if len(mass) else mass
+        self._mass = mass / mass.sum()
 
-    def _log_prob(self, line: Floats) -> tuple[Floats, Floats, Floats]:
-        """log P of each distinct outcome [..., C], H at the points, and 1 / (e^D - 1) [..., E]."""
-        ends = len(self._events)
-        hazard = np.exp(np.minimum(line, 60.0))
+    def _unpack(self, theta: Floats) -> tuple[Floats, Floats | None]:
+        """Base hazard H at the points [S, J, points], and the frailties [S, J, 1] if any."""
+        size = theta.shape[1]
+        if size == 6:
+            lines = theta[:, [0, 1, 3, 4]].reshape(-1, 2, 2)
+            frailty = np.stack([theta[:, 2], np.zeros(len(theta))], axis=1)[..., None]
+        elif size == 3:
+            lines = theta[:, None, :2]
+            frailty = theta[:, 2:, None]
+        else:
+            lines = theta[:, : 4 if size == 5 else 2].reshape(len(theta), -1, 2)
+            frailty = None
+        hazard = np.exp(np.minimum(lines @ self._line, 60.0))
         hazard[..., self._zero] = 0.0
-        step = np.clip(hazard[..., ends : 2 * ends] - hazard[..., :ends], 1e-300, 700.0)
+        return hazard, frailty
+
+    def _log_prob(self, hazard: Floats) -> tuple[Floats, Floats]:
+        """log P of each distinct outcome [..., C] and 1 / (e^D - 1) [..., E] from hazards G."""
+        ends = len(self._events)
+        stop = hazard[..., ends : 2 * ends]
+        # The floor keeps 1 / D and what is multiplied with it finite where D is all rounding.
+        step = np.clip(stop - hazard[..., :ends], np.maximum(1e-15 * stop, 1e-200), 700.0)
         log_prob = -np.concatenate([hazard[..., :ends], hazard[..., 2 * ends :]], axis=-1)
         grown = np.expm1(step)
         # log(1 - exp(-D)) = log(expm1(D)) - D, exact for small and large D alike.
         log_prob[..., :ends] += np.log(grown) - step
-        return log_prob, hazard, 1.0 / grown
-
-    def _lines(self, theta: Floats) -> Floats:
-        ab = theta[:, :2, None] if theta.shape[1] == 2 else theta[:, :4].reshape(-1, 2, 2)
-        if theta.shape[1] == 2:
-            ab = theta.reshape(-1, 1, 2)
-        line: Floats = ab[..., :1] * self._basis[0] + ab[..., 1:] * self._basis[1]
-        return line  # [S, J, points]
+        return log_prob, 1.0 / grown
 
     def value(self, theta: Floats) -> Floats:
         """Mean log-likelihood in nats a sample, [S]."""
-        log_prob = self._log_prob(self._lines(theta))[0]
-        return self._joint(theta, log_prob)[0] @ self._mass  # type: ignore[no-any-return]
+        hazard, frailty = self._unpack(theta)
+        if frailty is not None:
+            hazard = hazard * _log1p_ratio(frailty * hazard)[0]
+        mixed: Floats = self._joint(theta, self._log_prob(hazard)[0])[0] @ self._mass
+        return mixed
 
     @staticmethod
     def _joint(theta: Floats, log_prob: Floats) -> tuple[Floats, Floats | None]:
         """Mixture log-probability [S, C] and the first component's posterior [S, C]."""
-        if theta.shape[1] == 2:
+        if theta.shape[1] < 5:
             return log_prob[:, 0], None
-        logit = theta[:, 4:5]
+        logit = theta[:, -1:]
         log_odds = logit + log_prob[:, 0] - log_prob[:, 1]
         # log(w1 P1 + w2 P2) = log w2 P2 + softplus(log odds)
         mixed = log_prob[:, 1] - np.logaddexp(0.0, logit) + np.logaddexp(0.0, log_odds)
         with np.errstate(over="ignore"):
             return mixed, 1.0 / (1.0 + np.exp(-log_odds))
 
+    def _hazard_derivatives(
+        self, hazard: Floats, frailty: Floats | None
+    ) -> tuple[Floats, Floats, Floats]:
+        """G, its K first [S, J, K, points] and K (K + 1) / 2 second derivatives (upper triangle).
+
+        Without frailty G = H. With it G = log(1 + f H) / f, and f is the third parameter.
+        """
+        base = hazard[:, :, None, :]
+        if frailty is None:
+            return hazard, base * self._line, base * self._square
+        z = frailty * hazard
+        ratio, ratio1, ratio2 = _log1p_ratio(z)
+        fade = 1.0 / (1.0 + z)
+        first = np.empty((*hazard.shape[:2], 3, hazard.shape[2]))
+        first[:, :, :2] = (hazard * fade)[:, :, None, :] * self._line
+        first[:, :, 2] = hazard**2 * ratio1
+        second = np.empty((*hazard.shape[:2], 6, hazard.shape[2]))
+        bend = (hazard * fade**2)[:, :, None, :]
+        second[:, :, [0, 1, 3]] = bend * self._square
+        second[:, :, [2, 4]] = -base * bend * self._line
+        second[:, :, 5] = hazard**3 * ratio2
+        return hazard * ratio, first, second
+
     def derivatives(self, theta: Floats) -> tuple[Floats, Floats, Floats]:
         """Value [S], gradient [S, D] and Hessian [S, D, D] of the mean log-likelihood."""
         ends = len(self._events)
-        log_prob, hazard, q = self._log_prob(self._lines(theta))
+        hazard, first, second = self._hazard_derivatives(*self._unpack(theta))
+        log_prob, q = self._log_prob(hazard)
         mixed, clean = self._joint(theta, log_prob)
-        terms = hazard[:, :, None, :] * self._basis  # [S, J, 5, points]
-        start, stop = terms[..., :ends], terms[..., ends : 2 * ends]
-        rise = stop - start
+        # log P(m | n) = -G(m) + log(1 - e^-D): derivatives -G' + q D' and
+        # -G'' + q D'' - q (1 + q) D' D', with D = G(m + 1) - G(m), q = 1 / (e^D - 1).
         q = q[:, :, None, :]
-        local = -np.concatenate([start, terms[..., 2 * ends :]], axis=-1)
-        local[..., :ends] += q * rise
-        slope, curve = local[:, :, :2], local[:, :, 2:]  # [S, J, 2, C], [S, J, 3 (aa, ab, bb), C]
-        qq = q * (1.0 + q)
-        pairs = rise[:, :, [0, 0, 1]] * rise[:, :, [0, 1, 1]]
-        curve[..., :ends] -= qq * pairs
+        rows, columns = np.triu_indices(first.shape[2])
+        rise = first[..., ends : 2 * ends] - first[..., :ends]
+        slope = -np.concatenate([first[..., :ends], first[..., 2 * ends :]], axis=-1)
+        slope[..., :ends] += q * rise
+        curve = -np.concatenate([second[..., :ends], second[..., 2 * ends :]], axis=-1)
+        curve[..., :ends] += q * (second[..., ends : 2 * ends] - second[..., :ends])
+        pull = q * rise  # q alone may be huge where D is tiny
+        curve[..., :ends] -= pull[:, :, rows] * (pull + rise)[:, :, columns]
         value = mixed @ self._mass
+        count, _, size, _ = slope.shape
+        symmetric = np.empty((size, size), dtype=np.intp)
+        symmetric[rows, columns] = symmetric[columns, rows] = np.arange(len(rows))
         if clean is None:
-            gradient = slope[:, 0] @ self._mass
-            h = curve[:, 0] @ self._mass
-            hessian = h[:, [0, 1, 1, 2]].reshape(-1, 2, 2)
-            return value, gradient, hessian
-        noisy = 1.0 - clean
-        share = np.stack([clean, noisy], axis=1)[:, :, None, :]  # [S, 2, 1, C]
+            return value, slope[:, 0] @ self._mass, (curve[:, 0] @ self._mass)[:, symmetric]
+        share = np.stack([clean, 1.0 - clean], axis=1)[:, :, None, :]  # r_j, [S, 2, 1, C]
         weighted = share * slope  # r_j g_j
-        scores = np.concatenate(
-            [
-                weighted.reshape(len(theta), 4, -1),
-                (clean - _sigmoid(theta[:, 4])[:, None])[:, None, :],
-            ],
-            axis=1,
-        )  # [S, 5, C]
-        gradient = scores @ self._mass
+        weight = _sigmoid(theta[:, -1])
+        scores = np.empty((count, 2 * size + 1, len(self._mass)))
+        scores[:, :-1] = weighted.reshape(count, 2 * size, -1)
+        scores[:, -1] = clean - weight[:, None]
         # d2 log sum_j w_j f_j = blocks r_j (h_j + g_j g_j') - (sum_j r_j g_j)(...)'
-        hessian = -(scores[:, :4] * self._mass) @ scores[:, :4].transpose(0, 2, 1)
-        curve = (share * curve) @ self._mass  # [S, 2, 3]
-        outer = (weighted * self._mass) @ slope.transpose(0, 1, 3, 2)  # [S, 2, 2, 2]
-        full = np.zeros((len(theta), 5, 5))
-        full[:, :4, :4] = hessian
+        hessian = np.zeros((count, 2 * size + 1, 2 * size + 1))
+        hessian[:, :-1, :-1] = -(scores[:, :-1] * self._mass) @ scores[:, :-1].transpose(0, 2, 1)
+        curve = (share * curve) @ self._mass
+        outer = (weighted * self._mass) @ slope.transpose(0, 1, 3, 2)
         for j in (0, 1):
-            block = slice(2 * j, 2 * j + 2)
-            full[:, block, block] += outer[:, j] + curve[:, j][:, [0, 1, 1, 2]].reshape(-1, 2, 2)
-        both = clean * noisy * self._mass
+            block = slice(j * size, (j + 1) * size)
+            hessian[:, block, block] += outer[:, j] + curve[:, j][:, symmetric]
+        both = clean * (1.0 - clean) * self._mass
         cross = np.concatenate([slope[:, 0], -slope[:, 1]], axis=1) @ both[:, :, None]
-        full[:, :4, 4] = full[:, 4, :4] = cross[..., 0]
-        weight = _sigmoid(theta[:, 4])
-        full[:, 4, 4] = both.sum(axis=1) - weight * (1.0 - weight)
-        return value, gradient, full
+        hessian[:, :-1, -1] = hessian[:, -1, :-1] = cross[..., 0]
+        hessian[:, -1, -1] = both.sum(axis=1) - weight * (1.0 - weight)
+        gradient = scores @ self._mass
+        if size == 3:  # the noisy component has no frailty
+            own = [0, 1, 2, 3, 4, 6]
+            return value, gradient[:, own], hessian[:, own][:, :, own]
+        return value, gradient, hessian
 
 
 def _sigmoid(x: Floats) -> Floats:
@@ -250,34 +302,47 @@ class _Constraints:
     names: tuple[str, ...]
 
     @classmethod
-    def build(cls, components: int, log_p: float, ordered: bool) -> _Constraints:
-        size = 2 if components == 1 else 5
+    def build(
+        cls,
+        components: int,
+        log_p: float,
+        *,
+        ordered: bool = False,
+        heavy_tail: bool = False,
+        min_noisy_shape: float = MIN_SHAPE,
+    ) -> _Constraints:
+        parameters = {1: ("a", "b"), 2: ("a clean", "b clean", "a noisy", "b noisy", "logit")}[
+            components
+        ]
+        if heavy_tail:
+            parameters = (*parameters[:2], "frailty", *parameters[2:])
         rows: list[Floats] = []
         offsets: list[float] = []
         names: list[str] = []
 
-        def add(name: str, offset: float, **coefficients: float) -> None:
-            row = np.zeros(size)
-            for key, value in coefficients.items():
-                row[int(key[1:])] = value
+        def add(name: str, coefficients: dict[str, float], offset: float) -> None:
+            row = np.array([coefficients.get(parameter, 0.0) for parameter in parameters])
             norm = float(np.linalg.norm(row))
             rows.append(row / norm)
             offsets.append(offset / norm)
             names.append(name)
 
-        for j, who in enumerate(("clean", "noisy")[:components] if components == 2 else ("",)):
-            a, b = f"i{2 * j}", f"i{2 * j + 1}"
-            suffix = f" ({who})" if who else ""
-            add(f"shape >= {MIN_SHAPE:g}{suffix}", MIN_SHAPE * log_p, **{a: -1.0, b: 1.0})
-            add(f"shape <= {MAX_SHAPE:g}{suffix}", -MAX_SHAPE * log_p, **{a: 1.0, b: -1.0})
-            add(f"all mass at 0{suffix}", -MAX_LOG_HAZARD_1, **{a: -1.0})
-            add(f"never memorized{suffix}", MIN_LOG_HAZARD_P, **{b: 1.0})
+        for who in ("",) if components == 1 else (" clean", " noisy"):
+            a, b = f"a{who}", f"b{who}"
+            floor = min_noisy_shape if who == " noisy" else MIN_SHAPE
+            add(f"smallest{who} shape", {a: -1.0, b: 1.0}, floor * log_p)
+            add(f"largest{who} shape", {a: 1.0, b: -1.0}, -MAX_SHAPE * log_p)
+            add(f"all{who} mass at zero epochs", {a: -1.0}, -MAX_LOG_HAZARD_1)
+            add(f"no{who} mass before the last epoch", {b: 1.0}, MIN_LOG_HAZARD_P)
         if components == 2:
-            add("smallest clean weight", -MAX_ABS_LOGIT, i4=1.0)
-            add("smallest noisy weight", -MAX_ABS_LOGIT, i4=-1.0)
-            if ordered:
-                add("clean not earlier at 1 epoch", 0.0, i0=1.0, i2=-1.0)
-                add("clean not earlier at the last epoch", 0.0, i1=1.0, i3=-1.0)
+            add("smallest clean weight", {"logit": 1.0}, -MAX_ABS_LOGIT)
+            add("smallest noisy weight", {"logit": -1.0}, -MAX_ABS_LOGIT)
+        if ordered:
+            add("order at one epoch", {"a clean": 1.0, "a noisy": -1.0}, 0.0)
+            add("order at the last epoch", {"b clean": 1.0, "b noisy": -1.0}, 0.0)
+        if heavy_tail:
+            add("no frailty", {"frailty": 1.0}, 0.0)
+            add("largest frailty", {"frailty": -1.0}, -MAX_FRAILTY)
         return cls(np.stack(rows), np.array(offsets), tuple(names))
 
     def slack(self, theta: Floats) -> Floats:
@@ -422,14 +487,14 @@ def _survival_fit(counts: TimeCounts, share: Floats) -> Floats:
     return np.stack([a, a + slope], axis=1)
 
 
-def _feasible(ab: Floats, log_p: float) -> Floats:
-    """The components [..., 2 (a, b)] moved inside their own bounds."""
+def _feasible(ab: Floats, log_p: float, min_shape: float = 0.2) -> Floats:
+    """The components [..., 2 (a, b)] moved inside their own bounds, keeping b if possible."""
     b = np.maximum(ab[..., 1], MIN_LOG_HAZARD_P + 0.5)
-    a = np.minimum(ab[..., 0], MAX_LOG_HAZARD_1 - 0.5)
-    return np.stack([a, np.clip(b, a + 0.2 * log_p, a + 10.0 * log_p)], axis=-1)
+    top = np.minimum(MAX_LOG_HAZARD_1 - 0.5, b - min_shape * log_p)
+    return np.stack([np.clip(ab[..., 0], np.minimum(b - 10.0 * log_p, top), top), b], axis=-1)
 
 
-def _starts(counts: TimeCounts, ordered: bool) -> Floats:
+def _starts(counts: TimeCounts, ordered: bool, min_noisy_shape: float) -> Floats:
     """Deterministic starting points: soft splits of the histogram at several epochs, [K, 5]."""
     p = counts.horizon
     cuts = np.unique(np.round(np.array([0, 0.06, 0.12, 0.2, 0.35, 0.5, 0.7, 0.9, 1]) * p))
@@ -437,11 +502,11 @@ def _starts(counts: TimeCounts, ordered: bool) -> Floats:
     low = 1.0 / (1.0 + np.exp((m - cuts[:, None] + 0.5) / (0.06 * p + 0.3)))
     log_p = float(np.log(max(p, 2)))
     clean = _feasible(_survival_fit(counts, low), log_p)
-    noisy = _feasible(_survival_fit(counts, 1.0 - low), log_p)
+    noisy = _feasible(_survival_fit(counts, 1.0 - low), log_p, min_noisy_shape + 0.1)
     if ordered:
-        a = np.minimum(clean[:, 0], MAX_LOG_HAZARD_1 - 0.1)
         noisy[:, 0] = np.minimum(noisy[:, 0], MAX_LOG_HAZARD_1 - 0.4)
-        noisy = _feasible(noisy, log_p)
+        noisy = _feasible(noisy, log_p, min_noisy_shape + 0.1)
+        a = np.minimum(clean[:, 0], MAX_LOG_HAZARD_1 - 0.1)
         a = np.maximum(a, noisy[:, 0] + 0.1)
         b = np.maximum(clean[:, 1], noisy[:, 1] + 0.1)
         b = np.clip(b, a + 0.1 * log_p, a + 20.0 * log_p)
@@ -476,8 +541,12 @@ class _WeibullBase:
     standard_errors_: StandardErrors
     num_epochs_: int
     num_samples_: float
+    frailty_: float = 0.0
     _lines: Floats  # (a, b) per component, [J, 2]
-    _num_parameters: int
+
+    @property
+    def _num_parameters(self) -> int:
+        raise NotImplementedError
 
     def _store(self, optimum: _Optimum, counts: TimeCounts, lines: Floats, weights: Floats) -> None:
         log_p = float(np.log(max(counts.horizon, 2)))
@@ -523,21 +592,30 @@ class _WeibullBase:
         line: Floats = self._lines[:, 0] + self.shapes_ * logs
         return line
 
+    def _cumulative_hazard(self, x: ArrayLike) -> Floats:
+        """-log S of each component at times x >= 0, [n, J]."""
+        hazard = np.exp(np.minimum(self._log_hazard(x), 60.0))
+        if self.frailty_:
+            hazard[..., 0] *= _log1p_ratio(self.frailty_ * hazard[..., 0])[0]
+        return hazard
+
     def sf(self, x: ArrayLike) -> Floats:
         """Survival function of each component at times ``x`` >= 0 in epochs, float64 [n, J]."""
-        return np.exp(-np.exp(np.minimum(self._log_hazard(x), 700.0)))
+        return np.exp(-self._cumulative_hazard(x))
 
     def pdf(self, x: ArrayLike) -> Floats:
         """Density of each component at times ``x`` > 0 in epochs, per epoch, float64 [n, J]."""
-        line = self._log_hazard(x)
+        line = np.minimum(self._log_hazard(x), 60.0)
         times = np.asarray(x, dtype=np.float64)[..., None]
-        with np.errstate(divide="ignore"):
-            log_pdf = np.log(self.shapes_) + line - np.log(times) - np.exp(np.minimum(line, 700.0))
-        # At time 0 the line and log x are both -inf; the density there depends on the shape.
-        at_zero = np.where(
-            self.shapes_ == 1, 1.0 / self.scales_, np.where(self.shapes_ > 1, 0, np.inf)
-        )
-        return np.where(times > 0, np.exp(np.where(times > 0, log_pdf, 0.0)), at_zero)
+        positive = times > 0
+        safe = np.where(positive, times, 1.0)
+        log_pdf = np.log(self.shapes_) + line - np.log(safe) - self._cumulative_hazard(x)
+        if self.frailty_:
+            log_pdf[..., 0] -= np.log1p(self.frailty_ * np.exp(line[..., 0]))
+        # The density at time 0 is 0, 1 / scale or infinite, as the shape is above, at or below 1.
+        steep = np.where(self.shapes_ > 1, 0.0, np.inf)
+        at_zero = np.where(self.shapes_ == 1, 1.0 / self.scales_, steep)
+        return np.where(positive, np.exp(np.where(positive, log_pdf, 0.0)), at_zero)
 
     def log_prob_tables(self, num_epochs: int) -> tuple[Floats, Floats]:
         """Log-probabilities in nats of every outcome within ``num_epochs``, per component.
@@ -546,8 +624,7 @@ class _WeibullBase:
             ``event`` [J, P]: log P(m | n) for m < n, the same for every n;
             ``censored`` [J, P + 1]: log P(n | n).
         """
-        hazard = np.exp(np.minimum(self._log_hazard(np.arange(num_epochs + 1)).T, 60.0))
-        hazard[:, 0] = 0.0
+        hazard = self._cumulative_hazard(np.arange(num_epochs + 1)).T
         step = np.clip(np.diff(hazard, axis=1), 1e-300, 700.0)
         return np.log(np.expm1(step)) - step - hazard[:, :-1], -hazard
 
@@ -556,23 +633,27 @@ class Weibull(_WeibullBase):
     """One censored Weibull distribution, the null model of the support test.
 
     Args:
+        heavy_tail: let samples differ in difficulty, as in :class:`WeibullMixture`.
         max_iter: most Newton iterations.
         tol: stop when an iteration promises less than this gain, in nats a sample.
 
     Attributes after ``fit`` (arrays float64 [1]): ``shapes_``, ``scales_`` (epochs),
     ``weights_`` (1), and the scalars documented at :class:`WeibullMixture`.
 
-    Example:
+    Examples:
         >>> model = Weibull().fit([0, 0, 1, 1, 2, 3, 5, 8], seen=8)
         >>> bool(1.0 < model.scales_[0] < 5.0)
         True
     """
 
-    _num_parameters = 2
-
-    def __init__(self, *, max_iter: int = 200, tol: float = 1e-9) -> None:
+    def __init__(self, *, heavy_tail: bool = False, max_iter: int = 200, tol: float = 1e-9) -> None:
+        self.heavy_tail = heavy_tail
         self.max_iter = max_iter
         self.tol = tol
+
+    @property
+    def _num_parameters(self) -> int:
+        return 2 + self.heavy_tail
 
     def fit(
         self,
@@ -591,15 +672,20 @@ class Weibull(_WeibullBase):
         if counts.total <= 0:
             raise ValueError("no sample was seen, so there is nothing to fit")
         likelihood = _Likelihood(counts)
-        start = _feasible(_survival_fit(counts, np.ones((1, counts.horizon + 1))), likelihood.log_p)
-        constraints = _Constraints.build(1, likelihood.log_p, ordered=False)
+        everyone = np.ones((1, counts.horizon + 1))
+        start = _feasible(_survival_fit(counts, everyone), likelihood.log_p)
+        if self.heavy_tail:
+            start = np.insert(start, 2, 0.3, axis=1)
+        constraints = _Constraints.build(1, likelihood.log_p, heavy_tail=self.heavy_tail)
         optimum = _maximize(likelihood, start, constraints, self.max_iter, self.tol)
-        self._store(optimum, counts, optimum.theta[None], np.ones(1))
-        covariance = _covariance(optimum, counts.total)
-        shapes, scales = _line_errors(optimum.theta, covariance, likelihood.log_p)
-        if optimum.active:
-            shapes = scales = np.inf
-        self.standard_errors_ = StandardErrors(np.zeros(1), np.array([shapes]), np.array([scales]))
+        self.frailty_ = float(optimum.theta[2]) if self.heavy_tail else 0.0
+        line = optimum.theta[:2]
+        self._store(optimum, counts, line[None], np.ones(1))
+        covariance = _covariance(optimum, counts.total)[:2, :2]
+        shape, scale = _line_errors(line, covariance, likelihood.log_p)
+        if any("frailty" not in name for name in optimum.active):
+            shape = scale = np.inf
+        self.standard_errors_ = StandardErrors(np.zeros(1), np.array([shape]), np.array([scale]))
         return self
 
 
@@ -641,6 +727,12 @@ class WeibullMixture(_WeibullBase):
         ordered: require the clean component to be stochastically smaller within the observed
             epochs, S_clean(x) <= S_noisy(x) for 1 <= x <= p. Without it (``False``) the component
             with the smaller mean within p epochs comes first.
+        heavy_tail: let clean samples differ in difficulty: each one's hazard is multiplied by a
+            gamma-distributed factor (frailty) of mean 1 and variance ``frailty_`` in [0, 1], so
+            S_clean(x) = (1 + f H(x)) ** (-1 / f). Weibull at 0, log-logistic at 1. The order is
+            then required of the hazards H at the mean difficulty.
+        min_noisy_shape: least shape of the noisy component. Above 1 its hazard rises with time:
+            wrong labels are memorized late, not at any time.
         max_iter: most Newton iterations.
         tol: stop when an iteration promises less than this gain, in nats a sample.
 
@@ -648,6 +740,7 @@ class WeibullMixture(_WeibullBase):
         weights_: float64 [2], sum to 1.
         shapes_: float64 [2], > 0; below 1 the hazard of being memorized falls with time.
         scales_: float64 [2], epochs (the 63 % quantile). Beyond p: mostly never memorized.
+        frailty_: variance of the clean samples' difficulty; 0 without ``heavy_tail``.
         log_likelihood_: of all samples, nats.
         log_likelihood_trace_: float64 [iterations], never falls.
         converged_: whether the last iteration promised less than ``tol``.
@@ -657,7 +750,7 @@ class WeibullMixture(_WeibullBase):
         num_epochs_: p, the largest number of seen epochs.
         num_samples_: total weight.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> early, late = 2.0 * rng.weibull(1.0, 700), 24.0 * rng.weibull(3.0, 300)
@@ -669,12 +762,24 @@ class WeibullMixture(_WeibullBase):
         True
     """
 
-    _num_parameters = 5
-
-    def __init__(self, *, ordered: bool = True, max_iter: int = 200, tol: float = 1e-9) -> None:
+    def __init__(
+        self,
+        *,
+        ordered: bool = True,
+        heavy_tail: bool = False,
+        min_noisy_shape: float = MIN_SHAPE,
+        max_iter: int = 200,
+        tol: float = 1e-9,
+    ) -> None:
         self.ordered = ordered
+        self.heavy_tail = heavy_tail
+        self.min_noisy_shape = min_noisy_shape
         self.max_iter = max_iter
         self.tol = tol
+
+    @property
+    def _num_parameters(self) -> int:
+        return 5 + self.heavy_tail
 
     def fit(
         self,
@@ -704,35 +809,51 @@ class WeibullMixture(_WeibullBase):
     def _fit(self, counts: TimeCounts) -> WeibullMixture:
         if counts.total <= 0:
             raise ValueError("no sample was seen, so there is nothing to fit")
+        if not MIN_SHAPE <= self.min_noisy_shape <= MAX_SHAPE / 2:
+            raise ValueError(
+                f"min_noisy_shape must lie in [{MIN_SHAPE}, {MAX_SHAPE / 2}], "
+                f"got {self.min_noisy_shape}"
+            )
         likelihood = _Likelihood(counts)
-        constraints = _Constraints.build(2, likelihood.log_p, self.ordered)
-        starts = _starts(counts, self.ordered)
+        constraints = _Constraints.build(
+            2,
+            likelihood.log_p,
+            ordered=self.ordered,
+            heavy_tail=self.heavy_tail,
+            min_noisy_shape=self.min_noisy_shape,
+        )
+        starts = _starts(counts, self.ordered, self.min_noisy_shape)
+        if self.heavy_tail:
+            starts = np.insert(starts, 2, 0.3, axis=1)
         best = np.argsort(-likelihood.value(starts), kind="stable")[:4]
         optimum = _maximize(likelihood, starts[best], constraints, self.max_iter, self.tol)
         theta = optimum.theta
-        lines = theta[:4].reshape(2, 2)
-        weight = float(_sigmoid(theta[4]))
-        weights = np.array([weight, 1.0 - weight])
-        self._store(optimum, counts, lines, weights)
-        covariance = _covariance(optimum, counts.total)
-        errors = [
-            (np.inf, np.inf)
-            if any(f"({who})" in name for name in optimum.active)
-            else _line_errors(
-                lines[j], covariance[2 * j : 2 * j + 2, 2 * j : 2 * j + 2], self._log_p
-            )
-            for j, who in enumerate(("clean", "noisy"))
-        ]
-        shapes, scales = np.array(errors).T
-        pinned = any("weight" in name for name in optimum.active)
-        error = np.inf if pinned else weight * (1 - weight) * float(np.sqrt(covariance[4, 4]))
-        self.standard_errors_ = StandardErrors(np.full(2, error), shapes, scales)
+        first, second = [0, 1], [3, 4] if self.heavy_tail else [2, 3]
+        lines = theta[[first, second]]
+        weight = float(_sigmoid(theta[-1]))
+        self.frailty_ = float(theta[2]) if self.heavy_tail else 0.0
+        self._store(optimum, counts, lines, np.array([weight, 1.0 - weight]))
+        self._store_errors(optimum, lines, (first, second))
         if not self.ordered:
-            hazard = np.exp(np.minimum(self._log_hazard(np.arange(1, counts.horizon + 1)), 60.0))
-            means = np.exp(-hazard).sum(axis=0)
-            if means[0] > means[1]:
+            survival = self.sf(np.arange(1, counts.horizon + 1)).sum(axis=0)
+            if survival[0] > survival[1] and not self.heavy_tail:
                 self._swap()
         return self
+
+    def _store_errors(
+        self, optimum: _Optimum, lines: Floats, columns: tuple[list[int], list[int]]
+    ) -> None:
+        covariance = _covariance(optimum, self.num_samples_)
+        errors = []
+        for line, where, who in zip(lines, columns, ("clean", "noisy"), strict=True):
+            pinned = any(who in name and "weight" not in name for name in optimum.active)
+            own = covariance[np.ix_(where, where)]
+            errors.append((np.inf, np.inf) if pinned else _line_errors(line, own, self._log_p))
+        shapes, scales = np.array(errors).T
+        pinned = any("weight" in name for name in optimum.active)
+        product = float(self.weights_.prod())
+        weight = np.inf if pinned else product * float(np.sqrt(covariance[-1, -1]))
+        self.standard_errors_ = StandardErrors(np.full(2, weight), shapes, scales)
 
     def _swap(self) -> None:
         self._lines, self.weights_ = self._lines[::-1], self.weights_[::-1]
@@ -741,15 +862,10 @@ class WeibullMixture(_WeibullBase):
         self.standard_errors_ = StandardErrors(
             errors.weights, errors.shapes[::-1], errors.scales[::-1]
         )
-        names = {"clean": "noisy", "noisy": "clean"}
-        swapped = []
-        for name in self.bounds_hit_:
-            for old, new in names.items():
-                if f"({old})" in name or f"smallest {old}" in name:
-                    name = name.replace(old, new)
-                    break
-            swapped.append(name)
-        self.bounds_hit_ = tuple(swapped)
+        other = {"clean": "noisy", "noisy": "clean"}
+        self.bounds_hit_ = tuple(
+            " ".join(other.get(word, word) for word in name.split()) for name in self.bounds_hit_
+        )
 
     def posterior_tables(self, num_epochs: int) -> tuple[Floats, Floats]:
         """P(clean) of every outcome within ``num_epochs``: events m < n [P], censored m = n [P+1].
@@ -760,6 +876,14 @@ class WeibullMixture(_WeibullBase):
             _sigmoid_safe(self._log_odds() + table[0] - table[1])
             for table in self.log_prob_tables(num_epochs)
         )
+
+    def score(self, counts: TimeCounts) -> float:
+        """Log-likelihood of other counts under this mixture, nats."""
+        event, censored = (
+            np.logaddexp(*(np.log(self.weights_)[:, None] + table))
+            for table in self.log_prob_tables(counts.horizon)
+        )
+        return float(counts.events @ event + counts.censored[1:] @ censored[1:])
 
     def _log_odds(self) -> float:
         self._check_fitted()
@@ -803,7 +927,11 @@ class WeibullMixture(_WeibullBase):
         self._check_fitted()
         rng = np.random.default_rng(seed)
         component = (rng.random(size) >= self.weights_[0]).astype(np.int64)
-        times = self.scales_[component] * rng.weibull(1.0, size) ** (1 / self.shapes_[component])
+        hazard = rng.exponential(size=size)
+        if self.frailty_:
+            tail = np.expm1(self.frailty_ * hazard) / self.frailty_
+            hazard = np.where(component == 0, tail, hazard)
+        times = self.scales_[component] * hazard ** (1 / self.shapes_[component])
         if seen is None:
             return times, component
         return np.minimum(times, seen).astype(np.int64), component

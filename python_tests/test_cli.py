@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 
@@ -239,6 +240,62 @@ def test_resume_of_a_finished_run_gives_the_same_and_takes_no_other_settings(npz
     assert "leave out --seed" in capsys.readouterr().err
     assert main(["train", "--resume", "--out", str(tmp_path / "other")]) == 1
     assert "no run to resume" in capsys.readouterr().err
+
+
+def test_killed_twice_and_resumed_ends_as_if_nothing_had_happened(npz, tmp_path):
+    """A real kill -9 of a real process, in the rounds and in the final training."""
+    spec = npz(**arrays())
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    options = ["--data", spec, "--noise", "symmetric:0.4", "--first-epochs=30"]
+    options += ["--final-epochs=100", "--threads=1"]  # long enough to be caught in the act
+    assert train(*options, "--out", whole) == 0
+    command = [sys.executable, "-m", "mild_ext", "train", "--checkpoint-seconds=0", "--quiet"]
+    first = [*command, *FAST, *options, "--out", str(out)]
+    history = out / "history.jsonl"
+    for reached, arguments in ((20, first), (70, [*command, "--resume", "--out", str(out)])):
+        process = subprocess.Popen(arguments, cwd=tmp_path)
+        while process.poll() is None:
+            if history.exists() and len(history.read_text().splitlines()) >= reached:
+                process.kill()
+                process.wait()
+        assert process.returncode == -signal.SIGKILL
+    assert main(["train", "--resume", "--quiet", "--out", str(out)]) == 0
+
+    assert (out / "selection.csv").read_bytes() == (whole / "selection.csv").read_bytes()
+    expected, found = (load_file(folder / "model.safetensors") for folder in (whole, out))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    lines = [(folder / "history.jsonl").read_text().splitlines() for folder in (whole, out)]
+    records = [[{**json.loads(line), "seconds": 0} for line in text] for text in lines]
+    assert records[0] == records[1]
+
+
+def test_interrupt_by_the_user_says_how_to_go_on(npz, tmp_path, monkeypatch, capsys):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mild_ext.training.run.run_rounds", interrupt)
+    assert train("--data", npz(**arrays(count=30)), "--out", tmp_path / "run") == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_truncated_checkpoint_is_refused_with_its_name(npz, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train("--data", npz(**arrays(count=30)), "--out", out) == 0
+    path = out / "checkpoints" / "rounds.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    assert main(["train", "--resume", "--out", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert "rounds.safetensors is truncated" in error
+    assert "delete it" in error
+    path.unlink()
+    assert main(["train", "--resume", "--out", str(out)]) == 0
+
+
+def test_a_kill_before_anything_was_written_needs_no_cleaning_up(npz, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".config.json.partial").write_text("{")
+    assert train("--data", npz(**arrays(count=30)), "--out", out) == 0
 
 
 def test_recipe_from_a_file_under_the_command_line(npz, tmp_path):

@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mild_ext import LearningStatus
+from mild_ext.learning_log import LearningLog
 from mild_ext.selection import select_clean
 
 
@@ -109,7 +111,7 @@ def test_never_seen_is_kept_and_counted():
     [
         ("ten samples", [0, 0, 1, 1, 2, 9, 10, 10, 10, 10], [10] * 10, 10, "few"),
         ("one sample", [4], [10], 10, "few"),
-        ("one epoch", [0] * 60 + [1] * 40, [1] * 100, 1, "one epoch"),
+        ("one epoch", [0] * 60 + [1] * 40, [1] * 100, 1, "1 epoch cannot"),
         ("nobody seen", [0] * 50, [0] * 50, 8, "no sample"),
         ("all learned at once", [0] * 500, [20] * 500, 20, "differ"),
         ("nobody learned", [20] * 500, [20] * 500, 20, "differ"),
@@ -179,3 +181,192 @@ def test_any_histogram_keeps_a_sane_monotone_set(cells, level):
         if kept[i, j]:  # wrong less often among as many seen, or seen more often
             below = (m <= i) & (n >= j)
             assert selection.mask.numpy()[below].all()
+
+
+def status_of(m, p, seed=0):
+    """A real LearningStatus whose samples are wrong in m of p epochs, at random ones."""
+    memorized = np.random.default_rng(seed).permuted(np.arange(p)[None] >= m[:, None], axis=1)
+    log = LearningLog(memorized=memorized, given_label=np.zeros(len(m), dtype=np.int64))
+    return log.status()
+
+
+def test_real_status_and_its_times_agree():
+    m, _ = draw(5)
+    status = status_of(m, 30)
+    ours = select_clean(status, epochs=slice(0, 30))
+    theirs = select_clean(status.compute())
+    assert torch.equal(ours.mask, theirs.mask)
+    assert torch.equal(ours.clean_probability, theirs.clean_probability)
+    assert torch.equal(ours.misclassified, status.compute().memorization)
+    assert torch.equal(ours.seen, status.compute().seen)
+
+
+def test_a_half_recorded_status_is_judged_by_what_it_has():
+    m, _ = draw(6, p=20)
+    memorized = np.random.default_rng(0).permuted(np.arange(20)[None] >= m[:, None], axis=1)
+    log = LearningLog(memorized=memorized, given_label=np.zeros(len(m), dtype=np.int64))
+    whole = log.status()
+    half = LearningStatus(len(m), 50)
+    words = whole.words.clone()
+    half.load_state_dict({"words": words, "num_epochs": 50, "epoch": 20})
+    a, b = select_clean(whole, epochs=slice(0, 20)), select_clean(half, epochs=slice(0, 20))
+    assert torch.equal(a.mask, b.mask)
+    assert select_clean(half).epochs.stop <= 20
+
+
+def test_window_is_chosen_where_late_epochs_blur():
+    # Clean samples are learned in epochs 0-9; wrong labels all at once at epoch 15, and then every
+    # sample is wrong now and then: in all 60 epochs the groups blur.
+    rng = np.random.default_rng(7)
+    first = np.concatenate([rng.integers(0, 10, 1400), rng.integers(15, 22, 600)])
+    often = rng.random((2000, 1)) * 0.5 * (np.arange(60) >= 20)
+    memorized = (np.arange(60)[None] >= first[:, None]) & (rng.random((2000, 60)) >= often)
+    log = LearningLog(memorized=memorized, given_label=np.zeros(2000, dtype=np.int64))
+    status = log.status()
+    chosen = select_clean(status)
+    assert chosen.epochs in (slice(0, 20), slice(0, 40))
+    clean = np.arange(2000) < 1400
+    whole = select_clean(status, epochs=slice(0, 60))
+    assert chosen.evaluate(clean).macro_f1 > whole.evaluate(clean).macro_f1
+    assert len(chosen.histogram) == chosen.epochs.stop + 1
+    assert whole.epochs == slice(0, 60)
+
+
+def asymmetric(seed=8):
+    """Two classes without wrong labels but of different difficulty, two with."""
+    rng = np.random.default_rng(seed)
+    m, labels, clean = [], [], []
+    for label, (scale, noisy) in enumerate([(1.0, 0), (9.0, 0), (1.0, 300), (4.0, 300)]):
+        m += [scale * rng.weibull(1.2, 700), 25 * rng.weibull(5.0, noisy)]
+        labels += [label] * (700 + noisy)
+        clean += [True] * 700 + [False] * noisy
+    m = np.minimum(np.concatenate(m), 30).astype(int)
+    return m, torch.tensor(labels), np.array(clean)
+
+
+def test_labels_let_classes_be_judged_apart():
+    m, labels, clean = asymmetric()
+    t = times(m, np.full(len(m), 30), 30)
+    together = select_clean(t, labels=labels, per_class=False)
+    apart = select_clean(t, labels=labels, per_class=True)
+    chosen = select_clean(t, labels=labels)
+    assert torch.equal(together.mask, select_clean(t).mask)
+    assert chosen.per_class
+    assert torch.equal(chosen.mask, apart.mask)
+    assert apart.evaluate(clean).macro_f1 > together.evaluate(clean).macro_f1
+    assert [c.label for c in apart.classes] == [0, 1, 2, 3]
+    assert not apart.classes[1].supported
+    assert apart.classes[1].num_kept == 700
+    for c, rate in zip(apart.classes, (None, None, 0.3, 0.3), strict=True):
+        assert (c.noise_rate is None) == (rate is None)
+        if rate is not None:
+            assert c.noise_rate.low <= rate + 0.02
+            assert c.noise_rate.high >= rate - 0.02
+    per_class = apart.evaluate(clean, per_class=True)
+    assert set(per_class) == {0, 1, 2, 3}
+    assert per_class[1].num_clean == 700
+
+
+def test_alike_classes_are_judged_together():
+    m, _ = draw(9, 1400, 600)
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 4, len(m)))
+    selection = select_clean(times(m, np.full(len(m), 30), 30), labels=labels)
+    assert not selection.per_class
+    assert torch.equal(selection.mask, select_clean(times(m, np.full(len(m), 30), 30)).mask)
+    assert sum(c.num_samples for c in selection.classes) == len(m)
+    assert sum(c.num_kept for c in selection.classes) == selection.num_kept
+
+
+def test_small_classes_follow_all_samples():
+    m, _ = draw(10)
+    labels = torch.zeros(len(m), dtype=torch.int64)
+    labels[::50] = 7
+    t = times(m, np.full(len(m), 30), 30)
+    selection = select_clean(t, labels=labels, per_class=True)
+    assert selection.classes[1].threshold == select_clean(t).threshold
+
+
+def test_no_class_is_emptied():
+    m, _ = draw(11)
+    labels = torch.zeros(len(m), dtype=torch.int64)
+    labels[torch.from_numpy(np.flatnonzero(m >= 28)[:20])] = 3
+    selection = select_clean(times(m, np.full(len(m), 30), 30), labels=labels)
+    assert selection.mask[labels == 3].all()
+    assert "empty" in selection.classes[1].reason
+
+
+def test_other_rules():
+    m, clean = draw(12)
+    t = times(m, np.full(len(m), 30), 30)
+    quantile = select_clean(t, "quantile", 0.7)
+    assert abs(quantile.num_kept - 700) < 30
+    assert quantile.evaluate(clean).macro_f1 > 0.9
+    scale = select_clean(t, "scale")
+    assert 700 < scale.num_kept < 1000
+    with pytest.warns(UserWarning, match="drops nothing"):
+        release = select_clean(t, "release")
+    assert release.mask.all()
+    assert "drops nothing" in release.reason
+
+
+def test_summary_speaks():
+    m, _ = draw(13)
+    labels = torch.from_numpy(np.arange(len(m)) % 2)
+    selection = select_clean(times(m, np.full(len(m), 30), 30), labels=labels)
+    text = selection.summary()
+    for words in ("samples kept", "noise rate", "clean component", "class 1", "supported"):
+        assert words in text
+    lost = select_clean(times([0] * 50, [9] * 50, 9)).summary()
+    assert "NOT supported" in lost
+    assert repr(selection).startswith("Selection(")
+
+
+def test_to_frame():
+    pandas = pytest.importorskip("pandas")
+    m, _ = draw(14)
+    n = np.full(len(m), 30)
+    m[0] = n[0] = 0
+    labels = torch.arange(len(m)) % 3
+    selection = select_clean(times(m, n, 30), labels=labels)
+    frame = selection.to_frame()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame["misclassified"]) == list(m)
+    assert list(frame["metric"]) == list(2 * m - n)
+    assert list(frame["kept"]) == selection.mask.tolist()
+    assert list(frame["label"]) == labels.tolist()
+
+
+def test_evaluate_and_best_threshold():
+    m, clean = draw(15)
+    selection = select_clean(times(m, np.full(len(m), 30), 30))
+    quality = selection.evaluate(torch.from_numpy(clean))
+    threshold, best = selection.best_threshold(clean)
+    assert 0.95 * best < quality.macro_f1 <= best
+    assert abs(threshold - selection.threshold) < 6
+    assert quality.auroc > 0.97
+    with pytest.raises(ValueError, match="labels"):
+        selection.evaluate(clean, per_class=True)
+
+
+def test_agreement_and_removed_share():
+    m, _ = draw(16)
+    t = times(m, np.full(len(m), 30), 30)
+    loose, strict = select_clean(t, threshold=0.1), select_clean(t, threshold=0.9)
+    assert loose.agreement(loose) == 1.0
+    assert loose.agreement(strict) == strict.num_kept / loose.num_kept
+    assert loose.agreement(strict.mask) == strict.agreement(loose)
+    assert np.isclose(loose.removed_share, 1 - loose.num_kept / len(m))
+    with pytest.raises(ValueError, match="bool mask"):
+        loose.agreement(torch.ones(3, dtype=torch.bool))
+
+
+def test_bad_labels():
+    t = times([0, 1], [3, 3], 3)
+    with pytest.raises(ValueError, match="needs labels"):
+        select_clean(t, per_class=True)
+    with pytest.raises(TypeError, match="integers"):
+        select_clean(t, labels=torch.zeros(2))
+    with pytest.raises(ValueError, match="shape"):
+        select_clean(t, labels=torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"\(0, 1\]"):
+        select_clean(t, "quantile", 1.5)

@@ -26,7 +26,13 @@ def test_derivatives_match_finite_differences(counts_30):
     np.add.at(histogram, (counts_30, np.full(len(counts_30), 30)), 1)
     histogram[3, 7], histogram[7, 7] = 40, 60  # mixed numbers of seen epochs
     likelihood = _Likelihood(TimeCounts.from_histogram(histogram))
-    for theta in (np.array([[-1.0, 1.5, -4.0, 0.5, 0.8]]), np.array([[-1.0, 1.2]])):
+    for theta in (
+        np.array([[-1.0, 1.5, -4.0, 0.5, 0.8]]),
+        np.array([[-1.0, 1.2]]),
+        np.array([[-1.0, 1.5, 0.4, -4.0, 0.5, 0.8]]),
+        np.array([[-1.0, 1.2, 0.7]]),
+        np.array([[0.5, 2.5, 1e-4, -4.0, 0.5, 0.8]]),
+    ):
         _, gradient, hessian = likelihood.derivatives(theta)
         step = 1e-5 * np.eye(theta.shape[1])
         slope = [

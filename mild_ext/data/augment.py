@@ -39,7 +39,7 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def augmentation(name: str, input_shape: tuple[int, ...]) -> Augment | None:
-    """The augmentation ``none``, ``crop``, ``crop-flip`` or ``auto`` for inputs of a shape.
+    """The augmentation ``none``, ``crop``, ``flip``, ``crop-flip`` or ``auto`` for inputs of a shape.
 
     ``auto`` is ``crop-flip`` for color images and nothing otherwise: digits and letters must not be
     mirrored, and vectors have no neighbours to shift to.
@@ -50,9 +50,11 @@ def augmentation(name: str, input_shape: tuple[int, ...]) -> Augment | None:
         return None
     if len(input_shape) != 3:
         raise ValueError(f"augment={name} needs images [C, H, W]; inputs are {input_shape}")
+    if name == "flip":
+        return flip
     padding = max(1, min(input_shape[1:]) // 8)
     if name == "crop":
         return lambda images, generator: crop(images, generator, padding)
     if name == "crop-flip":
         return lambda images, generator: flip(crop(images, generator, padding), generator)
-    raise ValueError(f"unknown augmentation {name!r}; use auto, none, crop or crop-flip")
+    raise ValueError(f"unknown augmentation {name!r}; use auto, none, crop, flip or crop-flip")

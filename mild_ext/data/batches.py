@@ -13,18 +13,29 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mild_ext import distributed
 from mild_ext.data.datasets import ArrayDataset, IndexedDataset
 
 Batch = tuple[Tensor, Any, Tensor]
 
 
-def batch_ids(ids: Tensor, batch_size: int, generator: torch.Generator | None) -> list[Tensor]:
-    """Cut ``ids`` (int64 ``[N]``), shuffled by ``generator`` where given, into batches.
+def batch_ids(
+    ids: Tensor, batch_size: int, generator: torch.Generator | None, *, split: bool = False
+) -> list[Tensor]:
+    """Cut ``ids`` (int64 ``[N]``), shuffled by a CPU ``generator`` where given, into batches.
+
+    With ``split`` it is this process' part of them, where torch.distributed is in use: together the
+    processes' batches are those of one.
 
     A last batch of one sample joins the batch before it: batch norm cannot train on one sample.
     """
     if generator is not None:
-        ids = ids[torch.randperm(len(ids), generator=generator)]
+        ids = ids[torch.randperm(len(ids), generator=generator).to(ids.device)]
+    if split:
+        # Equally many for every process: a few ids are repeated to fill up.
+        ranks = distributed.world_size()
+        mine = torch.arange(-(-len(ids) // ranks), device=ids.device) * ranks + distributed.rank()
+        ids, batch_size = ids[mine % len(ids)], max(1, batch_size // ranks)
     batches = list(ids.split(batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
@@ -39,11 +50,11 @@ class _SeededBatches(Sampler[list[Any]]):
         self.seed = 0
 
     def __len__(self) -> int:
-        return len(batch_ids(self.ids, self.batch_size, None))
+        return len(batch_ids(self.ids, self.batch_size, None, split=self.shuffle))
 
     def __iter__(self) -> Iterator[list[Any]]:
         generator = torch.Generator().manual_seed(self.seed) if self.shuffle else None
-        for batch in batch_ids(self.ids, self.batch_size, generator):
+        for batch in batch_ids(self.ids, self.batch_size, generator, split=self.shuffle):
             yield [(i, self.seed) for i in batch.tolist()] if self.shuffle else batch.tolist()
 
 
@@ -55,7 +66,8 @@ class Batches:
         labels: int64 ``[N]`` labels to use in place of the data set's own, or None.
         ids: int64 ids of the samples to go through, or None for all.
         batch_size: samples per batch.
-        shuffle: a new order in every epoch; otherwise the order of ``ids``.
+        shuffle: a new order in every epoch, dealt out to the processes of torch.distributed;
+            otherwise the order of ``ids``, and all of them.
         device: where inputs and labels are needed.
         workers: worker processes (not used for arrays).
     """
@@ -77,10 +89,12 @@ class Batches:
             raise ValueError("there are no samples to make batches of")
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.arrays = dataset if isinstance(dataset, ArrayDataset) else None
-        if self.arrays is not None:
-            labels = self.arrays.labels if labels is None else labels
-            self.labels = labels.to(self.arrays.inputs.device)
+        self.arrays: ArrayDataset | None = None
+        if isinstance(dataset, ArrayDataset):
+            labels = dataset.labels if labels is None else labels
+            where = _home(dataset.inputs, self.device)
+            self.arrays = ArrayDataset(dataset.inputs.to(where), labels.to(where))
+            self.ids = self.ids.to(where)
             return
         self.sampler = _SeededBatches(self.ids, batch_size, shuffle)
         self.loader = DataLoader(
@@ -93,7 +107,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return len(batch_ids(self.ids, self.batch_size, None))
+        return len(batch_ids(self.ids, self.batch_size, None, split=self.shuffle))
 
     def epoch(self, seed: int = 0) -> Iterator[Batch]:
         """The batches of one epoch; the same seed gives the same batches."""
@@ -102,13 +116,28 @@ class Batches:
             return
         self.sampler.seed = seed
         for index, inputs, labels in self.loader:
-            yield index, self._move(inputs), labels.to(self.device, torch.int64, non_blocking=True)
+            labels = labels.to(self.device, torch.int64, non_blocking=True)
+            yield self._move(index), self._move(inputs), labels
 
     def _array_epoch(self, arrays: ArrayDataset, seed: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(seed) if self.shuffle else None
-        for index in batch_ids(self.ids, self.batch_size, generator):
-            where = index.to(self.labels.device)
-            yield where, self._move(arrays.gather(where)), self.labels[where].to(self.device)
+        for index in batch_ids(self.ids, self.batch_size, generator, split=self.shuffle):
+            inputs, labels = arrays.gather(index), arrays.labels[index]
+            yield self._move(index), self._move(inputs), self._move(labels)
 
     def _move(self, inputs: Any) -> Any:
-        return inputs.to(self.device, non_blocking=True) if isinstance(inputs, Tensor) else inputs
+        """Tensors, and those inside dicts, lists and tuples, to the device."""
+        if isinstance(inputs, Tensor):
+            return inputs.to(self.device, non_blocking=True)
+        if isinstance(inputs, dict):
+            return {key: self._move(value) for key, value in inputs.items()}
+        if isinstance(inputs, list | tuple):
+            return [self._move(value) for value in inputs]
+        return inputs
+
+
+def _home(inputs: Tensor, device: torch.device) -> torch.device:
+    """Where arrays should lie: on the GPU that needs them, if they fill at most a quarter of it."""
+    if device.type == "cuda" and inputs.nbytes <= torch.cuda.mem_get_info(device)[0] // 4:
+        return device
+    return inputs.device

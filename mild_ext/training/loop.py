@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
-import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from mild_ext import distributed
 from mild_ext.data.augment import augmentation
 from mild_ext.data.batches import Batches
-from mild_ext.data.datasets import seed_everything
+from mild_ext.data.datasets import isolated_random_state, seed_everything
 from mild_ext.status import LearningStatus
 from mild_ext.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mild_ext.training.recipe import Recipe
@@ -100,18 +98,6 @@ def derive_seed(seed: int, *parts: str | int) -> int:
     """
     digest = hashlib.sha256(repr((seed, *parts)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
-
-
-@contextlib.contextmanager
-def isolated_random_state() -> Iterator[None]:
-    """Leave the global random generators of Python, NumPy and torch as they were found."""
-    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def learning_rate(recipe: Recipe, epoch: int, epochs: int) -> float:
@@ -213,6 +199,7 @@ def fit(
         if saved["stage"] == stage:
             trainer.load_state_dict(saved["trainer"])
             result.history = saved["history"]
+    distributed.barrier()  # before the first process saves anew, all have read
     for record in result.history:
         if on_epoch is not None:
             on_epoch(record)
@@ -237,6 +224,7 @@ def fit(
                     "lower lr, or set clip_norm"
                 )
             if status is not None:
+                status.sync()
                 status.advance()
             record = {
                 "type": "epoch",
@@ -284,7 +272,8 @@ class _Trainer:
         self.device = device
         self.optimizer = make_optimizer(model, recipe, weight_decay)
         # The compiled module shares its parameters with the model, whose names stay clean.
-        self.forward: Any = torch.compile(model) if recipe.compile else model
+        forward: Any = distributed.data_parallel(model)
+        self.forward: Any = torch.compile(forward) if recipe.compile else forward
         self.precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(
             recipe.precision
         )
@@ -300,13 +289,14 @@ class _Trainer:
     def train_epoch(self, batches: Batches, lr: float, epoch: int, epochs: int, seed: int) -> float:
         """One pass over the batches; returns the mean loss in nats."""
         recipe, device = self.recipe, self.device
-        seed_everything(seed)
-        generator = torch.Generator().manual_seed(seed)
+        # One order of the samples for all processes, but other augmentation in each.
+        seed_everything(seed + distributed.rank())
+        generator = torch.Generator().manual_seed(seed + distributed.rank())
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.objective.start_epoch(epoch, epochs, generator)
         self.model.train()
-        total = torch.zeros((), device=device)
+        total, visits = torch.zeros((), device=device), 0
         count = len(batches)
         augment = None
         for step, (index, inputs, labels) in enumerate(batches.epoch(seed)):
@@ -321,13 +311,15 @@ class _Trainer:
             if self.status is not None:
                 self.status.update(index, logits.detach(), labels)
             total += loss.detach() * len(labels)
+            visits += len(labels)
             # The last group may hold fewer batches; its gradient is their mean all the same.
             first = step - step % recipe.accumulate
             group_size = min(recipe.accumulate, count - first)
             self.scaler.scale(loss / group_size if group_size > 1 else loss).backward()
             if step - first + 1 == group_size:
                 self._step()
-        return float(total) / len(batches.ids)
+        loss_sum, visits_sum = distributed.add_up([float(total), visits], device)
+        return loss_sum / visits_sum
 
     def _step(self) -> None:
         if self.recipe.clip_norm is not None:

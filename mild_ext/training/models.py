@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mild_ext.data.custom import import_factory
 
 
 class Standardize(nn.Module):
@@ -32,20 +37,27 @@ class Standardize(nn.Module):
 
 
 class SmallCNN(nn.Module):
-    """Three convolution blocks with batch norm and a linear layer; for images of 8 x 8 and more."""
+    """Three convolution blocks with batch norm and a linear layer; for images of 8 x 8 and more.
 
-    def __init__(self, channels: int, num_classes: int, width: int = 32) -> None:
+    Args:
+        channels: of the images.
+        num_classes: K.
+        width: channels of the first block; the others have two and four times as many.
+        stride: of the first convolution; 2 makes large images a quarter of the work.
+    """
+
+    def __init__(self, channels: int, num_classes: int, width: int = 32, stride: int = 1) -> None:
         super().__init__()
 
-        def block(inputs: int, outputs: int) -> nn.Sequential:
+        def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
             return nn.Sequential(
-                nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+                nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
                 nn.BatchNorm2d(outputs),
                 nn.ReLU(inplace=True),
             )
 
         self.features = nn.Sequential(
-            block(channels, width),
+            block(channels, width, stride),
             nn.MaxPool2d(2),
             block(width, 2 * width),
             nn.MaxPool2d(2),
@@ -78,15 +90,24 @@ class _BasicBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(hidden)) + self.shortcut(inputs))
 
 
-class ResNet34(nn.Module):
-    """ResNet-34 (He et al., 2016) with the CIFAR stem: one 3 x 3 convolution and no pooling.
+#: Basic blocks in each of the four stages.
+RESNET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+
+
+class ResNet(nn.Module):
+    """ResNet-18 or ResNet-34 (He et al., 2016) with the CIFAR stem: a 3 x 3 convolution, no pooling.
 
     Args:
+        channels: of the images.
+        num_classes: K.
+        depth: 18 or 34.
         stem: ``"cifar"`` for images of about 32 x 32, ``"imagenet"`` (7 x 7 convolution of stride 2
             and max pooling) for large ones.
     """
 
-    def __init__(self, channels: int, num_classes: int, stem: str = "cifar") -> None:
+    def __init__(
+        self, channels: int, num_classes: int, depth: int = 34, stem: str = "cifar"
+    ) -> None:
         super().__init__()
         if stem == "cifar":
             first: list[nn.Module] = [nn.Conv2d(channels, 64, 3, padding=1, bias=False)]
@@ -98,9 +119,11 @@ class ResNet34(nn.Module):
         self.stem = nn.Sequential(*first)
         blocks: list[nn.Module] = []
         inputs = 64
-        for outputs, count, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for stage, count in enumerate(RESNET_BLOCKS[depth]):
+            outputs = 64 * 2**stage
             for k in range(count):
-                blocks.append(_BasicBlock(inputs, outputs, stride if k == 0 else 1))
+                stride = 2 if k == 0 and stage > 0 else 1
+                blocks.append(_BasicBlock(inputs, outputs, stride))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(512, num_classes)
@@ -134,17 +157,20 @@ def build_model(
     width: int = 256,
     mean: Tensor | None = None,
     std: Tensor | None = None,
+    pretrained: str = "none",
 ) -> nn.Module:
     """Build a model with fresh weights from torch's current random state.
 
     Args:
-        spec: ``auto`` (small CNN for images, MLP otherwise), ``mlp``, ``cnn``, ``resnet34``,
-            ``timm:NAME``, or ``module:factory``; the factory is called with
+        spec: ``auto`` (small CNN for images, MLP otherwise), ``mlp``, ``cnn``, ``resnet18``,
+            ``resnet34``, ``timm:NAME``, or ``module:factory``; the factory is called with
             ``(input_shape, num_classes)`` and returns an ``nn.Module``.
         input_shape: shape of one input, ``[C, H, W]`` for images.
         num_classes: number of logits.
         width: hidden width of the MLP; an eighth of it is the CNN's first width.
         mean, std: statistics of the inputs; given, the model starts with `Standardize`.
+        pretrained: ``none``, ``timm`` (weights that timm downloads), or a ``.safetensors`` file, a saved
+            model of a run included. Layers of another shape, as a rule the last one, start afresh.
 
     Raises:
         ValueError: an unknown name, or a model that does not suit the inputs.
@@ -158,37 +184,75 @@ def build_model(
         for dimension in input_shape:
             size *= dimension
         net = mlp(size, num_classes, width)
-    elif spec in ("cnn", "resnet34") or spec.startswith("timm:"):
+    elif spec in ("cnn", "resnet18", "resnet34") or spec.startswith("timm:"):
         if not image:
             raise ValueError(
                 f"model {spec} needs images [C, H, W]; inputs are {input_shape}: use mlp"
             )
         if spec == "cnn":
-            net = SmallCNN(input_shape[0], num_classes, max(8, width // 8))
-        elif spec == "resnet34":
-            large = min(input_shape[1:]) >= 96
-            net = ResNet34(input_shape[0], num_classes, "imagenet" if large else "cifar")
+            stride = 2 if min(input_shape[1:]) >= 48 else 1
+            net = SmallCNN(input_shape[0], num_classes, max(8, width // 8), stride)
+        elif spec.startswith("resnet"):
+            stem = "imagenet" if min(input_shape[1:]) >= 96 else "cifar"
+            net = ResNet(input_shape[0], num_classes, int(spec.removeprefix("resnet")), stem)
         else:
             try:
                 timm: Any = importlib.import_module("timm")
             except ImportError as error:
-                raise ImportError(f"model {spec} needs timm: pip install timm") from error
+                raise ImportError(
+                    f"model {spec} needs timm: pip install 'mild_ext[timm]'"
+                ) from error
             net = timm.create_model(
-                spec.removeprefix("timm:"), num_classes=num_classes, in_chans=input_shape[0]
+                spec.removeprefix("timm:"),
+                pretrained=pretrained == "timm",
+                num_classes=num_classes,
+                in_chans=input_shape[0],
             )
     elif ":" in spec:
-        module_name, _, factory_name = spec.partition(":")
-        module = importlib.import_module(module_name)
-        factory = getattr(module, factory_name, None)
-        if not callable(factory):
-            raise ValueError(f"module {module_name} has no callable {factory_name!r}")
-        net = factory(input_shape, num_classes)
+        net = import_factory(spec)(input_shape, num_classes)
         if not isinstance(net, nn.Module):
             raise TypeError(f"{spec} must return an nn.Module, got {type(net).__name__}")
     else:
         raise ValueError(
-            f"unknown model {spec!r}; use mlp, cnn, resnet34, timm:NAME or module:factory"
+            f"unknown model {spec!r}; use mlp, cnn, resnet18, resnet34, timm:NAME or module:factory"
         )
+    if pretrained not in ("none", "timm"):
+        load_matching(net, Path(pretrained))
+    elif pretrained == "timm" and not spec.startswith("timm:"):
+        raise ValueError(f"pretrained=timm goes with a model timm:NAME, not with {spec}")
     if mean is None or std is None:
         return net
     return nn.Sequential(Standardize(mean, std, image=image), net)
+
+
+def load_matching(net: nn.Module, path: Path) -> list[str]:
+    """Load the tensors of a ``.safetensors`` file whose name and shape fit the model.
+
+    Args:
+        net: changed in place.
+        path: file of tensors named as in ``net.state_dict()``, or as a run saves its model.
+
+    Returns:
+        Names of the model's tensors that were not in the file or have another shape there.
+
+    Raises:
+        ValueError: no such file, no safetensors, or fewer than half of the model's tensors fit.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no file {path} (pretrained must be none, timm, or such a file)")
+    try:
+        found = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    if "0.mean" in found:  # a model with Standardize in front
+        found = {name.removeprefix("1."): value for name, value in found.items()}
+    own = net.state_dict()
+    fitting = {
+        name: value
+        for name, value in found.items()
+        if name in own and own[name].shape == value.shape
+    }
+    if 2 * len(fitting) < len(own):
+        raise ValueError(f"{path} is of another model: {len(fitting)} of {len(own)} tensors fit")
+    net.load_state_dict(fitting, strict=False)
+    return sorted(set(own) - set(fitting))

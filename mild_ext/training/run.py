@@ -1,39 +1,49 @@
 """``mild-ext train``: a whole run in a folder, from data to models, tables and figures.
 
-A run is four trainings at most: the rounds with their final model, and, where there is a test
-split, plain cross-entropy on everything and (where the true labels are known) the bound of training
-on correct labels only. Each keeps its own checkpoint, so a killed run goes on where it was.
+A run is five trainings at most: the rounds with their final model, the semi-supervised stage where
+it is asked for, and, where there is a test split, plain cross-entropy on everything and (where the
+true labels are known) the bound of training on correct labels only. Each keeps its own checkpoint,
+so a killed run goes on where it was.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
 import platform
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mild_ext
-from mild_ext.data.datasets import ArrayDataset, LabeledData, stratified_holdout
-from mild_ext.data.noise import LabelNoise, corrupt_labels
+from mild_ext import distributed
+from mild_ext.data.datasets import LabeledData, stratified_holdout
+from mild_ext.data.noise import LabelNoise, corrupt_labels, small_inputs
 from mild_ext.data.sources import load_data
 from mild_ext.report.plots import save_selection_plot
+from mild_ext.report.tensorboard import TensorBoardLog
 from mild_ext.rounds import Round, RoundsResult, fresh_model, run_rounds, selection_quality
 from mild_ext.training.checkpoint import write_atomically, write_text
 from mild_ext.training.loop import Record, accuracy, derive_seed, fit, predict
 from mild_ext.training.models import build_model
-from mild_ext.training.recipe import PRESETS, Recipe, preset, read_settings
+from mild_ext.training.recipe import PRESET_NOISE, PRESETS, Recipe, preset, read_settings
+
+if TYPE_CHECKING:
+    from mild_ext.training.ssl import SemiSupervisedResult
 
 CONFIG = "config.json"
+SSL_NAMES = {"fixmatch": "FixMatch", "mixmatch": "MixMatch"}
 
 
 @dataclass(frozen=True)
@@ -67,8 +77,21 @@ def train_command(
     *,
     checkpoint_seconds: float = 30.0,
     quiet: bool = False,
+    prepared: tuple[LabeledData, LabelNoise | None] | None = None,
+    tensorboard: bool = False,
+    report: bool = False,
 ) -> dict[str, Any]:
-    """Do the run; returns the summary that is also written to ``summary.json``."""
+    """Do the run; returns the summary that is also written to ``summary.json``.
+
+    Args:
+        settings: what to do.
+        out: the run's folder.
+        checkpoint_seconds: least time between two checkpoints inside a training.
+        quiet: print nothing.
+        prepared: what `prepare_data` gives for these settings, where it has been called already.
+        tensorboard: log to ``out/tensorboard`` as well.
+        report: write ``report.html`` at the end.
+    """
     started = time.monotonic()
 
     def say(text: str) -> None:
@@ -77,11 +100,15 @@ def train_command(
 
     device = pick_device(settings.device)
     torch.set_num_threads(settings.threads)
-    data, noise = prepare_data(settings)
+    data, noise = prepare_data(settings) if prepared is None else prepared
     train_ids, validation_ids = _split_validation(data, settings)
     say(_describe(data, noise, settings, device))
     _write_config(out, settings, data, noise, device)
-    with _History(out / "history.jsonl") as history:
+    with contextlib.ExitStack() as open_logs:
+        log = None
+        if tensorboard:
+            log = open_logs.enter_context(TensorBoardLog(out / "tensorboard"))
+        history = open_logs.enter_context(_History(out / "history.jsonl", log))
         table = _RoundsTable(say, data)
 
         def on_record(record: Record) -> None:
@@ -106,26 +133,46 @@ def train_command(
         )
         say(f"Stopped: {result.stop_reason}.")
         result.save(out / "result.safetensors")
+        semi = None
+        if settings.recipe.ssl != "none":
+            semi = _semi_supervised(
+                data, settings, result, train_ids, device, out, checkpoint_seconds, history,
+                not quiet,
+            )  # fmt: skip
         models = _compare(
             data, settings, result, train_ids, device, out, checkpoint_seconds, history, not quiet
         )
-    assert result.model is not None
-    save_model(result.model, out / "model.safetensors")
-    predicted = None
-    logits, _ = predict(result.model, data.train, device=device, workers=settings.recipe.workers)
+    final = result.model if semi is None else semi.model
+    assert final is not None
+    save_model(final, out / "model.safetensors")
+    workers = settings.recipe.workers
+    logits, _ = predict(final, data.plain or data.train, device=device, workers=workers)
     predicted = logits.argmax(1)
     write_selection(out / "selection.csv", result, data, train_ids, predicted)
     summary = _summary(data, noise, settings, result, models, train_ids)
     if validation_ids is not None:
         right = predicted[validation_ids] == data.labels[validation_ids]
         summary["validation_accuracy"] = float(right.double().mean())
+    elif data.validation is not None:
+        summary["validation_accuracy"] = accuracy(
+            final, data.validation, device=device, workers=workers
+        )
+    if semi is not None:
+        _add_semi_supervised(summary, semi, data, settings, device)
     summary["seconds"] = round(time.monotonic() - started, 1)
     write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     say(_comparison_table(summary))
+    if report:
+        from mild_ext.report.page import write_report
+
+        write_report(out)
     written = "selection.csv, model.safetensors, summary.json"
-    if (out / "metric.png").exists():
-        written += ", metric.png"
+    for name in ("metric.png", "report.html"):
+        if (out / name).exists():
+            written += f", {name}"
     say(f"Wrote {out}/ in {summary['seconds']:.1f} s: {written}")
+    if noise is None:  # somebody's real labels: what to do with the result
+        say(_next_steps(out, result, data, train_ids, logits))
     return summary
 
 
@@ -154,13 +201,15 @@ def prepare_data(settings: RunSettings) -> tuple[LabeledData, LabelNoise | None]
             f"{data.name} has wrong labels of its own (its given and true labels differ); "
             "leave out --noise"
         )
+    by_instance = settings.noise.startswith("instance")
     noise = corrupt_labels(
         data.labels,
         settings.noise,
         data.num_classes,
         seed=derive_seed(settings.seed, "label noise"),
         class_map=data.noise_map,
-        inputs=data.train.inputs if isinstance(data.train, ArrayDataset) else None,
+        superclasses=data.superclasses,
+        inputs=small_inputs(data.plain or data.train) if by_instance else None,
     )
     data.true_labels, data.labels = data.labels, noise.labels
     return data, noise
@@ -182,6 +231,7 @@ def make_model(data: LabeledData, recipe: Recipe) -> nn.Module:
         width=recipe.width,
         mean=data.mean,
         std=data.std,
+        pretrained=recipe.pretrained,
     )
 
 
@@ -194,14 +244,15 @@ def prepare_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
         return
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out must name a folder")
-    if out.is_dir() and any(out.iterdir()):
+    # A kill while the first file was being written leaves nothing worth protecting.
+    if out.is_dir() and any(path.suffix != ".partial" for path in out.iterdir()):
         if not overwrite:
             hint = "--resume to go on with it, --overwrite to start again, or " if is_run else ""
             raise ValueError(f"{out} is not empty: use {hint}another --out")
         if not is_run:
             raise ValueError(f"{out} holds no run (no {CONFIG}), so --overwrite will not delete it")
         shutil.rmtree(out)
-    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def read_config(out: Path) -> RunSettings:
@@ -223,6 +274,8 @@ def _split_validation(
     held = stratified_holdout(
         data.labels, settings.recipe.validation, derive_seed(settings.seed, "validation")
     )
+    if not held.any():  # every class is too small to give a sample
+        return None, None
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 
@@ -240,7 +293,7 @@ def _write_config(
             "samples": len(data),
             "classes": list(data.class_names),
             "input_shape": list(data.input_shape),
-            "notes": data.notes,
+            "messages": data.messages,
         },
         "noise": None,
         "versions": {
@@ -259,6 +312,13 @@ def _write_config(
             "class_rates": [None if rate != rate else rate for rate in noise.class_rates],
         }
     write_text(out / CONFIG, json.dumps(config, indent=2) + "\n")
+    # What was trained on, whatever happens to the files it was read from; --noise labels: reads it.
+    write_atomically(out / "given_labels.npy", lambda to: _save_npy(data.labels, to))
+
+
+def _save_npy(labels: Tensor, path: Path) -> None:
+    with open(path, "wb") as file:  # np.save would add its own suffix to the name
+        np.save(file, labels.numpy(), allow_pickle=False)
 
 
 # -------------------------------------------------------------------------------------- training
@@ -280,17 +340,19 @@ def _compare(
         return []
     recipe = settings.recipe
     everyone = torch.arange(len(data)) if train_ids is None else train_ids
-    rows = [
-        {
-            "model": "MILD (kept samples)",
-            "samples": int(result.kept.sum()),
-            "test_accuracy": accuracy(
-                result.model, data.test, device=device, workers=recipe.workers
-            )
-            if result.model is not None
-            else None,
-        }
-    ]
+
+    def tested(model: nn.Module | None) -> dict[str, Any]:
+        """Accuracy on the test set, and on further ones where there are some."""
+        options: dict[str, Any] = {"device": device, "workers": recipe.workers}
+        row: dict[str, Any] = {"test_accuracy": None}
+        if model is not None and data.test is not None:
+            row["test_accuracy"] = accuracy(model, data.test, **options)
+            for name, dataset in data.more_tests.items():
+                row[f"accuracy on {name}"] = accuracy(model, dataset, **options)
+        return row
+
+    mild = {"model": "MILD (kept samples)", "samples": int(result.kept.sum())}
+    rows: list[dict[str, Any]] = [mild | tested(result.model)]
     subsets = {"plain cross-entropy (all samples)": everyone}
     if data.true_labels is not None:
         right = data.labels[everyone] == data.true_labels[everyone]
@@ -319,11 +381,70 @@ def _compare(
             on_epoch=history,
             progress=progress,
         )
-        row["test_accuracy"] = accuracy(
-            trained.averaged or model, data.test, device=device, workers=recipe.workers
-        )
+        row |= tested(trained.averaged or model)
     # From worst to best as one expects them: plain, MILD, bound.
     return [rows[1], rows[0], *rows[2:]] if len(rows) > 1 else rows
+
+
+def _semi_supervised(
+    data: LabeledData,
+    settings: RunSettings,
+    result: RoundsResult,
+    train_ids: Tensor | None,
+    device: torch.device,
+    out: Path,
+    checkpoint_seconds: float,
+    history: _History,
+    progress: bool,
+) -> SemiSupervisedResult:
+    """The stage after the final training: the dropped samples go on teaching without their labels."""
+    from mild_ext.training.ssl import train_semi_supervised
+
+    recipe = settings.recipe
+    model = fresh_model(lambda: make_model(data, recipe), settings.seed)
+    if recipe.ssl_start == "warm" and result.model is not None:
+        model.load_state_dict(result.model.state_dict())
+    return train_semi_supervised(
+        data.train,
+        data.labels,
+        result.kept,
+        model,
+        recipe,
+        num_classes=data.num_classes,
+        ids=train_ids,
+        true_labels=data.true_labels,
+        seed=settings.seed,
+        device=device,
+        checkpoint=out / "checkpoints" / "ssl.safetensors",
+        checkpoint_seconds=checkpoint_seconds,
+        fingerprint=json.dumps(settings.to_dict()),
+        on_epoch=history,
+        progress=progress,
+    )
+
+
+def _add_semi_supervised(
+    summary: dict[str, Any],
+    semi: SemiSupervisedResult,
+    data: LabeledData,
+    settings: RunSettings,
+    device: torch.device,
+) -> None:
+    """Add the stage's pseudo-labels, and its model to the table, after MILD's."""
+    recipe = settings.recipe
+    last = semi.history[-1]
+    keys = ("pseudo_rate", "pseudo_accuracy", "pseudo_classes")
+    summary["ssl"] = {"method": recipe.ssl} | {key: last[key] for key in keys}
+    if data.test is None:
+        return
+    names = [row["model"] for row in summary["models"]]
+    row = {
+        "model": f"MILD + {SSL_NAMES[recipe.ssl]} (dropped ones unlabeled)",
+        "samples": last["samples"],
+        "epochs": len(semi.history),
+        "test_accuracy": accuracy(semi.model, data.test, device=device, workers=recipe.workers),
+    }
+    summary["models"].insert(names.index("MILD (kept samples)") + 1, row)
 
 
 def save_model(model: nn.Module, path: Path) -> None:
@@ -341,11 +462,13 @@ def save_model(model: nn.Module, path: Path) -> None:
 class _History:
     """``history.jsonl``: one record a line, written as it happens; a resumed run writes it anew."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, also: Callable[[Record], None] | None = None) -> None:
         self.path = path
+        self.also = also
 
     def __enter__(self) -> _History:
-        self.file = open(self.path, "w", encoding="utf-8")
+        path = self.path if distributed.rank() == 0 else os.devnull
+        self.file = open(path, "w", encoding="utf-8")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -354,10 +477,14 @@ class _History:
     def __call__(self, record: Record) -> None:
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
+        if self.also is not None:
+            self.also(record)
 
 
 def _save_round(out: Path, done: Round, say: Callable[[str], None]) -> None:
     """Save a round's learning status and the histogram it was decided on, as a picture."""
+    if distributed.rank() > 0:
+        return
     for folder in ("status", "figures"):
         (out / folder).mkdir(exist_ok=True)
     name = f"round-{done.number:02d}"
@@ -395,6 +522,8 @@ def write_selection(
     if data.true_labels is not None:
         header.append("true_label")
         columns.append(data.true_labels)
+    if data.sample_names is not None:
+        header.append("name")
     ids = range(len(data)) if train_ids is None else train_ids.tolist()
     lists = [column.tolist() for column in columns]
     text = io.StringIO()
@@ -405,6 +534,8 @@ def write_selection(
         row[4] = f"{row[4]:.6g}"
         if row[6] < 0:
             row[6] = ""  # never dropped
+        if data.sample_names is not None:
+            row.append(data.sample_names[i])
         writer.writerow([i, *row])
     write_text(path, text.getvalue())
 
@@ -453,6 +584,10 @@ def _describe(
         text += f", {len(data.test)} test samples"  # type: ignore[arg-type]
     if noise is not None:
         text += f"; noise {noise.spec}, {noise.rate:.1%} of the labels are wrong"
+        rates = [rate for rate in noise.class_rates if rate == rate]
+        text += f" ({min(rates):.0%} to {max(rates):.0%} by class)"
+    for message in data.messages:
+        text += f"\nnote: {message}"
     text += (
         f"\nrecipe {settings.recipe_name}: up to {recipe.rounds} rounds "
         f"({recipe.first_epochs} epochs, then {recipe.round_epochs} each), "
@@ -502,13 +637,57 @@ def _comparison_table(summary: dict[str, Any]) -> str:
     width = max(len(row["model"]) for row in models)
     lines = ["", f"{'model'.ljust(width)}  samples  epochs  test accuracy"]
     lines += [
-        f"{row['model'].ljust(width)}  {row['samples']:7d}  {summary['final_epochs']:6d}  "
+        f"{row['model'].ljust(width)}  {row['samples']:7d}  "
+        f"{row.get('epochs', summary['final_epochs']):6d}  "
         f"{_percent(row['test_accuracy']).rjust(13)}"
         for row in models
     ]
+    for name in [key for key in models[0] if key.startswith("accuracy on ")]:
+        listed = ", ".join(f"{row['model']} {_percent(row.get(name))}" for row in models)
+        lines.append(f"{name}: {listed}")
     if "gap_closed" in summary:
         lines.append(f"MILD closes {summary['gap_closed']:.0%} of the gap to correct labels only.")
     return "\n".join(lines) + "\n"
+
+
+def _next_steps(
+    out: Path,
+    result: RoundsResult,
+    data: LabeledData,
+    train_ids: Tensor | None,
+    logits: Tensor,
+    count: int = 5,
+) -> str:
+    """What a person with labels of their own should look at now; ``logits`` are the final model's."""
+    ids = torch.arange(len(data)) if train_ids is None else train_ids
+    dropped = ids[~result.kept[ids]]
+    if len(dropped) == 0:
+        return f"\nNo label stands out: all {len(ids)} samples were kept ({result.stop_reason})."
+    # Many share one probability, those that were never learned; the final model, which was trained
+    # without them, tells them apart.
+    predicted = logits.argmax(1)
+    agreement = logits.softmax(1).gather(1, result.labels[:, None])[:, 0]
+    order = sorted(
+        dropped.tolist(),
+        key=lambda i: (float(result.clean_probability[i]), float(agreement[i])),
+    )
+    names = data.class_names
+    lines = ["", f"{len(dropped)} of {len(ids)} labels may be wrong. The most suspicious:"]
+    for i in order[:count]:
+        name = f"sample {i}" if data.sample_names is None else data.sample_names[i]
+        given, seen_as = names[int(result.labels[i])], names[int(predicted[i])]
+        guess = "the model agrees in the end" if given == seen_as else f"looks like {seen_as}"
+        lines.append(f"  {name}: labeled {given}, {guess}")
+    lines += [
+        "",
+        "Next:",
+        f"  check the samples with kept=0 in {out / 'selection.csv'} (sort by clean_probability),",
+        "  correct or delete those that are wrong, and run again with another --out;",
+        f"  the model in {out / 'model.safetensors'} was trained without them.",
+    ]
+    if data.test is None:
+        lines.append("  Add --test-fraction 0.2 to see test accuracy (by the labels as they are).")
+    return "\n".join(lines)
 
 
 def settings_from_options(options: Any) -> RunSettings:
@@ -522,7 +701,7 @@ def settings_from_options(options: Any) -> RunSettings:
         base = loaded.pop("recipe", "default")
     return RunSettings(
         data=options.data,
-        noise="none",
+        noise=PRESET_NOISE.get(base, "none"),
         seed=0,
         test_fraction=options.test_fraction,
         compare=True,
@@ -540,8 +719,14 @@ def default_recipe(data: str) -> str:
 
 
 def main_train(options: Any) -> int:
-    """Entry point of the command line."""
+    """Entry point of the command line; with torchrun, of each of its processes."""
+    with distributed.launched_by_torchrun():
+        return _main_train(options)
+
+
+def _main_train(options: Any) -> int:
     out = Path(options.out)
+    prepared = None
     if options.resume:
         prepare_folder(out, resume=True, overwrite=False)
         settings = read_config(out)
@@ -554,16 +739,27 @@ def main_train(options: Any) -> int:
             names = ", ".join(f"--{n}" for n in [*given, *options.overrides]).replace("_", "-")
             raise ValueError(f"--resume takes the settings from {out}/{CONFIG}; leave out {names}")
     else:
+        settings = settings_from_options(options)
         settings = replace(
-            settings_from_options(options),
-            noise=options.noise or "none",
+            settings,
+            noise=options.noise or settings.noise,
             seed=options.seed or 0,
             compare=not options.no_compare,
         )
         # Everything that can be wrong with the data is found before the folder is touched.
-        data, _ = prepare_data(settings)
+        prepared = prepare_data(settings)
         if settings.threads < 1:
-            settings = replace(settings, threads=pick_threads(data, settings.recipe))
-        prepare_folder(out, resume=False, overwrite=options.overwrite)
-    train_command(settings, out, checkpoint_seconds=options.checkpoint_seconds, quiet=options.quiet)
+            settings = replace(settings, threads=pick_threads(prepared[0], settings.recipe))
+        if distributed.rank() == 0:
+            prepare_folder(out, resume=False, overwrite=options.overwrite)
+    distributed.barrier()
+    train_command(
+        settings,
+        out,
+        checkpoint_seconds=options.checkpoint_seconds,
+        quiet=options.quiet or distributed.rank() > 0,
+        prepared=prepared,
+        tensorboard=options.tensorboard,
+        report=options.report and distributed.rank() == 0,
+    )
     return 0

@@ -153,3 +153,17 @@ def test_automatic_augmentation_never_mirrors_digits_or_moves_vectors():
     assert augmentation("auto", (64,)) is None
     with pytest.raises(ValueError, match="needs images"):
         augmentation("crop", (64,))
+
+
+def test_inputs_that_are_dicts_are_moved_piece_by_piece():
+    class Tokens(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return {"ids": torch.full((2,), index), "pair": (torch.tensor(index), "text")}, 0
+
+    ((_, inputs, _),) = Batches(Tokens(), batch_size=4, device="meta").epoch()
+    assert inputs["ids"].device.type == "meta"
+    assert inputs["pair"][0].device.type == "meta"
+    assert inputs["pair"][1] == ("text",) * 4 or inputs["pair"][1] == ["text"] * 4

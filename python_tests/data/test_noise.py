@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mild_ext.data import corrupt_labels
+from mild_ext.data import ArrayDataset, corrupt_labels
+from mild_ext.data.noise import small_inputs
 
 CIFAR10_MAP = [0, 1, 0, 5, 7, 3, 6, 7, 8, 1]
 LABELS = torch.arange(10).repeat(2000)
@@ -128,3 +129,41 @@ def test_labels_file_with_a_class_out_of_range_is_refused(tmp_path):
 def test_one_class_stays_one_class(kind):
     noise = corrupt_labels(torch.zeros(5, dtype=torch.int64), f"{kind}:1", 1)
     assert noise.rate == 0
+
+
+def test_superclass_noise_stays_inside_and_needs_superclasses():
+    superclasses = [0, 1, 0, 1, 0, 2]
+    labels = torch.arange(6)
+    noise = corrupt_labels(labels, "superclass:1", 6, superclasses=superclasses)
+    assert noise.labels.tolist() == [2, 3, 4, 1, 0, 5]  # class 5 is alone
+    with pytest.raises(ValueError, match="no superclasses"):
+        corrupt_labels(labels, "superclass:1", 6)
+
+
+def test_instance_noise_of_rate_zero_changes_nothing():
+    noise = corrupt_labels(LABELS, "instance:0", 10, inputs=torch.randn(len(LABELS), 3))
+    assert noise.rate == 0
+
+
+def test_instance_noise_does_not_depend_on_the_scale_of_the_inputs():
+    inputs = torch.randint(0, 256, (10_000, 3, 4, 4), dtype=torch.uint8)
+    labels = torch.arange(10).repeat(1000)
+    first = corrupt_labels(labels, "instance:0.4", 10, seed=1, inputs=inputs)
+    again = corrupt_labels(labels, "instance:0.4", 10, seed=1, inputs=inputs.double() / 255 - 3)
+    assert (first.labels == again.labels).double().mean() > 0.999
+    assert first.rate == pytest.approx(0.4, abs=0.02)
+
+
+def test_small_inputs_averages_images_that_are_read_from_disk():
+    class Slow(torch.utils.data.Dataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return torch.full((3, 40, 30), 10 * index, dtype=torch.uint8), 0
+
+    inputs = small_inputs(Slow())
+    assert inputs.shape == (3, 3, 16, 16)
+    assert inputs[2].unique().tolist() == [20]
+    arrays = ArrayDataset(torch.zeros(2, 5), torch.zeros(2).long())
+    assert small_inputs(arrays) is arrays.inputs

@@ -128,3 +128,21 @@ def test_unknown_and_missing_data(tmp_path):
     (tmp_path / "text.npz").write_text("no zip")
     with pytest.raises(ValueError, match=r"not a readable \.npz"):
         load_data(f"npz:{tmp_path / 'text.npz'}")
+
+
+def test_options_are_checked_against_the_reader(tmp_path, vectors):
+    with pytest.raises(ValueError, match="digits has no option 'size'; it has none"):
+        load_data("digits,size=3")
+    # A comma in a file's name is no option.
+    assert load_data(write(tmp_path / "a,b.npz", **vectors)).name == "a,b"
+
+
+def test_the_test_split_is_labeled_truly_and_the_rest_as_given(tmp_path, vectors):
+    truth = vectors["y_train"]
+    vectors |= {"y_true": truth, "y_train": (truth + 1) % 3}
+    data = load_data(write(tmp_path / "a.npz", **vectors), test_fraction=0.25)
+    assert torch.equal(data.labels, (data.true_labels + 1) % 3)
+    assert data.test.labels.sort().values.tolist() == [0, 1, 2]
+    rows = {row.tobytes(): k for k, row in enumerate(vectors["x_train"].astype(np.float32))}
+    for inputs, label in zip(data.test.inputs, data.test.labels, strict=True):
+        assert truth[rows[inputs.numpy().tobytes()]] == label

@@ -125,6 +125,7 @@ def test_any_dataset_trains_like_the_arrays_it_holds():
         {"clip_norm": 0.1},
         {"ema_decay": 0.9},
         {"precision": "bfloat16"},
+        {"precision": "float16"},
         {"label_smoothing": 0.1},
     ],
 )
@@ -135,6 +136,23 @@ def test_options_train_and_change_the_result(settings):
     evaluated = result.averaged or changed
     assert accuracy(evaluated, DATA) > 0.9
     assert not torch.equal(weights(plain), weights(evaluated))
+
+
+def test_compile_trains_through_the_compiled_model_and_keeps_the_parameters_names(monkeypatch):
+    """With a compiler that changes nothing; the real one is slow to start and tested by torch."""
+    compiled = []
+
+    def pretend(module):
+        compiled.append(module)
+        return lambda inputs: 2 * module(inputs)
+
+    monkeypatch.setattr(torch, "compile", pretend)
+    plain, net = model(), model()
+    train(plain)
+    train(net, RECIPE.override({"compile": True}))
+    assert compiled == [net]
+    assert list(net.state_dict()) == list(plain.state_dict())
+    assert not torch.equal(weights(net), weights(plain))
 
 
 def test_accumulation_equals_the_large_batch():

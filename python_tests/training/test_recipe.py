@@ -1,6 +1,7 @@
 """Recipes: presets, overrides, files."""
 
-import importlib.util
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,15 +61,10 @@ FILES = {
 }
 
 
-def _readable(name):
-    needs = {"r.yaml": ["yaml"], "r.toml": ["tomllib", "tomli"]}.get(name, [])
-    return not needs or any(importlib.util.find_spec(module) for module in needs)
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_settings_from_a_file(tmp_path, name):
-    if not _readable(name):
-        pytest.skip("the optional reader is not installed")
+    toml = "tomllib" if sys.version_info >= (3, 11) else "tomli"
+    pytest.importorskip({".yaml": "yaml", ".toml": toml}.get(Path(name).suffix, "json"))
     (tmp_path / name).write_text(FILES[name])
     assert read_settings(tmp_path / name) == {"recipe": "digits", "lr": 0.5, "first_epochs": 3}
 
@@ -85,3 +81,10 @@ def test_bad_files_are_refused_with_their_name(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             read_settings(tmp_path / name)
+
+
+def test_missing_reader_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "r.yaml").write_text("lr: 1.0")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"mild_ext\[config\]"):
+        read_settings(tmp_path / "r.yaml")

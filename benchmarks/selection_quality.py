@@ -1,0 +1,225 @@
+"""How well do selection rules find wrong labels? On recorded learning logs with known truth.
+
+    python benchmarks/selection_quality.py LOG.npz [LOG.npz ...] [--windows] [--csv FILE]
+
+Each log is one training run (format: ``mild_ext.learning_log``). Compared, each with its usual
+settings: this package's rules; two-component Gaussian mixtures on the last loss and on the mean
+loss (loss scaled to [0, 1], tolerance 1e-2, covariance floor 5e-4, posterior 0.5: DivideMix);
+AUM, the mean margin, with such a mixture; a Beta mixture on the share of misclassified epochs (EM
+with weighted moments, ten iterations: Arazo et al., 2019); forgetting counts (Toneva et al., 2019:
+drop what was never learned or forgotten more often than average); confident learning by cleanlab
+(needs out-of-fold probabilities in the log and ``pip install cleanlab``; its default filter).
+``best`` knows the truth: what any threshold on the misclassified count of all epochs could reach.
+
+Needs scikit-learn for the Gaussian mixtures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import mild_ext
+from mild_ext.evaluation import best_threshold, evaluate_selection
+from mild_ext.learning_log import LearningLog, read_learning_log
+
+Kept = tuple[np.ndarray, np.ndarray]  # kept bool [N], score [N] (higher = cleaner)
+
+
+def ours(log: LearningLog, **options: Any) -> Kept:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        selection = mild_ext.select_clean(log.status(), **options)
+    score = selection.clean_probability.numpy()
+    if not selection.supported:
+        score = -selection.misclassified.numpy().astype(float)
+    return selection.mask.numpy(), score
+
+
+def labels(log: LearningLog) -> torch.Tensor:
+    return torch.from_numpy(log.given_label)
+
+
+def gaussian_mixture(values: np.ndarray, clean_is_low: bool) -> Kept:
+    from sklearn.mixture import GaussianMixture
+
+    x = values.astype(np.float64)
+    x = ((x - x.min()) / max(np.ptp(x), 1e-12))[:, None]
+    model = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        probability = model.fit(x).predict_proba(x)
+    means = model.means_[:, 0]
+    clean = probability[:, means.argmin() if clean_is_low else means.argmax()]
+    return clean > 0.5, clean
+
+
+def beta_mixture(log: LearningLog, iterations: int = 10) -> Kept:
+    from scipy.stats import beta
+
+    x = np.clip(1.0 - log.memorized.mean(axis=1), 1e-4, 1 - 1e-4)
+    a, b, weight = np.array([1.0, 2.0]), np.array([2.0, 1.0]), np.array([0.5, 0.5])
+    for _ in range(iterations):
+        density = np.stack([w * beta.pdf(x, i, j) for w, i, j in zip(weight, a, b, strict=True)])
+        share = density / np.maximum(density.sum(axis=0), 1e-300)
+        total = share.sum(axis=1)
+        mean = share @ x / total
+        variance = (share * (x - mean[:, None]) ** 2).sum(axis=1) / total
+        a = mean * (mean * (1 - mean) / variance - 1)
+        b = a * (1 - mean) / mean
+        weight = total / len(x)
+    order = np.argsort(a / (a + b))
+    return share[order[0]] > 0.5, share[order[0]]
+
+
+def forgetting(log: LearningLog) -> Kept:
+    memorized = log.memorized
+    events = (memorized[:, :-1] & ~memorized[:, 1:]).sum(axis=1)
+    learned = memorized.any(axis=1)
+    score = -np.where(learned, events, memorized.shape[1])
+    return learned & (events <= events[learned].mean()), score.astype(float)
+
+
+def confident_learning(log: LearningLog) -> Kept | None:
+    if log.oof_probs is None:
+        return None
+    try:
+        from cleanlab.filter import find_label_issues
+    except ImportError:
+        return None
+    probabilities = log.oof_probs.astype(np.float64)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    issues = find_label_issues(log.given_label, probabilities, n_jobs=1)
+    return ~issues, probabilities[np.arange(len(issues)), log.given_label]
+
+
+def known_rate(log: LearningLog) -> Kept:
+    return ours(log, rule="quantile", threshold=float(log.clean.mean()))
+
+
+METHODS: dict[str, Callable[[LearningLog], Kept | None]] = {
+    "ours: posterior (default)": ours,
+    "ours: posterior, all epochs": lambda log: ours(log, epochs=slice(0, log.num_epochs)),
+    "ours: posterior, labels given": lambda log: ours(log, labels=labels(log)),
+    "ours: posterior, per class": lambda log: ours(log, labels=labels(log), per_class=True),
+    "ours: scale": lambda log: ours(log, rule="scale"),
+    "ours: release": lambda log: ours(log, rule="release"),
+    "ours: quantile, rate known": known_rate,
+    "Gaussian mixture, last loss": lambda log: gaussian_mixture(log.loss[:, -1], True),
+    "Gaussian mixture, mean loss": lambda log: gaussian_mixture(log.loss.mean(axis=1), True),
+    "AUM + Gaussian mixture": lambda log: gaussian_mixture(log.margin.mean(axis=1), False),
+    "Beta mixture": beta_mixture,
+    "forgetting counts": forgetting,
+    "confident learning (cleanlab)": confident_learning,
+}
+
+
+def compare(paths: list[Path]) -> list[dict[str, Any]]:
+    rows = []
+    for path in paths:
+        log = read_learning_log(path)
+        if log.clean is None or log.loss is None or log.margin is None:
+            sys.exit(f"{path}: the comparison needs true_label, loss and margin")
+        best = best_threshold((~log.memorized).sum(axis=1), log.clean)[1]
+        for name, method in METHODS.items():
+            start = time.perf_counter()
+            result = method(log)
+            seconds = time.perf_counter() - start
+            if result is None:
+                continue
+            quality = evaluate_selection(result[0], log.clean, result[1])
+            rows.append(
+                {"log": path.stem, "noise": float(1 - log.clean.mean()), "method": name}
+                | {"best": best, "seconds": seconds, "kept": float(result[0].mean())}
+                | quality.as_dict()
+            )
+    return rows
+
+
+def windows(paths: list[Path]) -> None:
+    """Windows of at least 8 epochs, many lengths and starts: sane, or declared unsupported?"""
+    total = supported = bad = 0
+    for path in paths:
+        log = read_learning_log(path)
+        status, epochs = log.status(), log.num_epochs
+        worst, where = 2.0, "none"
+        for length in sorted({8, 10, 12, 16, 20, 25, 30, 40, epochs}):
+            for start in range(0, epochs - length + 1, max(1, (epochs - length) // 6)):
+                selection = mild_ext.select_clean(status, epochs=slice(start, start + length))
+                total += 1
+                if not selection.supported:
+                    continue
+                supported += 1
+                quality = evaluate_selection(selection.mask.numpy(), log.clean)
+                ratio = quality.macro_f1 / selection.best_threshold(log.clean)[1]
+                bad += ratio < 0.9
+                if ratio < worst:
+                    worst, where = ratio, f"[{start}, {start + length}) {ratio:.3f}"
+        print(f"{path.stem:28s} worst supported window: {where}")
+    print(
+        f"{total} windows, {supported} supported, {bad} of them below 0.9 of their best threshold"
+    )
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    print(f"{'macro-F1 on log':26s} noise  best  " + " ".join(f"{m[-12:]:>12s}" for m in METHODS))
+    for log in dict.fromkeys(row["log"] for row in rows):
+        own = {row["method"]: row for row in rows if row["log"] == log}
+        any_row = next(iter(own.values()))
+        cells = [f"{own[m]['macro_f1']:12.3f}" if m in own else 12 * " " for m in METHODS]
+        print(f"{log:26s} {any_row['noise']:5.2f} {any_row['best']:5.3f} ", " ".join(cells))
+    noisy = [row for row in rows if row["noise"] > 0]
+    print("\nMeans over the logs with noise (over a method's own logs where it lacks some):")
+    print(
+        f"{'method':30s}  logs  macro-F1  of best  < 0.97  precision  recall  F1     AUROC      ms"
+    )
+    for name in METHODS:
+        own = [row for row in noisy if row["method"] == name]
+        if not own:
+            continue
+        ratio = np.array([row["macro_f1"] / row["best"] for row in own])
+        keys = ("macro_f1", "precision", "recall", "f1", "auroc")
+        mean = {key: np.mean([row[key] for row in own]) for key in keys}
+        print(
+            f"{name:30s} {len(own):5d}  {mean['macro_f1']:8.3f}  {ratio.mean():7.3f}  "
+            f"{(ratio < 0.97).sum():6d}  {mean['precision']:9.3f}  {mean['recall']:6.3f}  "
+            f"{mean['f1']:.3f}  {mean['auroc']:.3f}  "
+            f"{1e3 * np.median([row['seconds'] for row in own]):6.1f}"
+        )
+    if any(row["noise"] == 0 for row in rows):
+        print("\nShare kept of the logs without noise: mean (least)")
+        for name in METHODS:
+            own = [row["kept"] for row in rows if row["method"] == name and row["noise"] == 0]
+            if own:
+                print(f"{name:30s} {np.mean(own):.3f} ({min(own):.3f})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("logs", nargs="+", type=Path, help="learning logs (npz)")
+    parser.add_argument("--windows", action="store_true", help="try windows of epochs instead")
+    parser.add_argument("--csv", type=Path, help="also write every figure here")
+    arguments = parser.parse_args()
+    if arguments.windows:
+        windows(arguments.logs)
+        return
+    rows = compare(arguments.logs)
+    show(rows)
+    if arguments.csv:
+        with arguments.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

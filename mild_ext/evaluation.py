@@ -1,0 +1,118 @@
+"""How good a selection is where the true labels are known."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class SelectionQuality:
+    """A kept set against the truth. All but the counts in [0, 1], higher = better.
+
+    Attributes:
+        num_samples, num_clean: counts.
+        precision, recall, f1: of finding clean samples.
+        noisy_precision, noisy_recall, noisy_f1: of finding wrong labels.
+        macro_f1: mean of the two F1; a selection that keeps everything does not shine here.
+            With no wrong label at all the noisy F1 is 1 if nothing was dropped, else 0.
+        auroc: probability that a clean sample's score exceeds a noisy one's; nan with one kind.
+    """
+
+    num_samples: int
+    num_clean: int
+    precision: float
+    recall: float
+    f1: float
+    noisy_precision: float
+    noisy_recall: float
+    noisy_f1: float
+    macro_f1: float
+    auroc: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+        return asdict(self)
+
+
+def evaluate_selection(
+    kept: ArrayLike, clean: ArrayLike, score: ArrayLike | None = None
+) -> SelectionQuality:
+    """Precision, recall, F1 and AUROC of a kept set.
+
+    Args:
+        kept: bool [n], True = kept.
+        clean: bool [n], True = the label is right.
+        score: float [n], higher = cleaner, for the AUROC; default: ``kept`` itself.
+
+    Raises:
+        ValueError: the shapes differ or there are no samples.
+    """
+    k, c = np.asarray(kept, dtype=bool), np.asarray(clean, dtype=bool)
+    s = k.astype(np.float64) if score is None else np.asarray(score, dtype=np.float64)
+    if k.ndim != 1 or k.shape != c.shape or k.shape != s.shape or not len(k):
+        raise ValueError(
+            "kept, clean and score must be non-empty and of one shape, got "
+            f"{k.shape}, {c.shape} and {s.shape}"
+        )
+    precision, recall, f1 = _found(k, c)
+    noisy_precision, noisy_recall, noisy_f1 = _found(~k, ~c)
+    return SelectionQuality(
+        num_samples=len(k),
+        num_clean=int(c.sum()),
+        precision=precision,
+        recall=recall,
+        f1=f1,
+        noisy_precision=noisy_precision,
+        noisy_recall=noisy_recall,
+        noisy_f1=noisy_f1,
+        macro_f1=(f1 + noisy_f1) / 2,
+        auroc=auroc(s, c),
+    )
+
+
+def _found(said: NDArray[np.bool_], true: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Precision, recall and F1; 1 where there was nothing to say or to find."""
+    hits, n_said, n_true = int((said & true).sum()), int(said.sum()), int(true.sum())
+    precision = hits / n_said if n_said else float(n_true == 0)
+    recall = hits / n_true if n_true else float(n_said == 0)
+    f1 = 2 * hits / (n_said + n_true) if n_said + n_true else 1.0
+    return precision, recall, f1
+
+
+def auroc(score: ArrayLike, positive: ArrayLike) -> float:
+    """Area under the ROC curve; ties count half; nan if only one kind is there."""
+    s, p = np.asarray(score, dtype=np.float64), np.asarray(positive, dtype=bool)
+    if p.all() or not p.any():
+        return float("nan")
+    _, where = np.unique(s, return_inverse=True)
+    total = np.bincount(where)
+    rank = np.cumsum(total) - (total - 1) / 2  # mean rank of each tied group, from 1
+    n_positive = int(p.sum())
+    above = rank[where][p].sum() - n_positive * (n_positive + 1) / 2
+    return float(above / (n_positive * (len(p) - n_positive)))
+
+
+def best_threshold(misclassified: ArrayLike, clean: ArrayLike) -> tuple[int, float]:
+    """The count c for which keeping ``misclassified <= c`` has the highest macro-F1, and that F1.
+
+    Needs the truth: it is what a rule could reach at best, not a rule.
+    """
+    m, c = np.asarray(misclassified, dtype=np.int64), np.asarray(clean, dtype=bool)
+    if not len(m):
+        raise ValueError("misclassified is empty")
+    size = int(m.max()) + 1
+    good = np.cumsum(np.bincount(m[c], minlength=size))
+    bad = np.cumsum(np.bincount(m[~c], minlength=size))
+    n_good, n_bad = good[-1], bad[-1]
+    either = good + bad + n_good
+    clean_f1 = np.where(either > 0, 2 * good / np.maximum(either, 1), 1.0)
+    found = n_bad - bad
+    said = n_good - good + found
+    noisy_f1 = np.where(said + n_bad > 0, 2 * found / np.maximum(said + n_bad, 1), 1.0)
+    macro = (clean_f1 + noisy_f1) / 2
+    best = int(np.argmax(macro))
+    return best, float(macro[best])

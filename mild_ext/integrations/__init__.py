@@ -1,0 +1,8 @@
+"""Adapters to the training loops people already have. Each module imports its library itself.
+
+`RoundTracker` and `KeptSampler` are what they share, and what a plain PyTorch loop uses directly.
+"""
+
+from mild_ext.integrations.tracker import KeptSampler, RoundTracker
+
+__all__ = ["KeptSampler", "RoundTracker"]

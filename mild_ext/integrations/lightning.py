@@ -1,0 +1,220 @@
+"""Lightning: `MILDCallback` records, selects and narrows down the samples inside ``Trainer.fit``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from mild_ext.integrations.tracker import KeptSampler, RoundTracker
+
+try:
+    import lightning.pytorch as pl
+except ImportError:
+    try:
+        import pytorch_lightning as pl
+    except ImportError as error:
+        raise ImportError(
+            "mild_ext.integrations.lightning needs Lightning: pip install 'mild_ext[lightning]'"
+        ) from error
+
+Source = str | int
+Read = Callable[[Any, Any], tuple[Tensor, Tensor, Tensor]]
+
+
+class MILDCallback(pl.Callback):
+    """Finds wrong labels while Lightning's Trainer trains, round by round.
+
+    Index, logits and labels of a batch are taken from what ``training_step`` returns, from the
+    batch, or from the output of a submodule. At the end of a round the samples with wrong labels
+    are dropped from `sampler`, which belongs into the training DataLoader, and optimizers and
+    learning-rate schedules start anew. The state is part of Lightning's checkpoints. Under DDP every
+    process calls everything, and all keep the same samples.
+
+    Args:
+        num_samples: samples in the training set.
+        rounds: epochs of each round; the Trainer's ``max_epochs`` is their sum, or more to go
+            on with the samples kept.
+        index, logits, labels: where to find them. A text is a key of what ``training_step`` returns,
+            else of the batch; a number is a position in the batch; for ``logits`` a text may
+            also be the name of a submodule (as in ``named_modules``) called once per step.
+        read: name of a method of the LightningModule, or a function, in place of those three: from
+            what ``training_step`` returned and the batch to ``(index, logits, labels)``.
+        restart_optimizers: call ``configure_optimizers`` anew after each round.
+        tracker_options: ``select``, ``device``, ``group``, ``seed`` of `RoundTracker`.
+
+    Attributes:
+        tracker: the RoundTracker: ``kept``, ``round_dropped``, ``selections``, ``stop_reason``, ...
+
+    Raises:
+        TypeError, ValueError: in the first training batch, where the three cannot be found.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        rounds: Sequence[int],
+        *,
+        index: Source = "index",
+        logits: Source = "logits",
+        labels: Source = "labels",
+        read: str | Read | None = None,
+        restart_optimizers: bool = True,
+        **tracker_options: Any,
+    ) -> None:
+        self.tracker = RoundTracker(num_samples, rounds, **tracker_options)
+        self.index, self.logits, self.labels = index, logits, labels
+        self.read = read
+        self.restart_optimizers = restart_optimizers
+        self._captured: list[Tensor] = []
+        self._hook: Any = None
+
+    def sampler(self, *, shuffle: bool = True, drop_last: bool = False) -> KeptSampler:
+        """For ``DataLoader(dataset, sampler=callback.sampler(), ...)``; deals out to DDP's ranks too."""
+        return self.tracker.sampler(shuffle=shuffle, drop_last=drop_last)
+
+    # ------------------------------------------------------------------------- Lightning's hooks
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Watch the submodule that makes the logits, where one is named."""
+        if self.read is None and isinstance(self.logits, str):
+            module = dict(pl_module.named_modules()).get(self.logits)
+            if module is not None:
+                self._hook = module.register_forward_hook(self._capture)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the module as it was."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make sure that the rounds have an effect."""
+        loaders = _leaves(trainer.train_dataloader)
+        samplers = [x.sampler for x in loaders if isinstance(x, DataLoader)]
+        mine = any(isinstance(s, KeptSampler) and s.tracker is self.tracker for s in samplers)
+        if not mine and len(self.tracker.rounds) > 1:
+            raise ValueError(
+                "the training DataLoader must draw from this callback, or later rounds would train on all "
+                "samples again: DataLoader(dataset, sampler=callback.sampler(), ...)"
+            )
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Forget the forward passes before this step (of a validation, say)."""
+        self._captured.clear()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Record the batch."""
+        if not self.tracker.finished:
+            self.tracker.update(*self._read(pl_module, outputs, batch))
+        self._captured.clear()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Merge the ranks, and end the round where this was its last epoch."""
+        before = self.tracker.round
+        self.tracker.end_epoch()
+        # Lightning counts the batches of an epoch when it sets up the loader: it has to look again.
+        changed = self.tracker.round != before
+        self._reload(trainer, changed)
+        if changed and self.restart_optimizers:
+            trainer.strategy.setup_optimizers(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put the state of all ranks into the checkpoint, which Lightning writes on one of them."""
+        self.tracker.sync()
+        checkpoint["mild_ext"] = self.tracker.state_dict()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on from a checkpoint's state."""
+        if "mild_ext" in checkpoint:
+            self.tracker.load_state_dict(checkpoint["mild_ext"])
+
+    # ------------------------------------------------------------------------------- details
+
+    def _reload(self, trainer: pl.Trainer, changed: bool) -> None:
+        if not hasattr(self, "_reload_every"):
+            self._reload_every = trainer.reload_dataloaders_every_n_epochs
+        trainer.reload_dataloaders_every_n_epochs = 1 if changed else self._reload_every
+
+    def _capture(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if module.training:
+            self._captured.append(output.detach())
+
+    def _read(self, module: pl.LightningModule, outputs: Any, batch: Any) -> tuple[Tensor, ...]:
+        if self.read is not None:
+            read = getattr(module, self.read) if isinstance(self.read, str) else self.read
+            index, logits, labels = read(outputs, batch)
+            return index, logits, labels
+        return (
+            self._find("index", self.index, outputs, batch),
+            self._logits(outputs, batch),
+            self._find("labels", self.labels, outputs, batch),
+        )
+
+    def _logits(self, outputs: Any, batch: Any) -> Tensor:
+        if self._hook is None:
+            return self._find("logits", self.logits, outputs, batch)
+        if len(self._captured) != 1:
+            raise ValueError(
+                f"the submodule {self.logits!r} must be called once per training step to give the logits, "
+                f"but was called {len(self._captured)} times; return the logits from training_step instead"
+            )
+        return self._captured[0]
+
+    @staticmethod
+    def _find(name: str, source: Source, outputs: Any, batch: Any) -> Tensor:
+        if isinstance(source, int):
+            if isinstance(batch, (tuple, list)) and -len(batch) <= source < len(batch):
+                value = batch[source]
+            else:
+                raise ValueError(
+                    f"{name}={source} must be a position in the batch, but the batch is "
+                    f"{_describe(batch)}"
+                )
+        else:
+            for place in (outputs, batch):
+                if isinstance(place, Mapping) and source in place:
+                    value = place[source]
+                    break
+            else:
+                raise ValueError(
+                    f"cannot find {name}={source!r}: training_step returned {_describe(outputs)}, the batch "
+                    f"is {_describe(batch)}. Return it from training_step, e.g. "
+                    "{'loss': loss, 'index': index, 'logits': logits, 'labels': labels}, or say "
+                    f"where it is with {name}=... or read=..."
+                )
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+        return value
+
+
+def _leaves(loaders: Any) -> list[Any]:
+    if isinstance(loaders, Mapping):
+        return [leaf for value in loaders.values() for leaf in _leaves(value)]
+    if isinstance(loaders, (list, tuple)):
+        return [leaf for value in loaders for leaf in _leaves(value)]
+    return [loaders]
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"a mapping with keys {sorted(map(str, value))}"
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"

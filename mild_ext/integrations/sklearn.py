@@ -1,0 +1,181 @@
+"""A scikit-learn classifier that finds wrong labels in its training set and learns from the others."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from mild_ext.data.datasets import array_data
+from mild_ext.rounds import run_rounds
+from mild_ext.training.models import build_model
+from mild_ext.training.recipe import Recipe
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        "mild_ext.integrations.sklearn needs scikit-learn 1.6 or newer: pip install 'mild_ext[sklearn]'"
+    ) from error
+
+
+class MILDClassifier(ClassifierMixin, BaseEstimator):
+    """A small network trained on the samples whose label is believed (see `mild_ext.run_rounds`).
+
+    For dense arrays of features; inputs are standardized inside.
+
+    Args:
+        hidden_size: width of the network's hidden layers.
+        rounds: largest number of rounds.
+        first_epochs, round_epochs, final_epochs: epochs of the first round, of each later round, and of the
+            final training.
+        batch_size: samples per step.
+        learning_rate: at the start of each round; a cosine to zero from there.
+        weight_decay: of SGD with momentum 0.9.
+        rule, threshold, per_class: of the selection, see `mild_ext.select_clean`.
+        device: where to train, e.g. ``"cuda"``.
+        random_state: int, RandomState or None; everything random follows from it.
+
+    Attributes:
+        classes_: ``[K]``, the labels.
+        n_features_in_: number of features.
+        clean_mask_: bool ``[N]``, True for the training samples whose label is believed.
+        label_quality_: float32 ``[N]`` in [0, 1], probability that the label is right.
+        rounds_: one record per round.
+        stop_reason_: why there were no more rounds.
+        module_: the network, from float features ``[B, n_features_in_]`` to logits ``[B, K]``; None where the
+            training set has one class only.
+
+    Examples:
+        >>> from sklearn.datasets import load_digits
+        >>> from mild_ext.integrations.sklearn import MILDClassifier
+        >>> X, y = load_digits(return_X_y=True)
+        >>> y[::4] = (y[::4] + 1) % 10  # every fourth label is wrong
+        >>> quick = {"rounds": 2, "first_epochs": 20, "final_epochs": 10}
+        >>> classifier = MILDClassifier(**quick, random_state=0).fit(X[:1200], y[:1200])
+        >>> bool(classifier.clean_mask_[::4].mean() < 0.2 < 0.8 < classifier.clean_mask_[1::4].mean())
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden_size: int = 256,
+        rounds: int = 5,
+        first_epochs: int = 30,
+        round_epochs: int = 10,
+        final_epochs: int = 60,
+        batch_size: int = 32,
+        learning_rate: float = 0.01,
+        weight_decay: float = 5e-3,
+        rule: str = "posterior",
+        threshold: float = 0.5,
+        per_class: bool = False,
+        device: str = "cpu",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.hidden_size = hidden_size
+        self.rounds = rounds
+        self.first_epochs = first_epochs
+        self.round_epochs = round_epochs
+        self.final_epochs = final_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.rule = rule
+        self.threshold = threshold
+        self.per_class = per_class
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> MILDClassifier:
+        """Find the wrong labels, and train on the others.
+
+        Args:
+            X: ``[N, F]``, finite numbers.
+            y: ``[N]``, labels of any kind that scikit-learn allows.
+
+        Returns:
+            This classifier.
+
+        Raises:
+            ValueError: values that are not finite, or shapes that don't match.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float32)
+        check_classification_targets(y)
+        self.classes_, encoded = np.unique(y, return_inverse=True)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.clean_mask_ = np.ones(len(encoded), dtype=bool)
+        self.label_quality_ = np.ones(len(encoded), dtype=np.float32)
+        self.rounds_: list[dict[str, Any]] = []
+        self.stop_reason_ = "all samples have one label"
+        self.module_: torch.nn.Module | None = None
+        if len(self.classes_) == 1:
+            return self
+        recipe = Recipe().override(
+            {
+                "model": "mlp",
+                "width": int(self.hidden_size),
+                "rounds": int(self.rounds),
+                "first_epochs": int(self.first_epochs),
+                "round_epochs": int(self.round_epochs),
+                "final_epochs": int(self.final_epochs),
+                "batch_size": int(self.batch_size),
+                "lr": float(self.learning_rate),
+                "weight_decay": float(self.weight_decay),
+                "rule": self.rule,
+                "threshold": float(self.threshold),
+                "per_class": bool(self.per_class),
+                "augment": "none",
+            }
+        )
+        data = array_data(
+            "arrays",
+            np.array(X),  # a copy: torch takes no read-only arrays
+            torch.from_numpy(encoded.astype(np.int64)),
+            [str(label) for label in self.classes_],
+        )
+        result = run_rounds(
+            data.train,
+            lambda: build_model(
+                recipe.model,
+                data.input_shape,
+                data.num_classes,
+                width=recipe.width,
+                mean=data.mean,
+                std=data.std,
+            ),
+            recipe,
+            seed=seed,
+            device=self.device,
+        )
+        self.clean_mask_ = result.kept.numpy()
+        self.label_quality_ = result.clean_probability.numpy()
+        self.rounds_, self.stop_reason_ = result.rounds, result.stop_reason
+        assert result.model is not None
+        self.module_ = result.model.cpu().eval()
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Probability of each of ``classes_``, ``[N, K]``; X: ``[N, F]``."""
+        check_is_fitted(self)
+        features: NDArray[np.float64] = validate_data(self, X, reset=False, dtype=np.float64)
+        if self.module_ is None:
+            return np.ones((len(features), 1))
+        # In double precision, so that a sample's result does not depend on those beside it.
+        module = copy.deepcopy(self.module_).double()
+        with torch.no_grad():
+            probabilities: NDArray[np.float64] = module(torch.tensor(features)).softmax(1).numpy()
+        return probabilities
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """The most probable of ``classes_``, ``[N]``; X: ``[N, F]``."""
+        probabilities = self.predict_proba(X)
+        labels: NDArray[Any] = self.classes_[probabilities.argmax(1)]
+        return labels

@@ -1,0 +1,81 @@
+"""Estimates of the share of wrong labels, overall and per class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .weibull import Floats, TimeCounts, WeibullMixture
+
+
+@dataclass(frozen=True)
+class NoiseRate:
+    """Estimated share of wrong labels among the samples seen, in [0, 1].
+
+    ``low`` and ``high`` span three estimates that agree only where the mixture fits (the noisy
+    weight, the mean posterior made monotone, the share beyond the first crossing), widened by
+    1.96 standard errors. The span measures the model's doubt; it has no guaranteed coverage.
+    """
+
+    rate: float
+    low: float
+    high: float
+
+
+def estimate_noise_rate(
+    counts: TimeCounts, mixture: WeibullMixture, dropped_share: float
+) -> NoiseRate:
+    """Noise rate from a fitted, supported mixture and the share its selection drops."""
+    soft = _monotone_noisy_share(counts, mixture)
+    weight = float(mixture.weights_[1])
+    sampling = float(np.sqrt(soft * (1 - soft) / max(counts.total, 1.0)))
+    error = float(mixture.standard_errors_.weights[1])
+    error = 1.96 * max(error if np.isfinite(error) else 0.0, sampling)
+    guesses = (soft, weight, dropped_share)
+    return NoiseRate(soft, max(0.0, min(guesses) - error), min(1.0, max(guesses) + error))
+
+
+def _monotone_noisy_share(counts: TimeCounts, mixture: WeibullMixture) -> float:
+    event, censored = mixture.posterior_tables(counts.horizon)
+    clean: Floats = np.minimum.accumulate(event)
+    at_end = np.minimum(censored, np.append(1.0, clean))
+    kept = counts.events @ clean + counts.censored[1:] @ at_end[1:]
+    return float(1.0 - kept / counts.total)
+
+
+def class_noise_rate(
+    counts: TimeCounts, mixture: WeibullMixture, dropped_share: float, max_iter: int = 500
+) -> NoiseRate:
+    """Noise rate of one class: the components as fitted overall, the class's own weights.
+
+    The weight maximizes the class's likelihood (EM over one number; the likelihood is concave).
+    """
+    event, censored = mixture.log_prob_tables(counts.horizon)
+    log_odds = np.concatenate([event[0] - event[1], censored[0, 1:] - censored[1, 1:]])
+    mass = np.concatenate([counts.events, counts.censored[1:]])
+    total = mass.sum()
+    weight = float(mixture.weights_[0])
+    for _ in range(max_iter):
+        prior = np.log(weight) - np.log1p(-weight)
+        new = float(mass @ _posterior(prior + log_odds) / total)
+        new = min(max(new, 1e-6), 1 - 1e-6)
+        done = abs(new - weight) < 1e-8
+        weight = new
+        if done:
+            break
+    posterior = _posterior(np.log(weight) - np.log1p(-weight) + log_odds)
+    # Information of the weight: sum of squared scores (f1 - f2) / f.
+    score = (posterior - weight) / (weight * (1 - weight))
+    information = float(mass @ score**2)
+    error = 1.96 / np.sqrt(information) if information > 0 else 1.0
+    rate = 1.0 - weight
+    low, high = min(rate, dropped_share) - error, max(rate, dropped_share) + error
+    return NoiseRate(rate, max(0.0, low), min(1.0, high))
+
+
+def _posterior(log_odds: NDArray[np.float64]) -> Floats:
+    small = np.exp(-np.abs(log_odds))
+    result: Floats = np.where(log_odds >= 0, 1.0, small) / (1.0 + small)
+    return result

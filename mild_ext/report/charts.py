@@ -1,0 +1,195 @@
+"""The report's charts, as PNG in data addresses. matplotlib is imported where it is used."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from mild_ext.report.page import Sample
+
+# Okabe and Ito's palette, told apart with every kind of colour vision; lines differ in marker too.
+_BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+
+#: Rows of the learning-status picture; beyond this, neighbours in the order are averaged.
+LARGEST_HEIGHT = 800
+
+
+def require_matplotlib() -> None:
+    """Raise ImportError with the remedy where matplotlib is missing."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError("the report needs matplotlib: pip install 'mild_ext[report]'") from error
+
+
+def data_address(png: bytes) -> str:
+    """A PNG as an address that an ``img`` element can show without fetching anything."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _address(figure: Any) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return data_address(file.getvalue())
+
+
+def rounds_figure(rounds: list[dict[str, Any]]) -> str | None:
+    """Precision, recall and test accuracy over rounds; None where none of them is known."""
+    curves = [
+        ("precision", "precision of the kept set", _BLUE, "o-"),
+        ("recall", "recall of the right labels", _ORANGE, "s--"),
+        ("noise_removed", "noise removed", _PURPLE, "^:"),
+        ("test_accuracy", "test accuracy", _GREEN, "D-."),
+    ]
+    known = [c for c in curves if any(r.get(c[0]) is not None for r in rounds)]
+    if not known:
+        return None
+    figure = _figure(7, 3.6)
+    axes = figure.subplots()
+    numbers = [r["round"] for r in rounds]
+    for key, label, color, style in known:
+        values = [np.nan if r.get(key) is None else 100 * r[key] for r in rounds]
+        axes.plot(numbers, values, style, color=color, label=label, markersize=5)
+    _finish(axes, "round", "%", numbers)
+    return _address(figure)
+
+
+def pseudo_label_figure(records: list[dict[str, Any]]) -> str:
+    """Share and accuracy of the pseudo-labels over the epochs of the semi-supervised stage."""
+    figure = _figure(7, 3.2)
+    axes = figure.subplots()
+    curves = [
+        ("pseudo_rate", "dropped samples with a pseudo-label", _BLUE, "-"),
+        ("pseudo_accuracy", "pseudo-labels that are right", _ORANGE, "--"),
+    ]
+    epochs = [r["epoch"] for r in records]
+    for key, label, color, style in curves:
+        values = [np.nan if r[key] is None else 100 * r[key] for r in records]
+        if not np.isnan(values).all():
+            axes.plot(epochs, values, style, color=color, label=label)
+    _finish(axes, "epoch", "%", None)
+    return _address(figure)
+
+
+def _finish(axes: Any, xlabel: str, ylabel: str, ticks: list[int] | None) -> None:
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    if ticks is not None and len(ticks) <= 15:
+        axes.set_xticks(ticks)
+    axes.grid(axis="y", color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.lines:
+        axes.legend(
+            frameon=False, fontsize=9, loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.2)
+        )
+
+
+# --------------------------------------------------------------------- the learning-status picture
+
+
+def status_figure(run: Path, samples: list[Sample]) -> dict[str, Any] | None:
+    """The learning status of every sample (down) in every epoch of every round (across).
+
+    After Figure 1 of Hu et al., IJCAI 2023, for the whole data set. Samples are sorted by the first
+    round's metric, lowest (cleanest) on top. Where there are more than `LARGEST_HEIGHT`, each row
+    is the mean of neighbours in that order.
+
+    Returns:
+        ``source`` (data address), ``rows``, ``per_row`` (samples in a row), ``samples``; None where
+        the run saved no status.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    from mild_ext.status import LearningStatus
+
+    paths = sorted((run / "status").glob("round-*.safetensors"))
+    if not paths:
+        return None
+    first = LearningStatus.load(paths[0])
+    times = first.compute()
+    watched = (times.seen > 0).numpy()
+    ids = np.flatnonzero(watched)
+    if not len(ids):
+        return None
+    # Ties in the metric are common; among them the earlier memorized comes first.
+    order = ids[np.lexsort((times.first_memorized.numpy()[ids], times.metric.numpy()[ids]))]
+    height = min(len(order), LARGEST_HEIGHT)
+    starts = np.linspace(0, len(order), height, endpoint=False).astype(np.int64)
+
+    columns, edges = [], [0]
+    for path in paths:
+        status = first if path == paths[0] else LearningStatus.load(path)
+        columns += [_row_means(status, t, order, starts) for t in range(status.epoch)]
+        edges.append(len(columns))
+    memorized = np.stack(columns, 1)
+
+    strips: list[tuple[str, NDArray[Any]]] = []
+    by_id = {s.id: s for s in samples}
+    if all(int(i) in by_id for i in order):
+        listed = [by_id[int(i)] for i in order]
+        strips.append(("dropped", np.array([not s.kept for s in listed], dtype=float)))
+        if listed[0].true_label is not None:
+            wrong = np.array([s.true_label != s.given_label for s in listed], dtype=float)
+            strips.append(("wrong", wrong))
+
+    figure = _figure(8, 6.4)
+    grid = figure.subplots(1, 1 + len(strips), width_ratios=[24, *[1] * len(strips)], squeeze=False)
+    axes = grid[0, 0]
+    colors = LinearSegmentedColormap.from_list("status", [_ORANGE, "#F5F0E8", _BLUE])
+    axes.set_facecolor("0.75")  # shows where nobody was seen
+    options: dict[str, Any] = dict(aspect="auto", interpolation="nearest", vmin=0, vmax=1)
+    image = axes.imshow(
+        np.ma.masked_invalid(memorized),
+        cmap=colors,
+        extent=(0, len(columns), len(order), 0),
+        **options,
+    )
+    for edge in edges[1:-1]:
+        axes.axvline(edge, color="black", lw=1)
+    axes.set_xlabel("epoch" if len(paths) == 1 else "epoch (a line between rounds)")
+    axes.set_ylabel("samples, by the first round's metric (cleanest on top)")
+    bar = figure.colorbar(image, ax=list(grid[0]), location="top", fraction=0.04, aspect=40)
+    bar.set_ticks([0, 1], labels=["misclassified", "memorized"])
+    if np.isnan(memorized).any():
+        bar.set_label("gray: not seen")
+    for axis, (name, values) in zip(grid[0, 1:], strips, strict=True):
+        means = np.add.reduceat(values, starts) / np.diff(np.append(starts, len(order)))
+        axis.imshow(means[:, None], cmap="Greys", **options)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_xlabel(name, rotation=90)
+    return {
+        "source": _address(figure),
+        "rows": height,
+        "per_row": -(-len(order) // height),
+        "samples": len(order),
+        "strips": [name for name, _ in strips],
+    }
+
+
+def _row_means(
+    status: Any, epoch: int, order: NDArray[np.int64], starts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Share of memorized samples in each row, among those seen in the epoch; NaN where none was."""
+    words = status.words[:, epoch // 64].cpu().numpy()[order]
+    seen, wrong = ((words[:, plane] >> (epoch % 64)) & 1 for plane in (0, 1))
+    memorized = np.add.reduceat((seen & ~wrong & 1).astype(np.float64), starts)
+    visited = np.add.reduceat(seen.astype(np.float64), starts)
+    means = np.full(len(starts), np.nan)
+    np.divide(memorized, visited, out=means, where=visited > 0)
+    return means

@@ -1,0 +1,315 @@
+"""``mild-ext report``: one self-contained HTML page about a run, from the files in its folder.
+
+Everything is inlined (style, figures, thumbnails), there is no script, and nothing is fetched. A run
+that is still going, or was killed, gives the page of what it has finished.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mild_ext.report import charts
+from mild_ext.training.checkpoint import write_text
+from mild_ext.training.run import SSL_NAMES
+
+#: Classes, and flows from one class to another, shown in the open; the rest folds away.
+_SHOWN_CLASSES = 30
+_SHOWN_FLOWS = 8
+
+
+def write_report(
+    run: str | Path, out: str | Path | None = None, *, suspicious: int = 48, thumbnails: bool = True
+) -> Path:
+    """Write the page about a run.
+
+    Args:
+        run: folder that ``mild-ext train`` wrote.
+        out: file to write; None is ``report.html`` in the folder.
+        suspicious: how many of the most suspicious samples to show.
+        thumbnails: show them as pictures, which needs the run's data to be where it was.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: the folder holds no run, or one that has not finished a round.
+        ImportError: Jinja2 or matplotlib is missing.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise ImportError("the report needs Jinja2: pip install 'mild_ext[report]'") from error
+    charts.require_matplotlib()
+    run = Path(run)
+    target = run / "report.html" if out is None else Path(out)
+    environment = Environment(
+        loader=PackageLoader("mild_ext.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    environment.filters["number"] = lambda value: "–" if value is None else f"{value:,}"
+    page = environment.get_template("report.html.j2").render(
+        gather(run, suspicious=suspicious, thumbnails=thumbnails)
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, page)
+    return target
+
+
+def percent(value: float | None) -> str:
+    """A share as text; an en dash where there is none."""
+    return "–" if value is None else f"{value:.1%}"
+
+
+def gather(run: Path, *, suspicious: int = 48, thumbnails: bool = True) -> dict[str, Any]:
+    """Everything the page shows, read from the run's folder."""
+    config = _read_config(run)
+    history = _read_history(run)
+    rounds = [record for record in history if record["type"] == "round"]
+    if not rounds:
+        raise ValueError(f"the run in {run} has not finished its first round; report on it later")
+    summary: dict[str, Any] | None = None
+    if (run / "summary.json").is_file():
+        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    classes = [str(name) for name in config["data"]["classes"]]
+    samples = _read_selection(run)
+    notes: list[str] = []
+    if summary is None:
+        notes.append("The run is not finished: this page shows what it has finished so far.")
+
+    ranked = sorted(samples, key=lambda s: (s.clean_probability, -s.metric, s.id))
+    # Where nothing was dropped, the ranking by metric still tells where to look first.
+    shown = ([s for s in ranked if not s.kept] or ranked)[:suspicious]
+    pictures: dict[int, str] = {}
+    if shown and thumbnails:
+        pictures, note = _thumbnails(config, [s.id for s in shown])
+        notes += [note] if note else []
+
+    settings = config["settings"]
+    known = any(s.true_label is not None for s in samples)
+    # Where no round told two groups apart, there is no estimate: the probability of 1 says nothing.
+    estimated = any(record["supported"] for record in rounds)
+    per_class = class_noise(samples, len(classes), estimated=estimated)
+    semi = [r for r in history if r["type"] == "epoch" and "pseudo_rate" in r]
+    return {
+        "title": f"{config['data']['name']}: label noise report",
+        "config": config,
+        "settings": settings,
+        "recipe": settings["recipe"],
+        "summary": summary,
+        "notes": notes,
+        "classes": classes,
+        "rounds": rounds,
+        "quality_known": "precision" in rounds[0],
+        "test_known": "test_accuracy" in rounds[0],
+        "quality_figure": charts.rounds_figure(rounds),
+        "mixture_figures": _mixture_figures(run, rounds),
+        "status_figure": charts.status_figure(run, samples),
+        "per_class": per_class,
+        "shown_classes": _SHOWN_CLASSES,
+        "flows": flows(samples)[:_SHOWN_FLOWS],
+        "dropped": sum(not s.kept for s in samples),
+        "samples": samples,
+        "estimated": estimated,
+        "estimated_noise": _mean([1 - s.clean_probability for s in samples]) if estimated else None,
+        "truth_known": known,
+        "suspicious": shown,
+        "pictures": pictures,
+        "semi": semi,
+        "ssl_name": SSL_NAMES.get(semi[0]["stage"], semi[0]["stage"]) if semi else "",
+        "semi_figure": charts.pseudo_label_figure(semi) if semi else None,
+        "config_text": json.dumps(config, indent=2),
+    }
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One line of ``selection.csv``. Labels are class numbers."""
+
+    id: int
+    given_label: int
+    misclassified: int
+    seen: int
+    metric: int
+    clean_probability: float
+    kept: bool
+    round_dropped: int | None
+    predicted_label: int
+    true_label: int | None
+
+
+def class_noise(
+    samples: list[Sample], num_classes: int, *, estimated: bool = True
+) -> list[dict[str, Any]]:
+    """Per given class: samples, share dropped, estimated noise, and the share really wrong if known.
+
+    The estimate is the mean probability that the label is wrong, None with ``estimated=False``.
+    Sorted by it, highest first.
+    """
+    rows = []
+    for k in range(num_classes):
+        members = [s for s in samples if s.given_label == k]
+        known = [s for s in members if s.true_label is not None]
+        rows.append(
+            {
+                "label": k,
+                "count": len(members),
+                "dropped": _mean([float(not s.kept) for s in members]),
+                "estimated": _mean([1 - s.clean_probability for s in members])
+                if estimated
+                else None,
+                "wrong": _mean([float(s.true_label != k) for s in known]),
+            }
+        )
+    return sorted(rows, key=lambda row: -(row["estimated"] or 0))
+
+
+def flows(samples: list[Sample]) -> list[dict[str, Any]]:
+    """Given label -> label the final model predicts, counted over dropped samples; largest first."""
+    counts: dict[tuple[int, int], list[Sample]] = {}
+    for s in samples:
+        if not s.kept and s.predicted_label != s.given_label:
+            counts.setdefault((s.given_label, s.predicted_label), []).append(s)
+    rows = [
+        {
+            "given": given,
+            "predicted": predicted,
+            "count": len(members),
+            "right": _mean([float(s.true_label == predicted) for s in members])
+            if members[0].true_label is not None
+            else None,
+        }
+        for (given, predicted), members in counts.items()
+    ]
+    return sorted(rows, key=lambda row: -row["count"])
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+# --------------------------------------------------------------------------------------- reading
+
+
+def _read_config(run: Path) -> dict[str, Any]:
+    path = run / "config.json"
+    if (run / "results.json").is_file():
+        raise ValueError(f"{run} holds a comparison, not a run; its table is {run / 'table.txt'}")
+    if not path.is_file():
+        raise ValueError(f"there is no run in {run} (no config.json)")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ = config["settings"]["recipe"], config["data"]["classes"], config["noise"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not the config of a run: {error}") from error
+    return config
+
+
+def _read_history(run: Path) -> list[dict[str, Any]]:
+    path = run / "history.jsonl"
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    # What follows the last line break is empty, or half a line of a run that was killed.
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def _read_selection(run: Path) -> list[Sample]:
+    path = run / "selection.csv"
+    if not path.is_file():
+        return []
+    samples = []
+    with open(path, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            dropped, truth = row.get("round_dropped"), row.get("true_label")
+            samples.append(
+                Sample(
+                    id=int(row["id"]),
+                    given_label=int(row["given_label"]),
+                    misclassified=int(row["misclassified"]),
+                    seen=int(row["seen"]),
+                    metric=int(row["metric"]),
+                    clean_probability=float(row["clean_probability"]),
+                    kept=row["kept"] == "1",
+                    round_dropped=int(dropped) if dropped else None,
+                    predicted_label=int(row["predicted_label"]),
+                    true_label=int(truth) if truth else None,
+                )
+            )
+    return samples
+
+
+def _mixture_figures(run: Path, rounds: list[dict[str, Any]]) -> list[str | None]:
+    """The pictures that the run drew of each round's mixture, as data addresses."""
+    figures = []
+    for record in rounds:
+        path = run / "figures" / f"round-{record['round']:02d}.png"
+        figures.append(charts.data_address(path.read_bytes()) if path.is_file() else None)
+    return figures
+
+
+# ------------------------------------------------------------------------------------- thumbnails
+
+
+def _thumbnails(config: dict[str, Any], ids: list[int]) -> tuple[dict[int, str], str]:
+    """Data addresses of the samples' pictures, or why there are none."""
+    from mild_ext.data.sources import load_data
+
+    settings = config["settings"]
+    try:
+        data = load_data(settings["data"], test_fraction=settings["test_fraction"], seed=0)
+        if len(data) != config["data"]["samples"]:
+            raise ValueError(f"it has {len(data)} samples now")
+        shape = data.picture_shape or data.input_shape
+        if len(shape) != 3:
+            return {}, ""  # vectors have no picture
+        return {i: _thumbnail(data.train[i][0].reshape(*shape)) for i in ids}, ""
+    except (ValueError, TypeError, ImportError, OSError, IndexError) as error:
+        return {}, f"No thumbnails: the data cannot be read any more ({error})."
+
+
+def _thumbnail(image: Any, largest: int = 112) -> str:
+    """An image ``[C, H, W]`` as a PNG of moderate size."""
+    import numpy as np
+    import torch
+    from matplotlib.image import imsave
+    from torch.nn import functional as F
+
+    values = image.detach().cpu().to(torch.float32)
+    if image.dtype == torch.uint8:
+        values = values / 255
+    elif float(values.min()) < 0 or float(values.max()) > 1:
+        span = float(values.max() - values.min())
+        values = (values - values.min()) / (span or 1.0)
+    if values.shape[0] not in (1, 3):
+        values = values[:1]
+    height, width = values.shape[1:]
+    factor = min(1.0, largest / max(height, width))
+    if factor < 1:
+        size = (max(1, round(height * factor)), max(1, round(width * factor)))
+        values = F.interpolate(values[None], size, mode="area")[0]
+    pixels = (values.expand(3, -1, -1).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    file = io.BytesIO()
+    imsave(file, np.ascontiguousarray(pixels), format="png")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def main_report(options: Any) -> int:
+    """Entry point of the command line."""
+    path = write_report(
+        options.run_folder,
+        options.out,
+        suspicious=options.suspicious,
+        thumbnails=not options.no_thumbnails,
+    )
+    print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0

@@ -1,0 +1,213 @@
+"""Selection rules: from the histogram of (misclassified, seen) to what is kept of every cell.
+
+Each rule sees only the histogram, so it costs the same for a thousand samples and for a billion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .support import Support, fit_with_support
+from .weibull import Floats, TimeCounts, WeibullMixture
+
+RULES = ("posterior", "release", "scale", "quantile")
+
+#: A rule that would keep a smaller share than this has collapsed and is not followed.
+MIN_KEPT = 0.005
+#: Above this confusion the posterior is recentred before it is compared with the level.
+MAX_SURE_CONFUSION = 0.4
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a rule says about every cell (misclassified, seen) of the histogram.
+
+    Attributes:
+        keep: bool [P + 1, P + 1].
+        probability: float32 [P + 1, P + 1], posterior of the clean component; all 1 where two
+            components are not supported.
+        threshold: largest misclassified count kept of a sample seen in all P epochs.
+        mixture: the fitted mixture; None if no sample was seen.
+        support: the verdict on it; for the rules that need none, whether the rule was followed.
+    """
+
+    keep: NDArray[np.bool_]
+    probability: NDArray[np.float32]
+    threshold: float
+    mixture: WeibullMixture | None
+    support: Support
+
+
+def decide(histogram: NDArray[np.int64], rule: str, level: float) -> Decision:
+    """Apply a rule to a histogram; never keeps nothing of what was seen."""
+    counts = TimeCounts.from_histogram(histogram)
+    mixture, support = fit_with_support(counts)
+    size = len(histogram)
+    if mixture is None or (rule == "posterior" and not support.supported):
+        return _everything(size, mixture, support)
+    # Tables of the full histogram, whose window may be longer than any sample was seen in it.
+    event, censored = mixture.posterior_tables(size - 1)
+    if support.confusion > MAX_SURE_CONFUSION:
+        event, censored = _recentred(counts, event, censored)
+    keep = _keep(histogram, rule, level, event, censored)
+    kept = int((histogram * keep).sum() - histogram[0, 0])
+    if kept < max(1.0, MIN_KEPT * counts.total):
+        reason = f"rule {rule!r} would keep only {kept} of {counts.total:.0f} samples: refused"
+        return _everything(size, mixture, replace(support, supported=False, reason=reason))
+    if rule != "posterior":
+        reason = f"rule {rule!r} keeps {kept / counts.total:.1%} of the samples seen"
+        if not support.supported:
+            reason += f" (the mixture does not support two groups: {support.reason})"
+        probability_supported = support.supported
+        support = replace(support, supported=True, reason=reason)
+    else:
+        probability_supported = True
+    full = np.flatnonzero(keep[:, -1])
+    probability = _cells(event, censored) if probability_supported else np.ones((size, size))
+    return Decision(
+        keep=keep,
+        probability=probability.astype(np.float32),
+        threshold=float(full[-1]) if len(full) else -1.0,
+        mixture=mixture,
+        support=support,
+    )
+
+
+def _keep(
+    histogram: NDArray[np.int64], rule: str, level: float, event: Floats, censored: Floats
+) -> NDArray[np.bool_]:
+    if rule == "posterior":
+        return _first_crossing(event > level, censored > level)
+    size = len(histogram)
+    metric = 2 * np.arange(size)[:, None] - np.arange(size)  # misclassified - memorized
+    possible = np.arange(size)[:, None] <= np.arange(size)
+    seen = possible & (np.arange(size) > 0)
+    if rule == "quantile":
+        limit = _quantile(metric[seen], histogram[seen], level)
+    else:
+        # The release shifts the metric to be positive and moves 0 off the edge of the support.
+        shifted = np.maximum(metric + (size - 1), 0.1)
+        limit = density_scales(shifted[seen], histogram[seen]).max()
+        if rule == "scale":
+            metric = shifted  # the release itself compares the unshifted metric: see METHOD
+    keep: NDArray[np.bool_] = (metric <= limit) & possible
+    keep[0, 0] = True  # never seen: no evidence against it
+    return keep
+
+
+def _quantile(values: NDArray[Any], counts: NDArray[np.int64], share: float) -> float:
+    """The value up to which the kept share comes nearest to ``share``; ties stay together."""
+    order = np.argsort(values, kind="stable")
+    values, kept = values[order], np.cumsum(counts[order]) / counts.sum()
+    last = np.append(values[1:] != values[:-1], True) & (kept > 0)
+    return float(values[last][np.argmin(np.abs(kept[last] - share))])
+
+
+def _cells(event: NDArray[Any], censored: NDArray[Any]) -> NDArray[Any]:
+    """Table [P + 1, P + 1] from values of events [P] (m < n) and censored [P + 1] (m = n)."""
+    size = len(censored)
+    table = np.zeros((size, size), dtype=event.dtype)
+    rows, columns = np.triu_indices(size, 1)
+    table[rows, columns] = event[rows]
+    np.fill_diagonal(table, censored)
+    return table
+
+
+def _first_crossing(event: NDArray[np.bool_], censored: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep from 0 misclassified epochs upward while the cells pass; monotone in m and in n."""
+    event = np.logical_and.accumulate(event)
+    before = np.concatenate([[True], event])  # all events below n pass
+    at = np.append(event, True)  # and so does the event at n itself
+    censored = censored & before & at
+    censored[0] = True  # never seen: no evidence against it
+    return _cells(event, censored)
+
+
+def _recentred(counts: TimeCounts, event: Floats, censored: Floats) -> tuple[Floats, Floats]:
+    """The posterior with its log-odds shifted so that level 0.5 drops the expected noisy share.
+
+    Where the components overlap widely the posterior is flat around 0.5, and where it crosses says
+    little: far more samples can lie beyond the crossing than the mixture believes to be noisy. The
+    total of the posterior is the better founded figure, so the cut is moved until it agrees.
+    """
+    p = counts.horizon
+    clean = np.minimum.accumulate(event)[:p]  # monotone, as the first crossing reads it
+    at_end = np.minimum(censored[1 : p + 1], clean)
+    probability = np.concatenate([clean, at_end])
+    mass = np.concatenate([counts.events, counts.censored[1:]])
+    values, where = np.unique(-probability[mass > 0], return_inverse=True)
+    values = -values  # falling
+    groups = np.bincount(where, weights=mass[mass > 0])
+    expected = groups @ (1 - values) / groups.sum()
+    dropped = 1 - np.cumsum(groups) / groups.sum()
+    last = int(np.argmin(np.abs(dropped - expected)))
+    if last + 1 == len(values):
+        return event, censored
+
+    def log_odds(x: Floats) -> Floats:
+        x = np.clip(x, 1e-12, 1 - 1e-12)
+        result: Floats = np.log(x) - np.log1p(-x)
+        return result
+
+    shift = log_odds(values[last : last + 2]).mean()
+    return (
+        1 / (1 + np.exp(shift - log_odds(event))),
+        np.append(censored[0], 1 / (1 + np.exp(shift - log_odds(censored[1:])))),
+    )
+
+
+def _everything(size: int, mixture: WeibullMixture | None, support: Support) -> Decision:
+    return Decision(
+        keep=np.ones((size, size), dtype=np.bool_),
+        probability=np.ones((size, size), dtype=np.float32),
+        threshold=float(size - 1),
+        mixture=mixture,
+        support=support,
+    )
+
+
+def density_scales(values: Floats, counts: NDArray[Any], iterations: int = 200) -> Floats:
+    """Scales of two Weibull densities fitted to positive values by EM, float64 [2].
+
+    The plain density of the release: unbounded on tied values (its shapes grow towards a spike),
+    so shapes are kept below 30. Best of three deterministic starts.
+    """
+    used = np.asarray(counts) > 0
+    x = np.asarray(values, dtype=np.float64)[used]
+    x, where = np.unique(x, return_inverse=True)
+    mass = np.bincount(where, weights=np.asarray(counts, dtype=np.float64)[used])
+    mass = mass / mass.sum()
+    logs = np.log(x)
+    below = np.cumsum(mass)
+    best, scales = -np.inf, np.full(2, float(x @ mass))
+    for cut in (0.25, 0.5, 0.75):
+        share = np.where(below <= max(cut, below[0]), 0.9, 0.1)
+        shape, value = np.ones(2), -np.inf
+        for _ in range(iterations):
+            part = np.stack([share, 1 - share]) * mass
+            weight = part.sum(axis=1)
+            mean_log = part @ logs / weight
+            for _ in range(2):  # Newton steps on the profile likelihood of the shape
+                power = part * np.exp(shape[:, None] * (logs - logs[-1]))
+                total, first = power.sum(axis=1), power @ logs
+                second = power @ logs**2
+                slope = first / total - 1 / shape - mean_log
+                curve = second / total - (first / total) ** 2 + 1 / shape**2
+                shape = np.clip(shape - slope / curve, np.maximum(0.05, shape / 2), shape * 2)
+                shape = np.minimum(shape, 30.0)
+            power = part * np.exp(shape[:, None] * (logs - logs[-1]))
+            log_scale = logs[-1] + np.log(power.sum(axis=1) / weight) / shape
+            z = shape[:, None] * (logs - log_scale[:, None])
+            joint = np.log(weight * shape)[:, None] - logs + z - np.exp(np.minimum(z, 60.0))
+            mixed = np.logaddexp(*joint)
+            share = np.clip(np.exp(joint[0] - mixed), 1e-9, 1 - 1e-9)
+            old, value = value, float(mass @ mixed)
+            if abs(value - old) < 1e-10:
+                break
+        if value > best:
+            best, scales = value, np.exp(log_scale)
+    return scales

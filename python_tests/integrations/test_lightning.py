@@ -1,0 +1,229 @@
+"""`MILDCallback` in the real Trainer, in one process and in two, compared with a plain loop."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from noisy import NUM_SAMPLES, Noisy, keep_even, make_model, make_optimizer, plain_loop
+from ranks import run_on_ranks
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+pl = pytest.importorskip("lightning.pytorch")
+
+from mild_ext.integrations.lightning import MILDCallback  # noqa: E402
+
+# Lightning's hints about settings that a test has no use for, and what it calls of torch.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+    pytest.mark.filterwarnings("ignore:.*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*"),
+    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty.*"),
+]
+
+ROUNDS = [10, 4]
+
+
+class Classifier(pl.LightningModule):
+    """Returns index, logits and labels from its training step."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = make_model()
+
+    def training_step(self, batch, batch_idx):
+        index, inputs, labels = batch
+        logits = self.model(inputs)
+        loss = F.cross_entropy(logits, labels)
+        return {"loss": loss, "index": index, "logits": logits, "labels": labels}
+
+    def configure_optimizers(self):
+        return make_optimizer(self.model)
+
+
+class LossOnly(Classifier):
+    """As most modules are: returns nothing but the loss."""
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx)["loss"]
+
+    def what_mild_needs(self, outputs, batch):
+        index, inputs, labels = batch
+        with torch.no_grad():
+            return index, self.model(inputs), labels
+
+
+class SeveralForwards(LossOnly):
+    def training_step(self, batch, batch_idx):
+        self.model(batch[1])
+        return super().training_step(batch, batch_idx)
+
+
+def trainer(epochs, folder, **options):
+    options = {"accelerator": "cpu", "devices": 1, "enable_checkpointing": False} | options
+    return pl.Trainer(
+        max_epochs=epochs,
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+def loader(callback, batch_size=32):
+    return DataLoader(Noisy(), batch_size, sampler=callback.sampler())
+
+
+def assert_same(tracker, expected):
+    assert torch.equal(tracker.status.words, expected.status.words)
+    assert torch.equal(tracker.kept, expected.kept)
+    assert torch.equal(tracker.round_dropped, expected.round_dropped)
+    assert torch.equal(tracker.clean_probability, expected.clean_probability)
+    assert tracker.stop_reason == expected.stop_reason
+
+
+@pytest.mark.parametrize("epochs", [7, 10, 12, 16])
+def test_words_and_selection_equal_those_of_a_plain_loop(epochs, tmp_path):
+    callback = MILDCallback(NUM_SAMPLES, ROUNDS, seed=5)
+    trainer(epochs, tmp_path, callbacks=[callback]).fit(Classifier(), loader(callback))
+    assert_same(callback.tracker, plain_loop(ROUNDS, epochs))
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"index": 0, "labels": 2, "logits": "model"},
+        {"index": 0, "labels": -1, "logits": "model.2"},
+        {"read": lambda outputs, batch: (batch[0], outputs["logits"], batch[2])},
+    ],
+)
+def test_logits_are_found_in_a_submodule_or_by_a_function(where, tmp_path):
+    callback = MILDCallback(NUM_SAMPLES, ROUNDS, seed=5, **where)
+    module = Classifier() if "read" in where else LossOnly()
+    trainer(11, tmp_path, callbacks=[callback]).fit(module, loader(callback))
+    assert_same(callback.tracker, plain_loop(ROUNDS, 11))
+    assert not module.model._forward_hooks
+    assert not module.model[2]._forward_hooks
+
+
+def test_a_method_of_the_module_can_be_named(tmp_path):
+    callback = MILDCallback(NUM_SAMPLES, ROUNDS, read="what_mild_needs")
+    trainer(2, tmp_path, callbacks=[callback]).fit(LossOnly(), loader(callback))
+    assert (callback.tracker.status.compute().seen == 2).all()
+
+
+@pytest.mark.parametrize("stop", [4, 10, 12])
+def test_a_run_resumed_from_a_checkpoint_ends_the_same(stop, tmp_path):
+    def callbacks():
+        mild = MILDCallback(NUM_SAMPLES, ROUNDS, seed=5)
+        return mild, [pl.callbacks.ModelCheckpoint(tmp_path, filename="last"), mild]
+
+    mild, both = callbacks()
+    options = {"enable_checkpointing": True, "callbacks": both}
+    trainer(stop, tmp_path, **options).fit(Classifier(), loader(mild))
+    mild, both = callbacks()
+    options = {"enable_checkpointing": True, "callbacks": both}
+    trainer(15, tmp_path, **options).fit(
+        Classifier(), loader(mild), ckpt_path=tmp_path / "last.ckpt", weights_only=True
+    )
+    assert_same(mild.tracker, plain_loop(ROUNDS, 15))
+
+
+def test_a_checkpoint_amid_an_epoch_holds_what_was_recorded(tmp_path):
+    mild = MILDCallback(NUM_SAMPLES, ROUNDS)
+    saver = pl.callbacks.ModelCheckpoint(tmp_path, filename="step", every_n_train_steps=5)
+    options = {"enable_checkpointing": True, "callbacks": [saver, mild], "max_steps": 5}
+    trainer(1, tmp_path, **options).fit(Classifier(), loader(mild))
+    saved = torch.load(tmp_path / "step.ckpt", weights_only=True)["mild_ext"]
+    restored = MILDCallback(NUM_SAMPLES, ROUNDS)
+    restored.on_load_checkpoint(None, None, {"mild_ext": saved})
+    assert (restored.tracker.status.compute().seen == 1).sum() == 5 * 32
+
+
+def test_validation_and_schedules_go_on_in_the_shorter_epochs_of_a_later_round(tmp_path):
+    class Validated(Classifier):
+        def __init__(self):
+            super().__init__()
+            self.validated, self.rates = [], []
+
+        def validation_step(self, batch, batch_idx):
+            self.model(batch[1])
+
+        def on_validation_epoch_end(self):
+            self.validated.append(self.current_epoch)
+
+        def on_train_epoch_start(self):
+            self.rates.append(self.optimizers().param_groups[0]["lr"])
+
+        def configure_optimizers(self):
+            optimizer = make_optimizer(self.model)
+            return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)]
+
+    mild, module = (
+        MILDCallback(NUM_SAMPLES, [10, 2], index=0, labels=2, logits="model"),
+        Validated(),
+    )
+    options = {"num_sanity_val_steps": 0, "callbacks": [mild]}
+    trainer(12, tmp_path, **options).fit(module, loader(mild), DataLoader(Noisy(), 100))
+    assert not mild.tracker.kept.all()
+    assert module.validated == list(range(12))
+    np.testing.assert_allclose(module.rates, [0.05 * 0.5 ** (e % 10) for e in range(12)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "module", "message"),
+    [
+        (
+            {"index": "id"},
+            Classifier,
+            "cannot find index='id': training_step returned a mapping with",
+        ),
+        (
+            {"index": 7},
+            Classifier,
+            "index=7 must be a position in the batch, but the batch is a list of 3",
+        ),
+        ({}, LossOnly, "Return it from training_step"),
+        ({"index": 0, "labels": 2, "logits": "model"}, SeveralForwards, "was called 2 times"),
+    ],
+)
+def test_what_cannot_be_found_is_explained(options, module, message, tmp_path):
+    callback = MILDCallback(NUM_SAMPLES, ROUNDS, **options)
+    with pytest.raises(ValueError, match=message):
+        trainer(1, tmp_path, callbacks=[callback]).fit(module(), loader(callback))
+    assert not callback.tracker.status.words.any()
+
+
+def test_a_loader_that_does_not_draw_from_the_callback_is_refused(tmp_path):
+    callback = MILDCallback(NUM_SAMPLES, ROUNDS)
+    with pytest.raises(ValueError, match=r"sampler=callback.sampler\(\)"):
+        trainer(1, tmp_path, callbacks=[callback]).fit(Classifier(), DataLoader(Noisy(), 32))
+
+
+def _fit_on_two(folder, epochs):
+    warnings.simplefilter("default")
+    torch.distributed.destroy_process_group()  # Lightning makes its own
+    callback = MILDCallback(NUM_SAMPLES, [2, 1], seed=5, select=keep_even)
+    saver = pl.callbacks.ModelCheckpoint(folder, filename="last", every_n_train_steps=3)
+    options = {
+        "strategy": pl.strategies.DDPStrategy(process_group_backend="gloo"),
+        "devices": 2,
+        "enable_checkpointing": True,
+    }
+    trainer(epochs, folder, callbacks=[saver, callback], **options).fit(
+        Classifier(), loader(callback, batch_size=32)
+    )
+    tracker = callback.tracker
+    return tracker.status.words.numpy(), tracker.kept.numpy(), tracker.round_dropped.numpy()
+
+
+def test_two_processes_record_what_one_does(tmp_path):
+    expected = plain_loop([2, 1], 4, ranks=2, batch_size=32, select=keep_even)
+    for words, kept, round_dropped in run_on_ranks(2, _fit_on_two, tmp_path, 4):
+        np.testing.assert_array_equal(words, expected.status.words.numpy())
+        np.testing.assert_array_equal(kept, expected.kept.numpy())
+        np.testing.assert_array_equal(round_dropped, expected.round_dropped.numpy())

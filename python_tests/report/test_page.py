@@ -1,0 +1,267 @@
+"""The report: one page, nothing fetched, and its numbers are those of the run."""
+
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+
+from mild_ext.cli import main
+from mild_ext.status import LearningStatus
+
+pytest.importorskip("jinja2")
+pytest.importorskip("matplotlib")
+
+from mild_ext.report import charts
+from mild_ext.report.page import Sample, class_noise, flows, gather, write_report
+
+NAMES = ["zero", '<script>alert("one")</script>', "two & a half"]
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask about, and checks that every element is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], []
+        self.feed(text)
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    @property
+    def words(self):
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A small run on pictures of three kinds, with names that must not get into the markup."""
+    folder = tmp_path_factory.mktemp("report")
+    random = np.random.default_rng(0)
+    y = random.integers(0, 3, 180)
+    x = random.integers(0, 60, (180, 8, 8, 3)).astype(np.uint8)
+    for k in range(3):
+        x[y == k, 2 * k : 2 * k + 3, :, k] += 150
+    data = folder / "pictures & <b>more.npz"
+    np.savez(data, x_train=x[:150], y_train=y[:150], x_test=x[150:], y_test=y[150:],
+             class_names=np.array(NAMES))  # fmt: skip
+    out = folder / "run"
+    assert main([
+        "train", "--data", f"npz:{data}", "--noise", "symmetric:0.4", "--out", str(out), "--quiet",
+        "--model", "mlp", "--width", "32", "--augment", "none", "--lr", "0.05",
+        "--first-epochs", "8", "--round-epochs", "3", "--rounds", "2", "--final-epochs", "6",
+        "--ssl", "fixmatch", "--ssl-epochs", "2", "--ssl-confidence", "0.4", "--batch-size", "32",
+        "--report",
+    ]) == 0  # fmt: skip
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return Page((run / "report.html").read_text(encoding="utf-8"))
+
+
+def test_nothing_is_fetched_and_nothing_runs(run, page):
+    text = (run / "report.html").read_text(encoding="utf-8")
+    assert not page.all("script")
+    assert not page.all("link")
+    for attrs in page.all("img"):
+        assert attrs["src"].startswith("data:image/png;base64,")
+    for attrs in page.all("a"):
+        assert attrs["href"].startswith("#")
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_user_text_is_escaped(run, page):
+    text = (run / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "<b>more" not in text
+    assert NAMES[1] in page.words  # shown as text
+    assert "pictures & <b>more" in page.words
+
+
+def test_pictures_have_alternatives_and_tables_have_headers(page):
+    assert all(attrs.get("alt") for attrs in page.all("img"))
+    assert page.all("html")[0]["lang"] == "en"
+    assert any(attrs.get("name") == "viewport" for attrs in page.all("meta"))
+    assert len(page.all("caption")) == len(page.all("table")) >= 5
+    assert all("scope" in attrs for attrs in page.all("th"))
+    links = {attrs["href"][1:] for attrs in page.all("a")}
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert links <= set(ids)
+    assert len(ids) == len(set(ids))
+
+
+def test_numbers_are_those_of_the_run(run, page):
+    lines = (run / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    rounds = [json.loads(line) for line in lines]
+    rounds = [record for record in rounds if record["type"] == "round"]
+    for record in rounds:
+        for key in ("precision", "recall", "f1", "test_accuracy"):
+            assert f"{record[key]:.1%}" in page.words
+        assert record["reason"] in page.words
+    summary = json.loads((run / "summary.json").read_text())
+    for row in summary["models"]:
+        assert row["model"] in page.words
+        assert f"{row['test_accuracy']:.1%}" in page.words
+    assert summary["stop_reason"] in page.words
+    config = json.loads((run / "config.json").read_text())
+    assert config["versions"]["torch"] in page.words
+    assert '"first_epochs": 8' in page.words
+
+
+def test_suspicious_samples_are_the_least_probable_dropped_ones(run):
+    facts = gather(run, suspicious=5)
+    with open(run / "selection.csv", encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["kept"] == "0"]
+    assert rows, "the run was meant to drop something"
+    lowest = sorted(float(row["clean_probability"]) for row in rows)[:5]
+    assert [s.clean_probability for s in facts["suspicious"]] == lowest
+    assert set(facts["pictures"]) == {s.id for s in facts["suspicious"]}
+    assert facts["dropped"] == len(rows)
+
+
+def test_estimates_per_class():
+    def sample(i, given, probability, kept, true, predicted=0):
+        return Sample(i, given, 1, 4, -2, probability, kept, None, predicted, true)
+
+    samples = [
+        sample(0, 0, 1.0, True, 0),
+        sample(1, 0, 0.5, False, 1, predicted=1),
+        sample(2, 1, 0.1, False, 0, predicted=0),
+        sample(3, 1, 0.3, False, 1, predicted=0),
+    ]
+    first, second, third = class_noise(samples, 3)
+    assert first == {"label": 1, "count": 2, "dropped": 1.0, "estimated": 0.8, "wrong": 0.5}
+    assert second == {"label": 0, "count": 2, "dropped": 0.5, "estimated": 0.25, "wrong": 0.5}
+    assert third["count"] == 0
+    assert third["estimated"] is None
+    assert class_noise(samples, 3, estimated=False)[0]["estimated"] is None
+    assert flows(samples) == [
+        {"given": 1, "predicted": 0, "count": 2, "right": 0.5},
+        {"given": 0, "predicted": 1, "count": 1, "right": 1.0},
+    ]
+
+
+def test_run_that_is_not_finished(run, tmp_path):
+    """What a killed run leaves: no summary, no selection, half a line of history."""
+    copy = tmp_path / "killed"
+    shutil.copytree(run, copy)
+    for name in ("summary.json", "selection.csv", "report.html"):
+        (copy / name).unlink()
+    lines = (copy / "history.jsonl").read_text().splitlines()
+    last = next(i for i, line in enumerate(lines) if '"round"' in line[:20])
+    (copy / "history.jsonl").write_text("\n".join(lines[: last + 1]) + '\n{"type": "ep')
+    page = Page(write_report(copy).read_text(encoding="utf-8"))
+    assert "not finished" in page.words
+    assert "Most suspicious samples" not in page.words
+
+
+def test_data_that_is_gone(run, tmp_path):
+    copy = tmp_path / "moved"
+    shutil.copytree(run, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["settings"]["data"] = f"npz:{tmp_path}/gone.npz"
+    (copy / "config.json").write_text(json.dumps(config))
+    page = Page(write_report(copy, tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "No thumbnails: the data cannot be read any more" in page.words
+    assert "Most suspicious samples" in page.words
+
+
+def test_figures_are_optional(run, tmp_path):
+    copy = tmp_path / "bare"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "figures")
+    shutil.rmtree(copy / "status")
+    page = Page(write_report(copy).read_text(encoding="utf-8"))
+    assert "No figure was drawn" in page.words
+    assert "Learning status" not in page.words
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "there is no run"),
+        ({"config.json": "{}"}, "not the config of a run"),
+        ({"config.json": "{}", "results.json": "{}"}, "holds a comparison"),
+    ],
+)
+def test_folders_without_a_run(files, message, tmp_path, capsys):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert main(["report", str(tmp_path)]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_run_without_a_round(run, tmp_path):
+    shutil.copy(run / "config.json", tmp_path)
+    with pytest.raises(ValueError, match="has not finished its first round"):
+        write_report(tmp_path)
+
+
+def test_status_picture_averages_neighbours(tmp_path, monkeypatch):
+    """Four samples in two rows; one of them not seen in the second epoch."""
+    monkeypatch.setattr(charts, "LARGEST_HEIGHT", 2)
+    status = LearningStatus(4, 2)
+    right, wrong = [1.0, 0.0], [0.0, 1.0]
+    status.update(
+        torch.arange(4), torch.tensor([right, right, wrong, wrong]), torch.zeros(4).long()
+    )
+    status.advance()
+    status.update(torch.arange(3), torch.tensor([right, wrong, wrong]), torch.zeros(3).long())
+    status.advance()
+    starts = np.array([0, 2])
+    order = np.arange(4)
+    np.testing.assert_array_equal(charts._row_means(status, 0, order, starts), [1, 0])
+    np.testing.assert_array_equal(charts._row_means(status, 1, order, starts), [0.5, 0])
+    np.testing.assert_array_equal(
+        charts._row_means(status, 1, np.array([0, 1, 2, 3]), np.array([0, 3])), [1 / 3, np.nan]
+    )
+    (tmp_path / "status").mkdir()
+    status.save(tmp_path / "status" / "round-00.safetensors")
+    figure = charts.status_figure(tmp_path, [])
+    assert figure["rows"] == 2
+    assert figure["per_row"] == 2
+    assert figure["samples"] == 4
+
+
+def test_tensorboard_log_holds_the_records(tmp_path):
+    pytest.importorskip("tensorboard")
+    from mild_ext.report.tensorboard import TensorBoardLog
+
+    for _ in range(2):  # a resumed run starts the log anew
+        log = TensorBoardLog(tmp_path / "board")
+        log({"type": "epoch", "stage": "round 0", "epoch": 3, "loss": 0.5, "note": "text"})
+        log({"type": "round", "round": 1, "f1": 0.25, "mixture": None, "supported": True})
+        log.close()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "board"))
+    events.Reload()
+    assert sorted(events.Tags()["scalars"]) == ["loss/round 0", "rounds/f1"]
+    (loss,) = events.Scalars("loss/round 0")
+    assert (loss.step, loss.value) == (3, 0.5)

@@ -1,0 +1,70 @@
+"""The documentation builds without a warning (of dead links, say), and its Python examples run."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mild_ext
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+NEEDS = {
+    "export.md": ["pandas"],
+    "integrations/sklearn.md": ["sklearn"],
+}
+
+
+def examples(page):
+    """The page's Python blocks, joined; those that show a file of examples/ run in test_examples.py."""
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    return "\n".join(block for block in blocks if "--8<--" not in block)
+
+
+PAGES = [page.relative_to(DOCS).as_posix() for page in sorted(DOCS.rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if examples(DOCS / page)])
+def test_the_examples_of_a_page_run(page, tmp_path):
+    for library in NEEDS.get(page, []):
+        pytest.importorskip(library)
+    script = tmp_path / "page.py"
+    script.write_text(examples(DOCS / page), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_documentation_builds_and_its_links_lead_somewhere(tmp_path):
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings_handlers.python")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "LearningStatus" in (tmp_path / "api" / "index.html").read_text(encoding="utf-8")
+
+
+MODULES = [module.name for module in pkgutil.walk_packages(mild_ext.__path__, "mild_ext.")]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
+def test_the_docstring_examples_of_a_module_run(name):
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        pytest.skip(str(error))
+    assert doctest.testmod(module).failed == 0

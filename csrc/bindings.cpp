@@ -170,15 +170,14 @@ std::optional<Update> plain_update(const std::array<TensorView, 6>& views, int64
     if (!logit_type || logits.ndim != 2 || logits.shape[1] < 1 || logits.strides[0] < 0 ||
         (logits.shape[1] > 1 && logits.strides[1] != 1) || !logits.aligned(logits.type_bits / 8))
         return std::nullopt;
-    // A tensor whose storage was freed (as FSDP does) has its offset from null for an address. Real memory may lie as
-    // low in some processes, so the Python side decides, which can ask the storage.
+    // A tensor whose storage was freed (as FSDP does) has its offset from null for an address. Real
+    // memory may lie as low in some processes, so the Python side decides, which can ask the
+    // storage.
     constexpr uintptr_t kSuspicious = uintptr_t{1} << 32;
     for (const TensorView& x : views)
         if (reinterpret_cast<uintptr_t>(x.address()) < kSuspicious) return std::nullopt;
     const int64_t rows = logits.shape[0];
     if (rows == 0) return std::nullopt;
-    for (const TensorView& x : views)
-        if (x.data == nullptr) return std::nullopt;  // its storage was freed
     if (!is_int_vector(index, rows) || !is_int_vector(labels, rows) || !is_status(words))
         return std::nullopt;
     if (!epoch.is(kTypeInt, 64) || epoch.ndim != 0 || !faults.is(kTypeInt, 64) ||
@@ -289,6 +288,12 @@ PYBIND11_MODULE(_C, m) {
     m.def("lookup", &bound::lookup, "words"_a, "num_samples"_a, "num_words"_a, "start"_a, "stop"_a,
           "table"_a, "out"_a, "element_size"_a, "device"_a, "stream"_a, "threads"_a);
     m.def("use_tensor_type", &bound::use_tensor_type, "tensor_type"_a);
+    m.def(
+        "advise_large_pages",
+        [](uintptr_t memory, int64_t bytes) {
+            mild::cpu::advise_large_pages(reinterpret_cast<void*>(memory), bytes);
+        },
+        "memory"_a, "bytes"_a);
     m.def("isa", [] { return bound::isa_name(mild::cpu::current_isa()); });
     m.def("best_isa", [] { return bound::isa_name(mild::cpu::best_isa()); });
     m.def("use_isa", &bound::use_isa, "name"_a);

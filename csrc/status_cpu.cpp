@@ -11,6 +11,9 @@
 #endif
 #include "row_status.h"
 #include "status_ops.h"
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 namespace mild::cpu {
 
@@ -126,7 +129,7 @@ struct RecordRows {
 
     template <Isa isa>
     MILD_HD void operator()(int64_t begin, int64_t end) const {
-        constexpr int64_t kAhead = 16;  // rows between asking for a sample's words and writing them
+        constexpr int64_t kAhead = 64;  // rows between asking for a sample's words and writing them
         const int64_t num_words = args.status.num_words;
         WordPair* const words = args.status.words + pair_offset(0, num_words, epoch);
         const uint64_t bit = bit_of(epoch);
@@ -288,15 +291,28 @@ constexpr int kCopies = 4;
 struct CountSmall {
     ConstStatusBuffer status;
     Window window;
-    int64_t* counts;  // [kCopies, P + 1, P + 1], private to this thread
+    int64_t* counts;  // [kCopies, P + 1, pitch], private to this thread
+    int pitch_shift;  // pitch = 1 << pitch_shift >= P + 1: a shift is quicker than a product
 
     template <Isa isa>
     MILD_HD void operator()(int64_t begin, int64_t end) const {
-        const int64_t side = window.length() + 1;
+        const int shift = pitch_shift;
+        const int64_t copy = (window.length() + 1) << shift;
         int64_t* const to = counts;
-        for_totals(status, window, begin, end, [=](int64_t i, Totals t) {
-            ++to[(i % kCopies) * side * side + t.seen * side + t.misclassified];
-        });
+        if (window.one_word()) {
+            const int64_t step = status.num_words;
+            const WordPair* words = status.words + begin * step + window.first_word;
+            const uint64_t mask = window.mask(window.first_word);
+            for (; begin + kCopies <= end; begin += kCopies, words += kCopies * step)
+                for (int64_t k = 0; k < kCopies; ++k) {
+                    const Totals t = totals_of_word(words[k * step], mask);
+                    ++to[k * copy + (int64_t{t.seen} << shift) + t.misclassified];
+                }
+        }
+        for (; begin < end; ++begin) {
+            const Totals t = totals(status.words + begin * status.num_words, window);
+            ++to[begin % kCopies * copy + (int64_t{t.seen} << shift) + t.misclassified];
+        }
     }
 };
 
@@ -329,14 +345,16 @@ void histogram(ConstStatusBuffer status, Window window, int64_t* counts, int thr
     const int parts = threads_for(status.num_samples, bytes_per_sample(status), threads);
     constexpr int64_t kSmallBins = 1 << 15;  // 1 MiB of private counters in kCopies copies
     const bool small = side * side <= kSmallBins;
-    const int64_t bins = small ? side * side : side;
+    int shift = 0;
+    while ((int64_t{1} << shift) < side) ++shift;
+    const int64_t bins = small ? side << shift : side;
     std::vector<int64_t> local(static_cast<size_t>(parts * kCopies * bins), 0);
     auto* const shared = reinterpret_cast<std::atomic<int64_t>*>(counts);
 
     parallel(status.num_samples, parts, [&](int part, int64_t begin, int64_t end) {
         int64_t* const mine = local.data() + part * kCopies * bins;
         if (small)
-            run(CountSmall{status, window, mine}, begin, end);
+            run(CountSmall{status, window, mine, shift}, begin, end);
         else
             run(CountLarge{status, window, mine, shared}, begin, end);
     });
@@ -345,7 +363,7 @@ void histogram(ConstStatusBuffer status, Window window, int64_t* counts, int thr
         if (small) {
             for (int64_t seen = 0; seen < side; ++seen)
                 for (int64_t m = 0; m <= seen; ++m)
-                    counts[m * side + seen] += from[seen * side + m];
+                    counts[m * side + seen] += from[(seen << shift) + m];
         } else {
             for (int64_t m = 0; m < side; ++m) counts[m * side + side - 1] += from[m];
         }
@@ -390,6 +408,18 @@ void lookup(ConstStatusBuffer status, Window window, const Lookup& args, int thr
     if (args.element_size == 1) return look_up<uint8_t>(status, window, args, threads);
     if (args.element_size == 4) return look_up<uint32_t>(status, window, args, threads);
     throw std::invalid_argument("lookup copies elements of 1 or 4 bytes");
+}
+
+// ---- memory
+
+void advise_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    constexpr uintptr_t kLargePage = uintptr_t{2} << 20;
+    const auto begin = reinterpret_cast<uintptr_t>(memory);
+    const uintptr_t first = (begin + kLargePage - 1) / kLargePage * kLargePage;
+    const uintptr_t last = (begin + static_cast<uintptr_t>(bytes)) / kLargePage * kLargePage;
+    if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
 }
 
 }  // namespace mild::cpu

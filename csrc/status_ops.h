@@ -80,6 +80,11 @@ void update(const Update& args, int threads);
 void transition_times(ConstStatusBuffer status, Window window, int32_t* out, int threads);
 void histogram(ConstStatusBuffer status, Window window, int64_t* counts, int threads);
 void lookup(ConstStatusBuffer status, Window window, const Lookup& args, int threads);
+
+// Asks the system for large pages behind a new buffer: a batch's samples lie far apart, and in a
+// large buffer each would cost a walk of the page tables. Only a hint: does nothing where there are
+// none.
+void advise_large_pages(void* memory, int64_t bytes);
 }  // namespace cpu
 
 #ifdef MILD_EXT_WITH_CUDA

@@ -83,6 +83,9 @@ def try_update(
 ) -> bool:
     """Records a batch where the arguments are the plain case; False, and nothing done, where they are not."""
 
+def advise_large_pages(memory: int, bytes: int) -> None:
+    """Hints that a new CPU buffer should lie in large pages."""
+
 def isa() -> str:
     """The CPU instruction set in use: plain, avx2 or avx512."""
 

@@ -10,6 +10,7 @@ from mild_ext.rounds import RoundsResult, run_rounds
 from mild_ext.selection import Selection, select_clean
 from mild_ext.status import LearningStatus
 from mild_ext.training.recipe import Recipe
+from mild_ext.training.ssl import train_semi_supervised
 from mild_ext.transitions import TransitionTimes
 from mild_ext.weibull import Weibull, WeibullMixture
 
@@ -29,4 +30,5 @@ __all__ = [
     "corrupt_labels",
     "run_rounds",
     "select_clean",
+    "train_semi_supervised",
 ]

@@ -166,7 +166,7 @@ def _add_compare(commands: Any) -> None:
     run.add_argument("--seeds", default="0,1,2", help="seeds (default: 0,1,2)")
     run.add_argument(
         "--methods",
-        help="which, separated by commas (default: plain,small-loss,elr,mild,clean, the last one "
+        help="which, separated by commas (default: plain,small-loss,elr,mild,mild-ssl,clean, the last "
         "where the true labels are known)",
     )
     add_recipe_options(parser)
@@ -208,6 +208,12 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     parser.add_argument(
         "--seconds", type=float, default=1.0, help="time for each alternative (default: 1)"
+    )
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: CPU time of one thread, for a machine that others use too (default: wall)",
     )
     core = parser.add_argument_group("core")
     core.add_argument("--out", help="folder for bench.json and bench.png")

@@ -80,7 +80,10 @@ class LearningStatus:
         width = -(-num_epochs // 64)
         # Ordinary tensors even inside torch.inference_mode(): they are going to be written to outside of it.
         with torch.inference_mode(False):
-            self._words = torch.zeros((num_samples, width, 2), dtype=torch.int64, device=device)
+            self._words = torch.empty((num_samples, width, 2), dtype=torch.int64, device=device)
+            if device.type == "cpu":  # before it is touched
+                _C.advise_large_pages(self._words.data_ptr(), self._words.nbytes)
+            self._words.zero_()
             # The kernel reads the epoch from here, so that a replayed CUDA graph, and a compiled step, record
             # into the current one. The host's copy spares everybody else the read-back.
             self._epoch_on_device = torch.zeros((), dtype=torch.int64, device=device)

@@ -211,10 +211,8 @@ def _abandoned(how):
 
 @pytest.mark.parametrize("how", ["dies", "sleeps"])
 def test_a_rank_that_dies_or_hangs_gives_the_others_an_error(how):
-    started = time.monotonic()
     message, _ = run_on_ranks(2, _abandoned, how)
     assert "resume from the last checkpoint" in message
-    assert time.monotonic() - started < 60
 
 
 def _sharded(num_samples, num_epochs):

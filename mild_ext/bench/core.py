@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mild_ext import LearningStatus, WeibullMixture, ops, reference
 from mild_ext._native import _C
-from mild_ext.bench.timing import Row, medians, rows, table
+from mild_ext.bench.timing import Row, Settings, medians, rows, settings_of, table
 
 SIZES = ((128, 10), (256, 100), (1024, 1000))
 SAMPLES = 50_000
@@ -28,12 +28,13 @@ SAMPLES = 50_000
 
 def run(options: argparse.Namespace) -> int:
     """Runs all benchmarks; writes ``bench.json`` and ``bench.png`` to ``options.out`` if given."""
-    device = torch.device(options.device)
-    torch.set_num_threads(options.threads)
+    settings = settings_of(options)
+    device = settings.device
     facts = {
         "machine": platform.processor() or platform.machine(),
         "instruction set": _C.isa(),
         "threads": options.threads,
+        "clock": options.clock,
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "date": time.strftime("%Y-%m-%d"),
@@ -42,9 +43,9 @@ def run(options: argparse.Namespace) -> int:
     print("median time of a call, and how many times that of the first line of its case")
     results: list[Row] = []
     for part in (
-        bench_update(device, options.seconds),
-        bench_growth(device, options.seconds, 8 if options.large else 7),
-        bench_passes(device, options.seconds, options.samples),
+        bench_update(settings),
+        bench_growth(settings, 8 if options.large else 7),
+        bench_passes(settings, options.samples),
     ):
         results += part
     print(table(results))
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 # ---- update
 
 
-def bench_update(device: torch.device, seconds: float) -> list[Row]:
+def bench_update(settings: Settings) -> list[Row]:
     """``update`` against the torch idiom, a dict of lists, numpy counters, and the aum package's tracker."""
     results = []
     for batch, classes in SIZES:
@@ -76,9 +77,9 @@ def bench_update(device: torch.device, seconds: float) -> list[Row]:
         logits = torch.randn((batch, classes), generator=rng)
         labels = torch.randint(0, classes, (batch,), generator=rng)
         labels[::2] = logits.argmax(1)[::2]  # half of them memorized, as in the middle of training
-        index, logits, labels = (x.to(device) for x in (index, logits, labels))
+        index, logits, labels = (x.to(settings.device) for x in (index, logits, labels))
         alternatives = trackers(index, logits, labels)
-        measured = medians(alternatives, device=device, seconds=seconds)
+        measured = medians(alternatives, settings)
         results += rows("update", f"batch {batch} x {classes} classes", measured)
     return results
 
@@ -133,17 +134,17 @@ def trackers(index: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Callabl
     return found
 
 
-def bench_growth(device: torch.device, seconds: float, largest: int) -> list[Row]:
+def bench_growth(settings: Settings, largest: int) -> list[Row]:
     """A batch's update as the data set grows to ``10 ** largest`` samples: cache misses only."""
     steps: dict[str, Callable[[], object]] = {}
     for power in range(5, largest + 1):
         samples = 10**power
-        status = LearningStatus(samples, 64, device=device)
+        status = LearningStatus(samples, 64, device=settings.device)
         status.words.fill_(0)  # every page is there, as after the first epoch
         rng = torch.Generator().manual_seed(0)
-        logits = torch.randn((128, 10), generator=rng).to(device)
-        labels = torch.randint(0, 10, (128,), generator=rng).to(device)
-        batches = torch.randint(0, samples, (512, 128), generator=rng).to(device).unbind(0)
+        logits = torch.randn((128, 10), generator=rng).to(settings.device)
+        labels = torch.randint(0, 10, (128,), generator=rng).to(settings.device)
+        batches = torch.randint(0, samples, (512, 128), generator=rng).to(settings.device).unbind(0)
         turn = iter(range(1 << 62))
 
         def step(
@@ -156,7 +157,7 @@ def bench_growth(device: torch.device, seconds: float, largest: int) -> list[Row
             status.update(batches[next(turn) % 512], logits, labels)
 
         steps[f"{samples:,} samples"] = step
-    measured = medians(steps, device=device, seconds=seconds)
+    measured = medians(steps, settings)
     return rows("update as the data set grows", "batch 128 x 10 classes", measured)
 
 
@@ -185,13 +186,13 @@ def example_status(samples: int, epochs: int, device: torch.device) -> LearningS
     return status
 
 
-def bench_passes(device: torch.device, seconds: float, samples: int) -> list[Row]:
+def bench_passes(settings: Settings, samples: int) -> list[Row]:
     """Histogram, look-up and transition times against a plain read of the same bytes, and the reference."""
-    status = example_status(samples, 64, device)
+    status = example_status(samples, 64, settings.device)
     words = status.words
     small = words[: min(samples, 200_000)]
     side = 65
-    mask = torch.rand((side, side), device=device) < 0.5
+    mask = torch.rand((side, side), device=settings.device) < 0.5
     for ours, theirs in (
         (ops.status_histogram(small, 0, 64), reference.status_histogram(small, 0, 64)),
         (ops.transition_times(small, 0, 64), reference.transition_times(small, 0, 64)),
@@ -207,9 +208,7 @@ def bench_passes(device: torch.device, seconds: float, samples: int) -> list[Row
         ("lookup (mask)", lambda: ops.status_lookup(words, mask, 0, 64)),
         ("transition times", lambda: ops.transition_times(words, 0, 64)),
     ):
-        measured = medians(
-            {name: ours_, "words.sum(): the same bytes": read}, device=device, seconds=seconds
-        )
+        measured = medians({name: ours_, "words.sum(): the same bytes": read}, settings)
         results += rows("passes", case, measured)
     case = f"{len(small):,} samples, 64 epochs"
     for name, ours_, theirs_ in (
@@ -222,8 +221,7 @@ def bench_passes(device: torch.device, seconds: float, samples: int) -> list[Row
     ):
         measured = medians(
             {name: ours_, f"{name}, torch reference": lambda f=theirs_: f(small, 0, 64)},  # type: ignore[misc]
-            device=device,
-            seconds=seconds,
+            settings,
             rounds=3,
         )
         results += rows("passes", case, measured)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mild_ext import LearningStatus
-from mild_ext.bench.timing import medians
+from mild_ext.bench.timing import Settings, medians, settings_of
 
 
 def mlp() -> tuple[nn.Module, Tensor]:
@@ -31,14 +31,13 @@ def small_cnn() -> tuple[nn.Module, Tensor]:
 
 def run(options: argparse.Namespace) -> int:
     """Measures the built-in models, or the one that ``--model module:factory`` names."""
-    device = torch.device(options.device)
-    torch.set_num_threads(options.threads)
+    settings = settings_of(options)
     models = {"MLP 784-256-256-10": mlp, "small CNN, 32 x 32 images": small_cnn}
     if options.model is not None:
         models = {options.model: load(options.model)}
     print(f"{'model':<32}{'step':>12}{'tracking':>12}{'share':>10}")
     for name, factory in models.items():
-        step, track = share(factory, device, options.seconds)
+        step, track = share(factory, settings)
         print(f"{name:<32}{step * 1e3:>9.3f} ms{track * 1e6:>9.2f} us{track / step:>10.3%}")
     return 0
 
@@ -55,12 +54,13 @@ def load(name: str) -> Callable[[], tuple[nn.Module, Tensor]]:
 
 
 def share(
-    factory: Callable[[], tuple[nn.Module, Tensor]], device: torch.device, seconds: float
+    factory: Callable[[], tuple[nn.Module, Tensor]], settings: Settings
 ) -> tuple[float, float]:
     """Median seconds of a training step without tracking, and of the tracking of its batch.
 
     Measured apart, in turn: the difference of two steps' times would be lost in their noise.
     """
+    device = settings.device
     model, inputs = factory()
     model, inputs = model.to(device).train(), inputs.to(device)
     classes = model(inputs).shape[1]
@@ -79,5 +79,5 @@ def share(
     def track() -> None:
         status.update(index, logits, labels)
 
-    measured = medians({"step": step, "track": track}, device=device, seconds=seconds)
+    measured = medians({"step": step, "track": track}, settings)
     return measured["step"], measured["track"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -26,36 +27,54 @@ class Row:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        device: Where the tensors are; waited for at the ends of a measurement, if CUDA.
+        seconds: Time to spend on each alternative.
+        clock: ``wall``, or ``cpu``: the process' CPU time, for one thread on a machine that others use too.
+    """
+
+    device: torch.device
+    seconds: float
+    clock: str = "wall"
+
+    def now(self) -> float:
+        """The clock, in seconds."""
+        return time.process_time() if self.clock == "cpu" else time.perf_counter()
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """From the command line; also sets torch's number of threads."""
+    device = torch.device(options.device)
+    if options.clock == "cpu" and (device.type != "cpu" or options.threads != 1):
+        raise ValueError("--clock cpu counts one thread's work on the CPU: it needs --threads 1")
+    torch.set_num_threads(options.threads)
+    return Settings(device, options.seconds, options.clock)
+
+
 def medians(
-    functions: Mapping[str, Callable[[], object]],
-    *,
-    device: torch.device,
-    seconds: float,
-    rounds: int = 9,
+    functions: Mapping[str, Callable[[], object]], settings: Settings, rounds: int = 9
 ) -> dict[str, float]:
     """Median seconds per call of each function.
 
-    Each round runs every function in turn, often enough to fill its share of ``seconds`` (in all, per function).
-
-    Args:
-        functions: The alternatives.
-        device: Waited for at the ends of a measurement, if CUDA.
-        seconds: Time to spend on each function.
-        rounds: Measurements the median is taken of.
+    Each round runs every function in turn, often enough to fill its share of ``settings.seconds``.
     """
 
     def measure(function: Callable[[], object], calls: int) -> float:
-        _wait(device)
-        start = time.perf_counter()
+        _wait(settings.device)
+        start = settings.now()
         for _ in range(calls):
             function()
-        _wait(device)
-        return (time.perf_counter() - start) / calls
+        _wait(settings.device)
+        return (settings.now() - start) / calls
 
     calls = {}
     for name, function in functions.items():
         measure(function, 1)  # warm up
-        calls[name] = max(1, int(seconds / rounds / max(measure(function, 1), 1e-7)))
+        calls[name] = max(1, int(settings.seconds / rounds / max(measure(function, 1), 1e-7)))
     samples: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():

@@ -155,9 +155,11 @@ def class_noise(
     The estimate is the mean probability that the label is wrong, None with ``estimated=False``.
     Sorted by it, highest first.
     """
+    by_class: list[list[Sample]] = [[] for _ in range(num_classes)]
+    for s in samples:
+        by_class[s.given_label].append(s)
     rows = []
-    for k in range(num_classes):
-        members = [s for s in samples if s.given_label == k]
+    for k, members in enumerate(by_class):
         known = [s for s in members if s.true_label is not None]
         rows.append(
             {

@@ -76,9 +76,9 @@ class Recipe:
     )
     ssl_epochs: int = _setting(100, "passes of the semi-supervised stage over all samples")
     ssl_start: str = _setting(
-        "scratch",
-        "start the stage from fresh weights, or warm from MILD's final model",
-        ("scratch", "warm"),
+        "warm",
+        "start the stage warm from MILD's final model, or from fresh weights",
+        ("warm", "scratch"),
     )
     ssl_ratio: int = _setting(2, "samples without labels per labeled one in a batch")
     ssl_weight: float | None = _setting(

@@ -22,7 +22,7 @@ def test_core(
 ) -> None:
     monkeypatch.setattr(core, "SIZES", ((16, 5),))
     growth = core.bench_growth
-    monkeypatch.setattr(core, "bench_growth", lambda device, seconds, _: growth(device, seconds, 5))
+    monkeypatch.setattr(core, "bench_growth", lambda settings, _: growth(settings, 5))
     arguments = ["bench", "--threads", "1", "--seconds", "0.001", "--samples", "2000"]
     assert main([*arguments, "--out", str(tmp_path)]) == 0
     assert "LearningStatus.update" in capsys.readouterr().out
@@ -53,6 +53,11 @@ def test_overhead_of_a_users_model(
     assert main([*arguments, "--model", "test_bench:tiny_model"]) == 0
     assert "test_bench:tiny_model" in capsys.readouterr().out
     assert main([*arguments, "--model", "nothing"]) == 1
+
+
+def test_cpu_clock_is_for_one_thread(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "overhead", "--clock", "cpu", "--threads", "2"]) == 1
+    assert "--threads 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("factory", [overhead.mlp, overhead.small_cnn])

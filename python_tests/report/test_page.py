@@ -247,21 +247,3 @@ def test_status_picture_averages_neighbours(tmp_path, monkeypatch):
     assert figure["rows"] == 2
     assert figure["per_row"] == 2
     assert figure["samples"] == 4
-
-
-def test_tensorboard_log_holds_the_records(tmp_path):
-    pytest.importorskip("tensorboard")
-    from mild_ext.report.tensorboard import TensorBoardLog
-
-    for _ in range(2):  # a resumed run starts the log anew
-        log = TensorBoardLog(tmp_path / "board")
-        log({"type": "epoch", "stage": "round 0", "epoch": 3, "loss": 0.5, "note": "text"})
-        log({"type": "round", "round": 1, "f1": 0.25, "mixture": None, "supported": True})
-        log.close()
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(tmp_path / "board"))
-    events.Reload()
-    assert sorted(events.Tags()["scalars"]) == ["loss/round 0", "rounds/f1"]
-    (loss,) = events.Scalars("loss/round 0")
-    assert (loss.step, loss.value) == (3, 0.5)

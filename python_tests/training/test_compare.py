@@ -12,6 +12,7 @@ from mild_ext.training.compare import table
 FAST = [
     "--model=mlp", "--width=32", "--rounds=2", "--first-epochs=12", "--round-epochs=4",
     "--final-epochs=6", "--batch-size=32", "--lr=0.05", "--device=cpu", "--quiet",
+    "--ssl-epochs=3",
 ]  # fmt: skip
 
 
@@ -40,12 +41,15 @@ def test_every_method_at_every_noise_and_seed_with_the_same_epochs(data, tmp_pat
     options = ["--data", data, "--noise", "symmetric:0.4", "next:0.3", "--seeds", "0,1"]
     assert compare(*options, "--out", out) == 0
     found = {(r["noise"], r["seed"], r["method"]): r for r in rows(out)}
-    assert len(found) == len(rows(out)) == 2 * 2 * 5
+    assert len(found) == len(rows(out)) == 2 * 2 * 6
     for noise in ("symmetric:0.4", "next:0.3"):
         for seed in (0, 1):
             epochs = {found[noise, seed, m]["epochs"] for m in ("plain", "mild", "elr", "clean")}
             assert len(epochs) == 1
-            assert 12 + 6 <= epochs.pop() <= 12 + 4 + 6
+            budget = epochs.pop()
+            assert 12 + 6 <= budget <= 12 + 4 + 6
+            assert found[noise, seed, "mild-ssl"]["epochs"] == budget + 3
+            assert found[noise, seed, "mild-ssl"]["f1"] == found[noise, seed, "mild"]["f1"]
             assert "f1" in found[noise, seed, "mild"]
             assert "f1" in found[noise, seed, "small-loss"]
             assert "f1" not in found[noise, seed, "plain"]
@@ -54,7 +58,7 @@ def test_every_method_at_every_noise_and_seed_with_the_same_epochs(data, tmp_pat
     for word in ("plain cross-entropy", "ELR", "MILD", "symmetric:0.4", "next:0.3"):
         assert word in printed
     lines = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
-    assert len(lines) == 20
+    assert len(lines) == 24
 
 
 def test_finished_trainings_are_not_repeated_and_seeds_can_be_added(data, tmp_path, monkeypatch):
@@ -110,7 +114,8 @@ def test_without_true_labels_there_is_no_bound(data, tmp_path, capsys):
     assert "true labels are not known" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
     assert compare(*options, "--out", tmp_path / "b") == 0
-    assert {r["method"] for r in rows(tmp_path / "b")} == {"plain", "small-loss", "elr", "mild"}
+    methods = {r["method"] for r in rows(tmp_path / "b")}
+    assert methods == {"plain", "small-loss", "elr", "mild", "mild-ssl"}
 
 
 def test_table_shows_mean_and_standard_deviation():

@@ -323,16 +323,12 @@ def test_summary_speaks():
 def test_to_frame():
     pandas = pytest.importorskip("pandas")
     m, _ = draw(14)
-    n = np.full(len(m), 30)
-    m[0] = n[0] = 0
-    labels = torch.arange(len(m)) % 3
-    selection = select_clean(times(m, n, 30), labels=labels)
+    selection = select_clean(status_of(m, 30))
     frame = selection.to_frame()
     assert isinstance(frame, pandas.DataFrame)
-    assert list(frame["misclassified"]) == list(m)
-    assert list(frame["metric"]) == list(2 * m - n)
-    assert list(frame["kept"]) == selection.mask.tolist()
-    assert list(frame["label"]) == labels.tolist()
+    assert list(frame["memorization"]) == selection.misclassified.tolist()
+    assert list(~frame["is_label_issue"]) == selection.mask.tolist()
+    assert list(frame["label_quality"]) == selection.clean_probability.tolist()
 
 
 def test_evaluate_and_best_threshold():

@@ -20,14 +20,6 @@ _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 LARGEST_HEIGHT = 800
 
 
-def require_matplotlib() -> None:
-    """Raise ImportError with the remedy where matplotlib is missing."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("the report needs matplotlib: pip install 'mild_ext[report]'") from error
-
-
 def data_address(png: bytes) -> str:
     """A PNG as an address that an ``img`` element can show without fetching anything."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
@@ -49,7 +41,7 @@ def _address(figure: Any) -> str:
 
 
 def rounds_figure(rounds: list[dict[str, Any]]) -> str | None:
-    """Precision, recall and test accuracy over rounds; None where none of them is known."""
+    """Precision, recall and test accuracy over rounds; None where there is no curve to draw."""
     curves = [
         ("precision", "precision of the kept set", _BLUE, "o-"),
         ("recall", "recall of the right labels", _ORANGE, "s--"),
@@ -57,7 +49,7 @@ def rounds_figure(rounds: list[dict[str, Any]]) -> str | None:
         ("test_accuracy", "test accuracy", _GREEN, "D-."),
     ]
     known = [c for c in curves if any(r.get(c[0]) is not None for r in rounds)]
-    if not known:
+    if not known or len(rounds) < 2:
         return None
     figure = _figure(7, 3.6)
     axes = figure.subplots()

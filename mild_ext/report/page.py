@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import importlib.util
 import io
 import json
 from dataclasses import dataclass
@@ -41,11 +42,9 @@ def write_report(
         ValueError: the folder holds no run, or one that has not finished a round.
         ImportError: Jinja2 or matplotlib is missing.
     """
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise ImportError("the report needs Jinja2: pip install 'mild_ext[report]'") from error
-    charts.require_matplotlib()
+    require_packages()
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     run = Path(run)
     target = run / "report.html" if out is None else Path(out)
     environment = Environment(
@@ -63,6 +62,13 @@ def write_report(
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, page)
     return target
+
+
+def require_packages() -> None:
+    """Raise ImportError, with the remedy, where the report's packages are missing."""
+    for package in ("jinja2", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(f"the report needs {package}: pip install 'mild_ext[report]'")
 
 
 def percent(value: float | None) -> str:

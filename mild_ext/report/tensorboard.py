@@ -12,9 +12,9 @@ class TensorBoardLog:
     """Writes the records of a run, as `run_rounds` gives them to ``on_record``, as TensorBoard scalars.
 
     Loss and learning rate of all rounds form one curve over epochs (``rounds/loss``), those of every other
-    training one each (``final/loss``); what a round found is shown over rounds (``selection/kept``,
-    ``selection/precision``, ...). An earlier log in the folder is replaced: a resumed run hands over all of its
-    records again.
+    training one each (``final/loss``, ``mixmatch/pseudo_rate``); what a round found is shown over rounds
+    (``selection/kept``, ``selection/precision``, ...). An earlier log in the folder is replaced: a resumed run hands
+    over all of its records again.
 
     Raises:
         ImportError: tensorboard is missing.
@@ -42,8 +42,9 @@ class TensorBoardLog:
             stage = "rounds" if record["stage"].startswith("round ") else record["stage"]
             step = self._epochs.get(stage, 0)
             self._epochs[stage] = step + 1
-            for name in ("loss", "lr"):
-                self._writer.add_scalar(f"{stage}/{name}", record[name], step)
+            for name in ("loss", "lr", "pseudo_rate", "pseudo_accuracy"):
+                if record.get(name) is not None:
+                    self._writer.add_scalar(f"{stage}/{name}", record[name], step)
 
     def __enter__(self) -> TensorBoardLog:
         return self

@@ -183,7 +183,7 @@ def _semi_supervised(
     checkpoint_seconds: float,
     progress: bool,
 ) -> nn.Module:
-    """The stage on top of MILD, with the recipe's method, or FixMatch where it names none."""
+    """The stage on top of MILD, with the recipe's method, or MixMatch where it names none."""
     from mild_ext.training.ssl import train_semi_supervised
 
     recipe = run.recipe
@@ -196,7 +196,7 @@ def _semi_supervised(
         result.kept,
         model,
         recipe,
-        method="fixmatch" if recipe.ssl == "none" else recipe.ssl,
+        method="mixmatch" if recipe.ssl == "none" else recipe.ssl,
         num_classes=data.num_classes,
         true_labels=data.true_labels,
         seed=run.seed,

@@ -98,6 +98,10 @@ def train_command(
         if not quiet:
             print(text, flush=True)
 
+    if report:
+        from mild_ext.report.page import require_packages, write_report
+
+        require_packages()  # not to find out at the end
     device = pick_device(settings.device)
     torch.set_num_threads(settings.threads)
     data, noise = prepare_data(settings) if prepared is None else prepared
@@ -163,8 +167,6 @@ def train_command(
     write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     say(_comparison_table(summary))
     if report:
-        from mild_ext.report.page import write_report
-
         write_report(out)
     written = "selection.csv, model.safetensors, summary.json"
     for name in ("metric.png", "report.html"):

@@ -217,6 +217,16 @@ def test_folders_without_a_run(files, message, tmp_path, capsys):
     assert not (tmp_path / "report.html").exists()
 
 
+def test_missing_packages_are_found_before_training(tmp_path, monkeypatch, capsys):
+    from mild_ext.report import page as page_module
+
+    monkeypatch.setattr(page_module.importlib.util, "find_spec", lambda name: None)
+    out = tmp_path / "run"
+    assert main(["train", "--data", "digits", "--out", str(out), "--quiet", "--report"]) == 1
+    assert "pip install 'mild_ext[report]'" in capsys.readouterr().err
+    assert not (out / "history.jsonl").exists()
+
+
 def test_run_without_a_round(run, tmp_path):
     shutil.copy(run / "config.json", tmp_path)
     with pytest.raises(ValueError, match="has not finished its first round"):

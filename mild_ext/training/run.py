@@ -686,6 +686,7 @@ def _next_steps(
         f"  check the samples with kept=0 in {out / 'selection.csv'} (sort by clean_probability),",
         "  correct or delete those that are wrong, and run again with another --out;",
         f"  the model in {out / 'model.safetensors'} was trained without them.",
+        f"  mild-ext report {out} makes a page of the rounds, the classes and these samples' pictures.",
     ]
     if data.test is None:
         lines.append("  Add --test-fraction 0.2 to see test accuracy (by the labels as they are).")

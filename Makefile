@@ -19,7 +19,7 @@ pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
-	$(bin)/mild-ext train --data digits --noise symmetric:0.5 --seed 0 --out runs/digits
+	$(bin)/mild-ext train --data digits --noise symmetric:0.5 --seed 0 --out runs/digits --overwrite
 
 test: $(VENV)/.test
 	$(bin)/pytest

@@ -40,4 +40,5 @@ share = wrong[tracker.kept].float().mean()
 accelerator.print(
     f"{int(tracker.kept.sum())} of {len(dataset)} samples kept, {share:.0%} of them wrong"
 )
+accelerator.wait_for_everyone()
 accelerator.end_training()

@@ -46,4 +46,6 @@ share = wrong[tracker.kept].float().mean()
 # One string, written at once, so that the lines of two processes do not mix.
 line = f"rank {dist.get_rank()}: {int(tracker.kept.sum())} samples kept, {share:.0%} of them wrong"
 print(line, flush=True)
+# Waiting lets gloo's threads drop their last tensors, which needs the GIL; at the interpreter's end it would abort.
+dist.barrier()
 dist.destroy_process_group()

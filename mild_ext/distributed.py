@@ -88,6 +88,9 @@ def launched_by_torchrun() -> Iterator[None]:
         dist.init_process_group("gloo")
     try:
         yield
+        # Waiting lets gloo's threads drop their last tensors, which needs the GIL: one that still waits for it when the
+        # interpreter ends would abort the process.
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 

@@ -762,7 +762,7 @@ def _main_train(options: Any) -> int:
         checkpoint_seconds=options.checkpoint_seconds,
         quiet=options.quiet or distributed.rank() > 0,
         prepared=prepared,
-        tensorboard=options.tensorboard,
+        tensorboard=options.tensorboard and distributed.rank() == 0,
         report=options.report and distributed.rank() == 0,
     )
     return 0

@@ -29,6 +29,7 @@ from mild_ext.training.run import (
     pick_device,
     pick_threads,
     prepare_data,
+    ssl_start_model,
 )
 
 METHODS = ("plain", "small-loss", "elr", "mild", "mild-ssl", "clean")
@@ -187,9 +188,7 @@ def _semi_supervised(
     from mild_ext.training.ssl import train_semi_supervised
 
     recipe = run.recipe
-    model = fresh_model(lambda: make_model(data, recipe), run.seed)
-    if recipe.ssl_start == "warm" and result.model is not None:
-        model.load_state_dict(result.model.state_dict())
+    model = ssl_start_model(data, recipe, result, run.seed)
     return train_semi_supervised(
         data.train,
         data.labels,

@@ -388,6 +388,16 @@ def _compare(
     return [rows[1], rows[0], *rows[2:]] if len(rows) > 1 else rows
 
 
+def ssl_start_model(
+    data: LabeledData, recipe: Recipe, result: RoundsResult, seed: int
+) -> nn.Module:
+    """What the semi-supervised stage starts from: MILD's final weights, or fresh ones (``ssl_start``)."""
+    model = fresh_model(lambda: make_model(data, recipe), seed)
+    if recipe.ssl_start == "warm" and result.model is not None:
+        model.load_state_dict(result.model.state_dict())
+    return model
+
+
 def _semi_supervised(
     data: LabeledData,
     settings: RunSettings,
@@ -403,9 +413,7 @@ def _semi_supervised(
     from mild_ext.training.ssl import train_semi_supervised
 
     recipe = settings.recipe
-    model = fresh_model(lambda: make_model(data, recipe), settings.seed)
-    if recipe.ssl_start == "warm" and result.model is not None:
-        model.load_state_dict(result.model.state_dict())
+    model = ssl_start_model(data, recipe, result, settings.seed)
     return train_semi_supervised(
         data.train,
         data.labels,

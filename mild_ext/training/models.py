@@ -154,7 +154,7 @@ def build_model(
     input_shape: tuple[int, ...],
     num_classes: int,
     *,
-    width: int = 256,
+    width: int | None = None,
     mean: Tensor | None = None,
     std: Tensor | None = None,
     pretrained: str = "none",
@@ -167,7 +167,7 @@ def build_model(
             ``(input_shape, num_classes)`` and returns an ``nn.Module``.
         input_shape: shape of one input, ``[C, H, W]`` for images.
         num_classes: number of logits.
-        width: hidden width of the MLP; an eighth of it is the CNN's first width.
+        width: hidden width of the MLP, or channels of the small CNN's first block; None: their own.
         mean, std: statistics of the inputs; given, the model starts with `Standardize`.
         pretrained: ``none``, ``timm`` (weights that timm downloads), or a ``.safetensors`` file, a saved
             model of a run included. Layers of another shape, as a rule the last one, start afresh.
@@ -177,13 +177,14 @@ def build_model(
         ImportError: timm, or the factory's module, is not installed.
     """
     image = len(input_shape) == 3
+    own = {} if width is None else {"width": width}
     if spec == "auto":
         spec = "cnn" if image else "mlp"
     if spec == "mlp":
         size = 1
         for dimension in input_shape:
             size *= dimension
-        net = mlp(size, num_classes, width)
+        net = mlp(size, num_classes, **own)
     elif spec in ("cnn", "resnet18", "resnet34") or spec.startswith("timm:"):
         if not image:
             raise ValueError(
@@ -191,7 +192,7 @@ def build_model(
             )
         if spec == "cnn":
             stride = 2 if min(input_shape[1:]) >= 48 else 1
-            net = SmallCNN(input_shape[0], num_classes, max(8, width // 8), stride)
+            net = SmallCNN(input_shape[0], num_classes, stride=stride, **own)
         elif spec.startswith("resnet"):
             stem = "imagenet" if min(input_shape[1:]) >= 96 else "cifar"
             net = ResNet(input_shape[0], num_classes, int(spec.removeprefix("resnet")), stem)

@@ -22,7 +22,9 @@ class Recipe:
     pretrained: str = _setting(
         "none", "weights to start from: none, timm (its own, downloaded), or a .safetensors file"
     )
-    width: int = _setting(256, "width of the MLP's hidden layers; channels of the small CNN")
+    width: int | None = _setting(
+        None, "width of the MLP's hidden layers, or channels of the small CNN; none: 256, or 32"
+    )
     rounds: int = _setting(7, "largest number of rounds, the first one included")
     first_epochs: int = _setting(30, "epochs of the first round, on all samples")
     round_epochs: int = _setting(10, "epochs of every later round, on the kept samples")
@@ -94,7 +96,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in (
-            *("rounds", "first_epochs", "round_epochs", "batch_size", "accumulate", "width"),
+            *("rounds", "first_epochs", "round_epochs", "batch_size", "accumulate"),
             *("ssl_epochs", "ssl_ratio"),
         ):
             if getattr(self, name) < 1:
@@ -112,6 +114,8 @@ class Recipe:
             raise ValueError(f"ssl_weight must not be negative, got {self.ssl_weight}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in (0, 1), got {self.ema_decay}")
+        if self.width is not None and self.width < 1:
+            raise ValueError(f"width must be at least 1, got {self.width}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be positive, got {self.clip_norm}")
         for item in fields(self):

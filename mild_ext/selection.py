@@ -30,12 +30,19 @@ if TYPE_CHECKING:
 #: Windows of epochs, from the first on, among which ``epochs=None`` chooses, as shares of all.
 WINDOWS = (1 / 3, 2 / 3)
 MIN_WINDOW = 8
+#: A longer window is out where its training error has fallen below this share of the shortest's ...
+MEMORIZED_ERROR = 0.7
+LATE_PART = 5  # ... both measured over the last fifth of the window's epochs, ...
+CLEAR_BIMODALITY = 0.8  # ... unless the groups stand this far apart in it all the same.
 #: A class with fewer samples than this is judged with all the others.
 MIN_CLASS = 100
 #: Classes are judged apart if their own mixtures beat the common one by this much BIC a sample.
 CLASS_GAIN = 0.4
 #: Least agreement of a given window's selection with that of all recorded epochs, as macro-F1.
 MIN_AGREEMENT = 0.8
+
+
+_Option = tuple[slice, NDArray[np.int64], Decision]  # a window, its histogram, what is decided on it
 
 
 class Evidence(Protocol):
@@ -483,20 +490,49 @@ def _check_labels(labels: Tensor | None, num_samples: int, per_class: bool | Non
 
 def _best_window(
     status: Any, histogram: NDArray[np.int64], decision: Decision, level: float
-) -> tuple[slice, NDArray[np.int64], Decision]:
-    """All epochs, unless the mixture separates clearly better within the first ones."""
+) -> _Option:
+    """The longest window that ends before wrong labels are memorized, or a clearly better one."""
     num_epochs = len(histogram) - 1
-    best = slice(0, num_epochs), histogram, decision
-    score = WINDOW_MARGIN * decision.support.bimodality if decision.support.supported else 0.0
-    for share in WINDOWS:
+    options = [(slice(0, num_epochs), histogram, decision)]
+    for share in reversed(WINDOWS):
         window = slice(0, round(share * num_epochs))
-        if window.stop < MIN_WINDOW:
-            continue
-        counts = np.asarray(status.histogram(window).cpu().numpy())
-        shorter = decide(counts, "posterior", level)
-        if shorter.support.supported and shorter.support.bimodality > score:
-            best, score = (window, counts, shorter), shorter.support.bimodality
+        if window.stop >= MIN_WINDOW:
+            counts = np.asarray(status.histogram(window).cpu().numpy())
+            options.append((window, counts, decide(counts, "posterior", level)))
+    options = _before_memorization(status, options)
+    best = options[0]
+    score = WINDOW_MARGIN * best[2].support.bimodality if best[2].support.supported else 0.0
+    for option in reversed(options[1:]):
+        support = option[2].support
+        if support.supported and support.bimodality > score:
+            best, score = option, support.bimodality
     return best
+
+
+def _before_memorization(status: Any, options: list[_Option]) -> list[_Option]:
+    """``options``, longest first, without those in which wrong labels have been memorized.
+
+    Right labels are learned first. Once they are, the training error stays at the share of wrong
+    labels until those are memorized too; where much of it has gone, so has much of the noise.
+    """
+    shortest = options[-1][2].support
+    if not shortest.supported:
+        return options
+
+    def late_error(option: _Option) -> float:
+        stop = option[0].stop
+        counts = status.histogram(slice(stop - max(1, stop // LATE_PART), stop)).double().cpu()
+        epochs = torch.arange(len(counts), dtype=torch.float64)
+        return float((counts.sum(1) @ epochs) / (counts.sum(0) @ epochs).clamp(min=1.0))
+
+    least = MEMORIZED_ERROR * late_error(options[-1])
+    while (
+        len(options) > 1
+        and options[0][2].support.bimodality < CLEAR_BIMODALITY
+        and late_error(options[0]) < least
+    ):
+        options = options[1:]
+    return options
 
 
 def _check_window(status: Any, window: slice, decision: Decision, level: float) -> Decision:

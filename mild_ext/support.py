@@ -19,8 +19,9 @@ MIN_SHARE = 0.005
 #: A share below the first needs a confusion below the second: a small late group that blends into
 #: the rest is the hard tail of the clean samples.
 SMALL_SHARES = ((0.1, 0.4),)
-#: The noisy component of the selection rules: its hazard rises with the cube of time or faster.
-NOISY_SHAPE = 4.0
+#: The noisy component of the selection rules: its hazard rises with the cube of time or faster, but
+#: it is no spike at the end, which would leave every label memorized midway to the clean component.
+NOISY_SHAPES = (4.0, 14.0)
 #: Between-component share of the variance (see ``bimodality``) by which a shorter window must win.
 WINDOW_MARGIN = 1.2
 
@@ -48,7 +49,7 @@ class Support:
 
 def selection_mixture() -> WeibullMixture:
     """The mixture the selection rules fit: heavy-tailed clean times, noisy hazard that rises."""
-    return WeibullMixture(heavy_tail=True, min_noisy_shape=NOISY_SHAPE)
+    return WeibullMixture(heavy_tail=True, noisy_shapes=NOISY_SHAPES)
 
 
 def fit_with_support(counts: TimeCounts) -> tuple[WeibullMixture | None, Support]:

@@ -319,7 +319,7 @@ class _Constraints:
         *,
         ordered: bool = False,
         heavy_tail: bool = False,
-        min_noisy_shape: float = MIN_SHAPE,
+        noisy_shapes: tuple[float, float] = (MIN_SHAPE, MAX_SHAPE),
     ) -> _Constraints:
         parameters = {1: ("a", "b"), 2: ("a clean", "b clean", "a noisy", "b noisy", "logit")}[
             components
@@ -339,9 +339,9 @@ class _Constraints:
 
         for who in ("",) if components == 1 else (" clean", " noisy"):
             a, b = f"a{who}", f"b{who}"
-            floor = min_noisy_shape if who == " noisy" else MIN_SHAPE
-            add(f"smallest{who} shape", {a: -1.0, b: 1.0}, floor * log_p)
-            add(f"largest{who} shape", {a: 1.0, b: -1.0}, -MAX_SHAPE * log_p)
+            low, high = noisy_shapes if who == " noisy" else (MIN_SHAPE, MAX_SHAPE)
+            add(f"smallest{who} shape", {a: -1.0, b: 1.0}, low * log_p)
+            add(f"largest{who} shape", {a: 1.0, b: -1.0}, -high * log_p)
             add(f"all{who} mass at zero epochs", {a: -1.0}, -MAX_LOG_HAZARD_1)
             add(f"no{who} mass before the last epoch", {b: 1.0}, MIN_LOG_HAZARD_P)
         if components == 2:
@@ -503,14 +503,15 @@ def _survival_fit(counts: TimeCounts, share: Floats) -> Floats:
     return np.stack([a, a + slope], axis=1)
 
 
-def _feasible(ab: Floats, log_p: float, min_shape: float = 0.2) -> Floats:
+def _feasible(ab: Floats, log_p: float, shapes: tuple[float, float] = (0.2, 10.0)) -> Floats:
     """The components [..., 2 (a, b)] moved inside their own bounds, keeping b if possible."""
     b = np.maximum(ab[..., 1], MIN_LOG_HAZARD_P + 0.5)
-    top = np.minimum(MAX_LOG_HAZARD_1 - 0.5, b - min_shape * log_p)
-    return np.stack([np.clip(ab[..., 0], np.minimum(b - 10.0 * log_p, top), top), b], axis=-1)
+    top = np.minimum(MAX_LOG_HAZARD_1 - 0.5, b - shapes[0] * log_p)
+    bottom = np.minimum(b - shapes[1] * log_p, top)
+    return np.stack([np.clip(ab[..., 0], bottom, top), b], axis=-1)
 
 
-def _starts(counts: TimeCounts, ordered: bool, min_noisy_shape: float) -> Floats:
+def _starts(counts: TimeCounts, ordered: bool, noisy_shapes: tuple[float, float]) -> Floats:
     """Deterministic starting points: soft splits of the histogram at several epochs, [K, 5]."""
     p = counts.horizon
     cuts = np.unique(np.round(np.array([0, 0.06, 0.12, 0.2, 0.35, 0.5, 0.7, 0.9, 1]) * p))
@@ -519,10 +520,11 @@ def _starts(counts: TimeCounts, ordered: bool, min_noisy_shape: float) -> Floats
     log_p = float(np.log(max(p, 2)))
     both = _survival_fit(counts, np.concatenate([low, 1.0 - low]))
     clean = _feasible(both[: len(low)], log_p)
-    noisy = _feasible(both[len(low) :], log_p, min_noisy_shape + 0.1)
+    inside = noisy_shapes[0] + 0.1, min(10.0, noisy_shapes[1] - 0.1)
+    noisy = _feasible(both[len(low) :], log_p, inside)
     if ordered:
         noisy[:, 0] = np.minimum(noisy[:, 0], MAX_LOG_HAZARD_1 - 0.4)
-        noisy = _feasible(noisy, log_p, min_noisy_shape + 0.1)
+        noisy = _feasible(noisy, log_p, inside)
         a = np.minimum(clean[:, 0], MAX_LOG_HAZARD_1 - 0.1)
         a = np.maximum(a, noisy[:, 0] + 0.1)
         b = np.maximum(clean[:, 1], noisy[:, 1] + 0.1)
@@ -748,8 +750,8 @@ class WeibullMixture(_WeibullBase):
             gamma-distributed factor (frailty) of mean 1 and variance ``frailty_`` in [0, 1], so
             S_clean(x) = (1 + f H(x)) ** (-1 / f). Weibull at 0, log-logistic at 1. The order is
             then required of the hazards H at the mean difficulty.
-        min_noisy_shape: least shape of the noisy component. Above 1 its hazard rises with time:
-            wrong labels are memorized late, not at any time.
+        noisy_shapes: least and largest shape of the noisy component. Above 1 its hazard rises with
+            time: wrong labels are memorized late, not at any time. A large one makes it a spike.
         max_iter: most Newton iterations.
         tol: stop when an iteration promises less than this gain, in nats a sample.
 
@@ -784,13 +786,13 @@ class WeibullMixture(_WeibullBase):
         *,
         ordered: bool = True,
         heavy_tail: bool = False,
-        min_noisy_shape: float = MIN_SHAPE,
+        noisy_shapes: tuple[float, float] = (MIN_SHAPE, MAX_SHAPE),
         max_iter: int = 200,
         tol: float = 1e-9,
     ) -> None:
         self.ordered = ordered
         self.heavy_tail = heavy_tail
-        self.min_noisy_shape = min_noisy_shape
+        self.noisy_shapes = noisy_shapes
         self.max_iter = max_iter
         self.tol = tol
 
@@ -826,10 +828,11 @@ class WeibullMixture(_WeibullBase):
     def _fit(self, counts: TimeCounts) -> WeibullMixture:
         if counts.total <= 0:
             raise ValueError("no sample was seen, so there is nothing to fit")
-        if not MIN_SHAPE <= self.min_noisy_shape <= MAX_SHAPE / 2:
+        low, high = self.noisy_shapes
+        if not (MIN_SHAPE <= low <= 10.0 and low + 1.0 <= high <= MAX_SHAPE):
             raise ValueError(
-                f"min_noisy_shape must lie in [{MIN_SHAPE}, {MAX_SHAPE / 2}], "
-                f"got {self.min_noisy_shape}"
+                f"noisy_shapes must be (least, largest) with {MIN_SHAPE} <= least <= 10 and "
+                f"least + 1 <= largest <= {MAX_SHAPE}, got {self.noisy_shapes}"
             )
         likelihood = _Likelihood(counts)
         constraints = _Constraints.build(
@@ -837,9 +840,9 @@ class WeibullMixture(_WeibullBase):
             likelihood.log_p,
             ordered=self.ordered,
             heavy_tail=self.heavy_tail,
-            min_noisy_shape=self.min_noisy_shape,
+            noisy_shapes=(low, high),
         )
-        starts = _starts(counts, self.ordered, self.min_noisy_shape)
+        starts = _starts(counts, self.ordered, (low, high))
         if self.heavy_tail:
             starts = np.insert(starts, 2, 0.3, axis=1)
         best = np.argsort(-likelihood.value(starts), kind="stable")[:4]

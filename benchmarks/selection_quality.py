@@ -146,26 +146,40 @@ def compare(paths: list[Path]) -> list[dict[str, Any]]:
 
 def windows(paths: list[Path]) -> None:
     """Windows of at least 8 epochs, many lengths and starts: sane, or declared unsupported?"""
-    total = supported = bad = 0
+    counts = {"with": [0, 0, 0], "without": [0, 0, 0]}  # windows, supported, of these bad
+    least = 2.0
     for path in paths:
         log = read_learning_log(path)
         status, epochs = log.status(), log.num_epochs
+        own = counts["without" if log.clean.all() else "with"]
         worst, where = 2.0, "none"
-        for length in sorted({8, 12, 20, 30, epochs}):
-            for start in range(0, epochs - length + 1, max(1, (epochs - length) // 4)):
+        for length in sorted({8, 10, 12, 16, 20, 30, epochs}):
+            for start in range(0, epochs - length + 1, max(1, (epochs - length) // 8)):
                 selection = mild_ext.select_clean(status, epochs=slice(start, start + length))
-                total += 1
+                own[0] += 1
                 if not selection.supported:
                     continue
-                supported += 1
+                own[1] += 1
+                if log.clean.all():
+                    own[2] += selection.num_kept < selection.num_samples
+                    continue
                 quality = evaluate_selection(selection.mask.numpy(), log.clean)
                 ratio = quality.macro_f1 / selection.best_threshold(log.clean)[1]
-                bad += ratio < 0.9
+                own[2] += ratio < 0.9
                 if ratio < worst:
                     worst, where = ratio, f"[{start}, {start + length}) {ratio:.3f}"
-        print(f"{path.stem:28s} worst supported window: {where}")
+        least = min(least, worst)
+        print(f"{path.stem:28s} worst supported window: {where}", flush=True)
     print(
-        f"{total} windows, {supported} supported, {bad} of them below 0.9 of their best threshold"
+        "with noise: {} windows, {} supported, {} of them below 0.9 of their best threshold".format(
+            *counts["with"]
+        ),
+        f"(least {least:.3f})",
+    )
+    print(
+        "without noise: {} windows, {} supported, {} of them drop samples".format(
+            *counts["without"]
+        )
     )
 
 

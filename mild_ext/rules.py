@@ -42,8 +42,14 @@ class Decision:
     support: Support
 
 
-def decide(histogram: NDArray[np.int64], rule: str, level: float) -> Decision:
-    """Apply a rule to a histogram; never keeps nothing of what was seen."""
+def decide(
+    histogram: NDArray[np.int64], rule: str, level: float, *, drop: float | None = None
+) -> Decision:
+    """Apply a rule to a histogram; never keeps nothing of what was seen.
+
+    ``drop``: the share of the samples that ``posterior`` is to drop, where better evidence than
+    this histogram has settled it.
+    """
     counts = TimeCounts.from_histogram(histogram)
     mixture, support = fit_with_support(counts)
     size = len(histogram)
@@ -51,7 +57,9 @@ def decide(histogram: NDArray[np.int64], rule: str, level: float) -> Decision:
         return _everything(size, mixture, support)
     # Tables of the full histogram, whose window may be longer than any sample was seen in it.
     event, censored = mixture.posterior_tables(size - 1)
-    if support.confusion > MAX_SURE_CONFUSION:
+    if drop is not None:
+        event, censored = _recentred(counts, event, censored, drop, level)
+    elif support.confusion > MAX_SURE_CONFUSION:
         event, censored = _recentred(counts, event, censored)
     event, censored = _monotone(event, censored)
     keep = _keep(histogram, rule, level, event, censored)
@@ -132,10 +140,16 @@ def _monotone(event: Floats, censored: Floats) -> tuple[Floats, Floats]:
     return event, at_end
 
 
-def _recentred(counts: TimeCounts, event: Floats, censored: Floats) -> tuple[Floats, Floats]:
-    """The posterior with its log-odds shifted so that level 0.5 drops the expected noisy share.
+def _recentred(
+    counts: TimeCounts,
+    event: Floats,
+    censored: Floats,
+    drop: float | None = None,
+    level: float = 0.5,
+) -> tuple[Floats, Floats]:
+    """The posterior with its log-odds shifted so that ``level`` drops a given share.
 
-    Where the components overlap widely the posterior is flat around 0.5, and where it crosses says
+    By default level 0.5 drops as much as the posterior itself expects to be noisy. Where the components overlap widely the posterior is flat around 0.5, and where it crosses says
     little: far more samples can lie beyond the crossing than the mixture believes to be noisy. The
     total of the posterior is the better founded figure, so the cut is moved until it agrees.
     """
@@ -146,18 +160,22 @@ def _recentred(counts: TimeCounts, event: Floats, censored: Floats) -> tuple[Flo
     values, where = np.unique(-probability[mass > 0], return_inverse=True)
     values = -values  # falling
     groups = np.bincount(where, weights=mass[mass > 0])
-    expected = groups @ (1 - values) / groups.sum()
+    share = float(groups @ (1 - values) / groups.sum()) if drop is None else drop
     dropped = 1 - np.cumsum(groups) / groups.sum()
-    last = int(np.argmin(np.abs(dropped - expected)))
-    if last + 1 == len(values):
-        return event, censored
+    last = int(np.argmin(np.abs(dropped - share)))
 
     def log_odds(x: Floats) -> Floats:
         x = np.clip(x, 1e-12, 1 - 1e-12)
         result: Floats = np.log(x) - np.log1p(-x)
         return result
 
-    shift = log_odds(values[last : last + 2]).mean()
+    edge = log_odds(values[last : last + 2])
+    if len(edge) == 2:
+        shift = edge.mean() - log_odds(np.array(level))
+    elif drop is None:
+        return event, censored
+    else:  # nothing is to be dropped
+        shift = edge[0] - 1.0 - log_odds(np.array(level))
     return (
         1 / (1 + np.exp(shift - log_odds(event))),
         np.append(censored[0], 1 / (1 + np.exp(shift - log_odds(censored[1:])))),

@@ -420,7 +420,7 @@ def select_clean(
                 status_or_times, histogram, decision, threshold
             )
         elif rule == "posterior":
-            decision = _check_window(status_or_times, window, decision, threshold)
+            decision = _judge_window(status_or_times, window, threshold)
         epochs = window
         evidence = _StatusEvidence(status_or_times, window)
     support, reason = decision.support, decision.support.reason
@@ -535,28 +535,30 @@ def _before_memorization(status: Any, options: list[_Option]) -> list[_Option]:
     return options
 
 
-def _check_window(status: Any, window: slice, decision: Decision, level: float) -> Decision:
-    """The decision, or "not supported" where it contradicts what all recorded epochs say.
+def _judge_window(status: Any, window: slice, level: float) -> Decision:
+    """What a window given by the caller says, in the light of all recorded epochs.
 
-    Within a late window a network that has memorized wrong labels shows them as quickly as right
-    ones; the window's own counts cannot tell, only the epochs before it can.
+    These say how many samples to drop, the window says which: where its own posterior crosses the
+    level depends on the tails of the fit, more so the shorter the window. In a late one, a network
+    that has memorized wrong labels shows them as quickly as right ones; the window's own counts
+    cannot tell, and it is not supported where it contradicts what the earlier epochs say.
     """
-    everything = _StatusEvidence(status, None).histogram()
-    horizon = TimeCounts.from_histogram(everything).horizon
-    if not decision.support.supported or (window.start, window.stop) == (0, horizon):
+    histogram = _StatusEvidence(status, window).histogram()
+    decision = decide(histogram, "posterior", level)
+    if not decision.support.supported:
         return decision
-    all_epochs = slice(0, horizon)
-    everything = _StatusEvidence(status, all_epochs).histogram()
+    horizon = TimeCounts.from_histogram(_StatusEvidence(status, None).histogram()).horizon
+    everything = _StatusEvidence(status, slice(0, horizon)).histogram()
     reference_window, _, reference = _best_window(
         status, everything, decide(everything, "posterior", level), level
     )
-    if not reference.support.supported:
+    if not reference.support.supported or reference_window == window:
         return decision
-    ours, theirs = (
-        _StatusEvidence(status, w).lookup(torch.from_numpy(d.keep)).cpu().numpy()
-        for w, d in ((window, decision), (reference_window, reference))
-    )
-    agreement = evaluate_selection(ours, theirs).macro_f1
+    theirs = _StatusEvidence(status, reference_window).lookup(torch.from_numpy(reference.keep))
+    drop = 1.0 - float(theirs.double().mean())
+    decision = decide(histogram, "posterior", level, drop=drop)
+    ours = _StatusEvidence(status, window).lookup(torch.from_numpy(decision.keep))
+    agreement = evaluate_selection(ours.cpu().numpy(), theirs.cpu().numpy()).macro_f1
     if agreement >= MIN_AGREEMENT:
         return decision
     reason = (

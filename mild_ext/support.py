@@ -16,6 +16,8 @@ MIN_EPOCHS = 3
 MIN_SAMPLES = 20
 MIN_GAIN = 0.01  # nats a sample by which two components must beat one (BIC / 2 per sample: half)
 MIN_SHARE = 0.005
+#: Least shape of the one component. A lower one is a U: many learned at once, the others never.
+MIN_SINGLE_SHAPE = 0.5
 #: A share below the first needs a confusion below the second: a small late group that blends into
 #: the rest is the hard tail of the clean samples.
 SMALL_SHARES = ((0.1, 0.4),)
@@ -73,7 +75,10 @@ def _judge(counts: TimeCounts, mixture: WeibullMixture) -> Support:
         )
     if np.count_nonzero(counts.events) + np.count_nonzero(counts.censored) < 3:
         return Support(False, "the samples do not differ enough in how often they were wrong")
-    single = min(Weibull()._fit(counts).bic, Weibull(heavy_tail=True)._fit(counts).bic)
+    single = min(
+        Weibull(heavy_tail=tail, min_shape=MIN_SINGLE_SHAPE)._fit(counts).bic
+        for tail in (False, True)
+    )
     gain = (single - mixture.bic) / counts.total
     confusion = _confusion(counts, mixture)
     bimodality = _bimodality(mixture, counts.horizon)

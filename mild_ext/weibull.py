@@ -319,7 +319,7 @@ class _Constraints:
         *,
         ordered: bool = False,
         heavy_tail: bool = False,
-        noisy_shapes: tuple[float, float] = (MIN_SHAPE, MAX_SHAPE),
+        shapes: tuple[float, float] = (MIN_SHAPE, MAX_SHAPE),  # of the noisy, or only, component
     ) -> _Constraints:
         parameters = {1: ("a", "b"), 2: ("a clean", "b clean", "a noisy", "b noisy", "logit")}[
             components
@@ -339,7 +339,7 @@ class _Constraints:
 
         for who in ("",) if components == 1 else (" clean", " noisy"):
             a, b = f"a{who}", f"b{who}"
-            low, high = noisy_shapes if who == " noisy" else (MIN_SHAPE, MAX_SHAPE)
+            low, high = (MIN_SHAPE, MAX_SHAPE) if who == " clean" else shapes
             add(f"smallest{who} shape", {a: -1.0, b: 1.0}, low * log_p)
             add(f"largest{who} shape", {a: 1.0, b: -1.0}, -high * log_p)
             add(f"all{who} mass at zero epochs", {a: -1.0}, -MAX_LOG_HAZARD_1)
@@ -653,6 +653,8 @@ class Weibull(_WeibullBase):
 
     Args:
         heavy_tail: let samples differ in difficulty, as in :class:`WeibullMixture`.
+        min_shape: least shape. Far below 1, a part is memorized at once and the rest hardly ever:
+            two groups under the name of one.
         max_iter: most Newton iterations.
         tol: stop when an iteration promises less than this gain, in nats a sample.
 
@@ -665,8 +667,16 @@ class Weibull(_WeibullBase):
         True
     """
 
-    def __init__(self, *, heavy_tail: bool = False, max_iter: int = 200, tol: float = 1e-9) -> None:
+    def __init__(
+        self,
+        *,
+        heavy_tail: bool = False,
+        min_shape: float = MIN_SHAPE,
+        max_iter: int = 200,
+        tol: float = 1e-9,
+    ) -> None:
         self.heavy_tail = heavy_tail
+        self.min_shape = min_shape
         self.max_iter = max_iter
         self.tol = tol
 
@@ -690,12 +700,17 @@ class Weibull(_WeibullBase):
     def _fit(self, counts: TimeCounts) -> Weibull:
         if counts.total <= 0:
             raise ValueError("no sample was seen, so there is nothing to fit")
+        if not MIN_SHAPE <= self.min_shape <= 9.0:
+            raise ValueError(f"min_shape must lie in [{MIN_SHAPE}, 9], got {self.min_shape}")
         likelihood = _Likelihood(counts)
         everyone = np.ones((1, counts.horizon + 1))
-        start = _feasible(_survival_fit(counts, everyone), likelihood.log_p)
+        inside = max(0.2, self.min_shape + 0.1), 10.0
+        start = _feasible(_survival_fit(counts, everyone), likelihood.log_p, inside)
         if self.heavy_tail:
             start = np.insert(start, 2, 0.3, axis=1)
-        constraints = _Constraints.build(1, likelihood.log_p, heavy_tail=self.heavy_tail)
+        constraints = _Constraints.build(
+            1, likelihood.log_p, heavy_tail=self.heavy_tail, shapes=(self.min_shape, MAX_SHAPE)
+        )
         optimum = _maximize(likelihood, start, constraints, self.max_iter, self.tol)
         self.frailty_ = float(optimum.theta[2]) if self.heavy_tail else 0.0
         line = optimum.theta[:2]
@@ -840,7 +855,7 @@ class WeibullMixture(_WeibullBase):
             likelihood.log_p,
             ordered=self.ordered,
             heavy_tail=self.heavy_tail,
-            noisy_shapes=(low, high),
+            shapes=(low, high),
         )
         starts = _starts(counts, self.ordered, (low, high))
         if self.heavy_tail:

@@ -258,6 +258,9 @@ def run_rounds(
     for number in range(len(state["rounds"]), recipe.rounds):
         if state["stop_reason"] is not None:
             break
+        if number > 0 and recipe.round_start == "scratch":
+            fresh = fresh_model(model_factory, derive_seed(seed, "round", number))
+            model.load_state_dict(fresh.state_dict())
         kept = state["kept"]
         watched = everyone if recipe.reselect == "all" else kept
         epochs = recipe.first_epochs if number == 0 else recipe.round_epochs

@@ -41,6 +41,11 @@ class Recipe:
         "kept: a dropped sample stays out; all: it is still watched and may return",
         ("kept", "all"),
     )
+    round_start: str = _setting(
+        "continue",
+        "weights a later round starts from: those of the round before, or fresh ones",
+        ("continue", "scratch"),
+    )
     batch_size: int = _setting(128, "samples per step")
     optimizer: str = _setting("sgd", "optimizer", ("sgd", "adamw"))
     lr: float = _setting(0.01, "learning rate at the start of each round")
@@ -183,6 +188,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         first_epochs=20,
         round_epochs=20,
         reselect="all",
+        round_start="scratch",
         lr=0.02,
         batch_size=64,
     ),

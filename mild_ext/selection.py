@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 WINDOWS = (1 / 3, 2 / 3)
 MIN_WINDOW = 8
 #: A longer window is out where its training error has fallen below this share of the shortest's ...
-MEMORIZED_ERROR = 0.7
+MEMORIZED_ERROR = 0.63
 LATE_PART = 5  # ... both measured over the last fifth of the window's epochs, ...
 CLEAR_BIMODALITY = 0.8  # ... unless the groups stand this far apart in it all the same.
 #: A class with fewer samples than this is judged with all the others.

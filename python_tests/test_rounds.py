@@ -191,6 +191,21 @@ def test_dropped_samples_return_only_when_asked(monkeypatch):
         monkeypatch.undo()
 
 
+def test_a_later_round_can_start_afresh(monkeypatch):
+    """With fresh weights it has to learn again what a round that continues knows from the start."""
+    half = torch.arange(COUNT) % 2 == 0
+    errors = {}
+    for start in ("continue", "scratch"):
+        forced_selection(monkeypatch, [half, half])
+        statuses = []
+        recipe = RECIPE.override({"round_start": start, "rounds": 2})
+        run(recipe, on_round=lambda done, to=statuses: to.append(done.status))
+        errors[start] = [int(s.compute(slice(0, 1)).memorization[half].sum()) for s in statuses]
+        monkeypatch.undo()
+    assert errors["continue"][0] == errors["scratch"][0]
+    assert errors["continue"][1] < 0.7 * errors["scratch"][1]
+
+
 # -------------------------------------------------------------------------------- degenerate input
 
 
@@ -229,8 +244,13 @@ class Killed(Exception):
     pass
 
 
-def test_killed_anywhere_and_resumed_it_ends_the_same(result, tmp_path):
-    """Kill after every record in turn, each time going on in the folder the kill before left."""
+@pytest.mark.parametrize(
+    "settings", [{}, {"reselect": "all", "round_start": "scratch"}], ids=["continue", "scratch"]
+)
+def test_killed_anywhere_and_resumed_it_ends_the_same(settings, tmp_path):
+    """Kill after every third record, each time going on in the folder the kill before left."""
+    recipe = RECIPE.override(settings)
+    result = run(recipe)
     total = len(result.history)
     for reached in range(0, total, 3):
         seen = []
@@ -241,9 +261,9 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(result, tmp_path):
                 raise Killed
 
         with pytest.raises(Killed):
-            run(folder=tmp_path, checkpoint_seconds=0.0, on_record=kill)
+            run(recipe, folder=tmp_path, checkpoint_seconds=0.0, on_record=kill)
     records = []
-    resumed = run(folder=tmp_path, checkpoint_seconds=0.0, on_record=records.append)
+    resumed = run(recipe, folder=tmp_path, checkpoint_seconds=0.0, on_record=records.append)
 
     def without_time(history):
         return [{k: v for k, v in record.items() if k != "seconds"} for record in history]

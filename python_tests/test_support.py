@@ -41,6 +41,16 @@ def test_few_wrong_labels_are_found_if_they_stand_apart():
     assert abs(mixture.weights_[1] - 0.04) < 0.005
 
 
+def test_learned_at_once_or_never_is_two_groups():
+    # As after a round on kept samples, the dropped ones watched: a single Weibull of tiny shape
+    # would be a U as well.
+    m = np.repeat(np.arange(9), [1950, 144, 53, 29, 16, 15, 15, 26, 1752])
+    mixture, support = fit_with_support(counts_of(m, 8))
+    assert support.supported, support.reason
+    assert support.confusion < 0.1
+    assert abs(mixture.weights_[1] - 0.44) < 0.02
+
+
 def test_more_overlap_means_more_confusion():
     rng = np.random.default_rng(2)
     early = 3 * rng.weibull(1.0, 3000)

@@ -158,6 +158,24 @@ def test_hit_bounds_are_reported_and_their_errors_infinite():
     assert np.isinf(mixture.standard_errors_.scales).any()
 
 
+def test_bounds_on_the_shapes_hold_and_are_checked():
+    m = np.concatenate([np.repeat(np.arange(10), 100), np.full(600, 29), np.full(100, 30)])
+    free = WeibullMixture().fit(m, seen=30)
+    assert free.shapes_[1] > 20
+    for bounds in ((4.0, 14.0), (2.0, 5.0), (6.0, 7.0)):
+        mixture = WeibullMixture(noisy_shapes=bounds).fit(m, seen=30)
+        assert bounds[0] - 1e-6 <= mixture.shapes_[1] <= bounds[1] + 1e-6
+        assert mixture.log_likelihood_ <= free.log_likelihood_ + 1e-6
+    for bounds in ((0.0, 5.0), (4.0, 4.5), (5.0, 31.0), (11.0, 20.0)):
+        with pytest.raises(ValueError, match="noisy_shapes"):
+            WeibullMixture(noisy_shapes=bounds).fit(m, seen=30)
+    u_shaped = [0] * 500 + [4] * 10 + [8] * 490
+    assert Weibull().fit(u_shaped, seen=8).shapes_[0] < 0.3
+    assert Weibull(min_shape=0.5).fit(u_shaped, seen=8).shapes_[0] == pytest.approx(0.5, abs=1e-6)
+    with pytest.raises(ValueError, match="min_shape"):
+        Weibull(min_shape=10.0).fit(u_shaped, seen=8)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [

@@ -183,6 +183,23 @@ def windows(paths: list[Path]) -> None:
     )
 
 
+def noise_rates(paths: list[Path]) -> None:
+    """The default rule's estimate of the noise rate against the rate itself."""
+    errors, covered = [], []
+    for path in paths:
+        log = read_learning_log(path)
+        rate = mild_ext.select_clean(log.status()).noise_rate
+        true = 1.0 - log.clean.mean()
+        if rate is not None and true > 0:
+            errors.append(rate.rate - true)
+            covered.append(rate.low <= true <= rate.high)
+    if errors:
+        print(
+            f"\nNoise rate, {len(errors)} logs with noise: mean error {np.mean(errors):+.3f}, mean "
+            f"absolute error {np.abs(errors).mean():.3f}; within low to high: {np.mean(covered):.0%}"
+        )
+
+
 def show(rows: list[dict[str, Any]]) -> None:
     print(f"{'macro-F1 on log':26s} noise  best  " + " ".join(f"{m[-12:]:>12s}" for m in METHODS))
     for log in dict.fromkeys(row["log"] for row in rows):
@@ -227,6 +244,7 @@ def main() -> None:
         return
     rows = compare(arguments.logs)
     show(rows)
+    noise_rates(arguments.logs)
     if arguments.csv:
         with arguments.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])

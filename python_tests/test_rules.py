@@ -118,8 +118,12 @@ shapes = st.tuples(
 
 
 def check(histogram):
-    for rule in RULES:
-        decision = decide(histogram, rule, 0.5)
+    decisions = [(rule, decide(histogram, rule, 0.5)) for rule in RULES]
+    decisions += [
+        ("posterior", decide(histogram, "posterior", level, drop=drop))
+        for level, drop in ((0.5, 0.0), (0.2, 0.3), (0.9, 0.95))
+    ]
+    for rule, decision in decisions:
         assert decision.support.reason
         assert not np.isnan(decision.probability).any()
         assert (decision.probability >= 0).all()

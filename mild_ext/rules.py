@@ -149,9 +149,10 @@ def _recentred(
 ) -> tuple[Floats, Floats]:
     """The posterior with its log-odds shifted so that ``level`` drops a given share.
 
-    By default level 0.5 drops as much as the posterior itself expects to be noisy. Where the components overlap widely the posterior is flat around 0.5, and where it crosses says
-    little: far more samples can lie beyond the crossing than the mixture believes to be noisy. The
-    total of the posterior is the better founded figure, so the cut is moved until it agrees.
+    By default level 0.5 drops as much as the posterior itself expects to be noisy. Where the
+    components overlap widely the posterior is flat around 0.5, and where it crosses says little:
+    far more samples can lie beyond the crossing than the mixture believes to be noisy. The total of
+    the posterior is the better founded figure, so the cut is moved until it agrees.
     """
     p = counts.horizon
     clean, at_end = _monotone(event, censored)

@@ -42,7 +42,9 @@ CLASS_GAIN = 0.4
 MIN_AGREEMENT = 0.8
 
 
-_Option = tuple[slice, NDArray[np.int64], Decision]  # a window, its histogram, what is decided on it
+_Option = tuple[
+    slice, NDArray[np.int64], Decision
+]  # a window, its histogram, what is decided on it
 
 
 class Evidence(Protocol):

@@ -59,8 +59,8 @@ def block(own, spec, inputs, labels, epochs):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=21)
-    parser.add_argument("--epochs", type=int, default=2, help="epochs per turn")
+    parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--epochs", type=int, default=5, help="epochs per turn")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
@@ -299,6 +300,9 @@ class _Trainer:
         total, visits = torch.zeros((), device=device), 0
         count = len(batches)
         augment = None
+        autocast: Any = contextlib.nullcontext()
+        if self.precision is not None:
+            autocast = torch.autocast(device.type, self.precision)
         for step, (index, inputs, labels) in enumerate(batches.epoch(seed)):
             if step == 0 and isinstance(inputs, Tensor):
                 augment = augmentation(recipe.augment, tuple(inputs.shape[1:]))
@@ -306,11 +310,11 @@ class _Trainer:
                 inputs = augment(inputs, generator)
             if recipe.channels_last and inputs.ndim == 4:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(device.type, self.precision, enabled=self.precision is not None):
+            with autocast:
                 loss, logits = self.objective(self.forward, index, inputs, labels)
             if self.status is not None:
                 self.status.update(index, logits.detach(), labels)
-            total += loss.detach() * len(labels)
+            total.add_(loss.detach(), alpha=len(labels))
             visits += len(labels)
             # The last group may hold fewer batches; its gradient is their mean all the same.
             first = step - step % recipe.accumulate

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .weibull import Floats, TimeCounts, WeibullMixture
+from .likelihood import Floats, TimeCounts, sigmoid
+from .weibull import WeibullMixture
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def class_noise_rate(
     weight = float(mixture.weights_[0])
     for _ in range(max_iter):
         prior = np.log(weight) - np.log1p(-weight)
-        new = float(mass @ _posterior(prior + log_odds) / total)
+        new = float(mass @ sigmoid(prior + log_odds) / total)
         new = min(max(new, 1e-6), 1 - 1e-6)
         done = abs(new - weight) < 1e-8
         weight = new
@@ -71,14 +71,8 @@ def class_noise_rate(
             break
     prior = np.log(weight) - np.log1p(-weight)
     # Information of the weight: sum of squared scores (f1 - f2) / f.
-    score = (_posterior(prior + log_odds) - weight) / (weight * (1 - weight))
+    score = (sigmoid(prior + log_odds) - weight) / (weight * (1 - weight))
     information = float(mass @ score**2)
     error = 1 / float(np.sqrt(information)) if information > 0 else 1.0
-    soft = _monotone_noisy_share(counts, *(_posterior(prior + table) for table in odds))
+    soft = _monotone_noisy_share(counts, *(sigmoid(prior + table) for table in odds))
     return _span(soft, (soft, 1.0 - weight, dropped_share), error)
-
-
-def _posterior(log_odds: NDArray[np.float64]) -> Floats:
-    small = np.exp(-np.abs(log_odds))
-    result: Floats = np.where(log_odds >= 0, 1.0, small) / (1.0 + small)
-    return result

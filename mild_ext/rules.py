@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .likelihood import Floats, TimeCounts
 from .support import Support, fit_with_support
-from .weibull import Floats, TimeCounts, WeibullMixture
+from .weibull import WeibullMixture
 
 RULES = ("posterior", "release", "scale", "quantile")
 

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .evaluation import SelectionQuality, best_threshold, evaluate_selection
+from .likelihood import TimeCounts
 from .noise_rate import NoiseRate, class_noise_rate, estimate_noise_rate
 from .rules import RULES, Decision, decide, keep_everything
 from .support import WINDOW_MARGIN, Support
-from .weibull import TimeCounts, WeibullMixture
+from .weibull import WeibullMixture
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .weibull import Floats, TimeCounts, Weibull, WeibullMixture
+from .likelihood import Floats, TimeCounts
+from .weibull import Weibull, WeibullMixture
 
 MIN_EPOCHS = 3
 MIN_SAMPLES = 20

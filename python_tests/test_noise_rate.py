@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from mild_ext.likelihood import TimeCounts
 from mild_ext.noise_rate import class_noise_rate, estimate_noise_rate
 from mild_ext.support import fit_with_support
-from mild_ext.weibull import TimeCounts
 
 
 def draw(rng, clean, noisy):

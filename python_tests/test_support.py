@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mild_ext.likelihood import TimeCounts
 from mild_ext.support import fit_with_support
-from mild_ext.weibull import TimeCounts
 
 
 def counts_of(m, p):

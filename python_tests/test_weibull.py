@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mild_ext.weibull import TimeCounts, Weibull, WeibullMixture, _Likelihood
+from mild_ext.likelihood import Likelihood, TimeCounts
+from mild_ext.weibull import Weibull, WeibullMixture
 
 
 def draw(rng, size, clean_share, clean, noisy, seen):
@@ -25,7 +26,7 @@ def test_derivatives_match_finite_differences(counts_30):
     histogram = np.zeros((31, 31))
     np.add.at(histogram, (counts_30, np.full(len(counts_30), 30)), 1)
     histogram[3, 7], histogram[7, 7] = 40, 60  # mixed numbers of seen epochs
-    likelihood = _Likelihood(TimeCounts.from_histogram(histogram))
+    likelihood = Likelihood(TimeCounts.from_histogram(histogram))
     for theta in (
         np.array([[-1.0, 1.5, -4.0, 0.5, 0.8]]),
         np.array([[-1.0, 1.2]]),

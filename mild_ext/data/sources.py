@@ -57,13 +57,15 @@ def load_data(spec: str, *, test_fraction: float = 0.0, seed: int = 0) -> Labele
 
 
 def _split_options(spec: str) -> tuple[str, dict[str, str]]:
-    """Take ``,name=value`` off the end, as often as it is there.
+    """Take ``,name=value`` off the end, as often as it is there and the rest is no existing path.
 
     >>> _split_options("folder:a,b,size=64,gray=no")
     ('folder:a,b', {'size': '64', 'gray': 'no'})
     """
     options: dict[str, str] = {}
     while match := re.fullmatch(r"(.*),([A-Za-z_]\w*)=([^,]*)", spec, re.DOTALL):
+        if Path(spec.partition(":")[2]).exists():
+            break  # a file or folder of that very name
         spec, name, value = match.groups()
         if name in options:
             raise ValueError(f"option {name} is given twice")

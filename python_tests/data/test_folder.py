@@ -43,6 +43,13 @@ def test_classes_are_the_subfolders_and_sizes_are_brought_together(photos):
     assert data.test is None
 
 
+def test_a_folder_may_be_named_like_an_option(photos):
+    odd = photos.with_name("photos,size=7")
+    photos.rename(odd)
+    assert load_data(f"folder:{odd}").input_shape == (3, 64, 64)
+    assert load_data(f"folder:{odd},size=16").input_shape == (3, 16, 16)
+
+
 def test_options_choose_size_channels_and_memory(photos):
     in_memory = load_data(f"folder:{photos},size=32,gray=yes")
     streamed = load_data(f"folder:{photos},size=32,gray=yes,memory=no")

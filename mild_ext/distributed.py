@@ -344,6 +344,10 @@ class ShardedStatus:
         """`LearningStatus.lookup` for this rank's samples."""
         return self.local.lookup(table, epochs)
 
+    def add_up(self, values: Sequence[float]) -> list[float]:
+        """The sums over all ranks of figures about each one's samples; a collective."""
+        return add_up(values, self.device, self.group)
+
     def compute(self, epochs: slice | None = None) -> TransitionTimes:
         """`LearningStatus.compute` for this rank's samples."""
         return self.local.compute(epochs)

@@ -384,7 +384,8 @@ def select_clean(
 
     Raises:
         TypeError: the first argument is neither of the two, or labels are not integers.
-        ValueError: unknown rule, level out of range, no samples, labels of the wrong shape.
+        ValueError: unknown rule, level out of range, no samples, labels of the wrong shape, or
+            given with a `ShardedStatus`.
 
     Example:
         >>> import torch
@@ -407,6 +408,8 @@ def select_clean(
     num_samples = int(histogram.sum())
     if num_samples == 0:
         raise ValueError("there are no samples to select from")
+    if labels is not None and getattr(status_or_times, "total_samples", None) is not None:
+        raise ValueError("labels cannot be given with a status that is split among ranks")
     labels = _check_labels(labels, num_samples, per_class)
     if isinstance(evidence, _StatusEvidence):
         num_epochs = len(histogram) - 1
@@ -434,7 +437,9 @@ def select_clean(
         per_class, mask, probability, classes = _by_class(
             evidence, labels, decision, rule, threshold, per_class
         )
-    num_kept = int(mask.sum())
+    # The histogram speaks for all samples, the mask for those of this rank.
+    kept = (histogram * decision.keep).sum() if labels is None else mask.sum()
+    num_kept = int(kept)
     supported = support.supported or (bool(per_class) and num_kept < num_samples)
     if per_class:
         judged = sum(c.supported for c in classes)
@@ -558,10 +563,12 @@ def _judge_window(status: Any, window: slice, level: float) -> Decision:
     if not reference.support.supported or reference_window == window:
         return decision
     theirs = _StatusEvidence(status, reference_window).lookup(torch.from_numpy(reference.keep))
-    drop = 1.0 - float(theirs.double().mean())
-    decision = decide(histogram, "posterior", level, drop=drop)
+    kept, total = _sums(status, theirs, torch.ones_like(theirs))
+    decision = decide(histogram, "posterior", level, drop=1.0 - kept / total)
     ours = _StatusEvidence(status, window).lookup(torch.from_numpy(decision.keep))
-    agreement = evaluate_selection(ours.cpu().numpy(), theirs.cpu().numpy()).macro_f1
+    both, ours_kept = _sums(status, ours & theirs, ours)
+    neither = total - ours_kept - kept + both
+    agreement = both / (ours_kept + kept) + neither / max(2 * total - ours_kept - kept, 1.0)
     if agreement >= MIN_AGREEMENT:
         return decision
     reason = (
@@ -569,6 +576,13 @@ def _judge_window(status: Any, window: slice, level: float) -> Decision:
         f"{reference_window.stop - 1} (agreement {agreement:.2f}, at least {MIN_AGREEMENT:g})"
     )
     return keep_everything(decision, reason)
+
+
+def _sums(status: Any, *masks: Tensor) -> list[float]:
+    """How many are True in each, over all ranks where a status is split among them."""
+    counts = [float(mask.sum()) for mask in masks]
+    add_up = getattr(status, "add_up", None)
+    return counts if add_up is None else add_up(counts)
 
 
 def _by_class(

@@ -233,6 +233,38 @@ def _sharded(num_samples, num_epochs):
     )
 
 
+def _two_groups(status, ids):
+    """Right labels early, wrong ones late; the first third of the ids is wrong, so ranks differ."""
+    num_samples, num_epochs = 300, 24
+    rng = np.random.default_rng(0)
+    rate = np.where(np.arange(num_samples) < 100, 0.8, 0.15)  # of being misclassified
+    right = torch.from_numpy(rng.random((num_epochs, num_samples)) >= rate)
+    ids = torch.tensor(ids)
+    for epoch in range(num_epochs):
+        logits = torch.where(right[epoch, ids, None], 1.0, -1.0) * torch.tensor([1.0, -1.0])
+        status.update(ids, logits, torch.zeros(len(ids), dtype=torch.int64))
+        status.advance()
+    selections = [select_clean(status), select_clean(status, epochs=slice(8, 18))]
+    return [(s.supported, s.mask.numpy(), s.num_kept, s.threshold, s.reason) for s in selections]
+
+
+def _two_groups_sharded():
+    status = ShardedStatus(300, 24)
+    return status.ids, _two_groups(status, status.ids)
+
+
+def test_all_ranks_of_a_sharded_status_decide_alike():
+    expected = _two_groups(LearningStatus(300, 24), range(300))
+    assert [part[0] for part in expected] == [True, True]
+    for ids, got in run_on_ranks(3, _two_groups_sharded):
+        for (supported, mask, *rest), (_, whole_mask, *whole) in zip(got, expected, strict=True):
+            assert supported
+            np.testing.assert_array_equal(mask, whole_mask[ids.start : ids.stop])
+            assert rest == whole
+    with pytest.raises(ValueError, match="split among ranks"):
+        select_clean(ShardedStatus(3, 1), labels=torch.zeros(3, dtype=torch.int64))
+
+
 @pytest.mark.parametrize(("ranks", "num_samples"), [(2, 201), (3, 100)])
 def test_sharded_statuses_together_equal_one_process(ranks, num_samples):
     num_epochs = 12

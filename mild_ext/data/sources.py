@@ -64,7 +64,8 @@ def _split_options(spec: str) -> tuple[str, dict[str, str]]:
     """
     options: dict[str, str] = {}
     while match := re.fullmatch(r"(.*),([A-Za-z_]\w*)=([^,]*)", spec, re.DOTALL):
-        if Path(spec.partition(":")[2]).exists():
+        argument = spec.partition(":")[2]
+        if argument and Path(argument).exists():
             break  # a file or folder of that very name
         spec, name, value = match.groups()
         if name in options:

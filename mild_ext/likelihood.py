@@ -377,7 +377,7 @@ def maximize(
         done[stuck] = converged[stuck] = True
         traces.append(value.copy())
         if len(traces) > 20:  # creeping along a ridge so flat that nothing depends on it
-            idle = value - traces[-11] < 100.0 * tol
+            idle = value - traces[-11] < 10.0 * len(traces) * tol
             converged |= idle & ~done
             done |= idle
     best = int(np.argmax(value))

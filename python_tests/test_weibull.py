@@ -159,6 +159,14 @@ def test_hit_bounds_are_reported_and_their_errors_infinite():
     assert np.isinf(mixture.standard_errors_.scales).any()
 
 
+def test_a_spike_with_stragglers_converges():
+    # The best shape and frailty run along a ridge on which a million samples agree.
+    histogram = np.zeros((29, 29), dtype=np.int64)
+    histogram[[2, 5, 24], 28] = 10**6, 1000, 1
+    for heavy_tail in (False, True):
+        assert Weibull(heavy_tail=heavy_tail).fit_histogram(histogram).converged_
+
+
 def test_bounds_on_the_shapes_hold_and_are_checked():
     m = np.concatenate([np.repeat(np.arange(10), 100), np.full(600, 29), np.full(100, 30)])
     free = WeibullMixture().fit(m, seen=30)

@@ -77,7 +77,7 @@ def _judge(counts: TimeCounts, mixture: WeibullMixture) -> Support:
     if np.count_nonzero(counts.events) + np.count_nonzero(counts.censored) < 3:
         return Support(False, "the samples do not differ enough in how often they were wrong")
     single = min(
-        Weibull(heavy_tail=tail, min_shape=MIN_SINGLE_SHAPE)._fit(counts).bic
+        Weibull(heavy_tail=tail, min_shape=MIN_SINGLE_SHAPE, tol=MIN_GAIN / 1e4)._fit(counts).bic
         for tail in (False, True)
     )
     gain = (single - mixture.bic) / counts.total

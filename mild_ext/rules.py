@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .likelihood import Floats, TimeCounts
+from .likelihood import Floats, TimeCounts, sigmoid
 from .support import Support, fit_with_support
 from .weibull import WeibullMixture
 
@@ -44,15 +44,24 @@ class Decision:
 
 
 def decide(
-    histogram: NDArray[np.int64], rule: str, level: float, *, drop: float | None = None
+    histogram: NDArray[np.int64],
+    rule: str,
+    level: float,
+    *,
+    drop: float | None = None,
+    fitted: Decision | None = None,
 ) -> Decision:
     """Apply a rule to a histogram; never keeps nothing of what was seen.
 
     ``drop``: the share of the samples that ``posterior`` is to drop, where better evidence than
-    this histogram has settled it.
+    this histogram has settled it. ``fitted``: what ``posterior`` decided on this histogram before,
+    to spare a second fit.
     """
     counts = TimeCounts.from_histogram(histogram)
-    mixture, support = fit_with_support(counts)
+    if fitted is None:
+        mixture, support = fit_with_support(counts)
+    else:
+        mixture, support = fitted.mixture, fitted.support
     size = len(histogram)
     if mixture is None or (rule == "posterior" and not support.supported):
         return _everything(size, mixture, support)
@@ -179,8 +188,8 @@ def _recentred(
     else:  # nothing is to be dropped
         shift = edge[0] - 1.0 - log_odds(np.array(level))
     return (
-        1 / (1 + np.exp(shift - log_odds(event))),
-        np.append(censored[0], 1 / (1 + np.exp(shift - log_odds(censored[1:])))),
+        sigmoid(log_odds(event) - shift),
+        np.append(censored[0], sigmoid(log_odds(censored[1:]) - shift)),
     )
 
 

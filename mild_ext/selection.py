@@ -43,9 +43,8 @@ CLASS_GAIN = 0.4
 MIN_AGREEMENT = 0.8
 
 
-_Option = tuple[
-    slice, NDArray[np.int64], Decision
-]  # a window, its histogram, what is decided on it
+#: A window, its histogram, and what is decided on it.
+_Option = tuple[slice, NDArray[np.int64], Decision]
 
 
 class Evidence(Protocol):
@@ -426,7 +425,7 @@ def select_clean(
                 status_or_times, histogram, decision, threshold
             )
         elif rule == "posterior":
-            decision = _judge_window(status_or_times, window, threshold)
+            decision = _judge_window(status_or_times, (window, histogram, decision), threshold)
         epochs = window
         evidence = _StatusEvidence(status_or_times, window)
     support, reason = decision.support, decision.support.reason
@@ -543,7 +542,7 @@ def _before_memorization(status: Any, options: list[_Option]) -> list[_Option]:
     return options
 
 
-def _judge_window(status: Any, window: slice, level: float) -> Decision:
+def _judge_window(status: Any, given: _Option, level: float) -> Decision:
     """What a window given by the caller says, in the light of all recorded epochs.
 
     These say how many samples to drop, the window says which: where its own posterior crosses the
@@ -551,22 +550,28 @@ def _judge_window(status: Any, window: slice, level: float) -> Decision:
     that has memorized wrong labels shows them as quickly as right ones; the window's own counts
     cannot tell, and it is not supported where it contradicts what the earlier epochs say.
     """
-    histogram = _StatusEvidence(status, window).histogram()
-    decision = decide(histogram, "posterior", level)
+    window, histogram, decision = given
     if not decision.support.supported:
         return decision
     horizon = TimeCounts.from_histogram(_StatusEvidence(status, None).histogram()).horizon
     everything = _StatusEvidence(status, slice(0, horizon)).histogram()
-    reference_window, _, reference = _best_window(
+    reference_window, counts, reference = _best_window(
         status, everything, decide(everything, "posterior", level), level
     )
     if not reference.support.supported or reference_window == window:
         return decision
-    theirs = _StatusEvidence(status, reference_window).lookup(torch.from_numpy(reference.keep))
-    kept, total = _sums(status, theirs, torch.ones_like(theirs))
-    decision = decide(histogram, "posterior", level, drop=1.0 - kept / total)
-    ours = _StatusEvidence(status, window).lookup(torch.from_numpy(decision.keep))
-    both, ours_kept = _sums(status, ours & theirs, ours)
+    # The histograms speak for all ranks' samples; only how many both keep takes a look at each.
+    total, kept = float(counts.sum()), float((counts * reference.keep).sum())
+    drop = 1.0 - kept / total
+    decision = decide(histogram, "posterior", level, drop=drop, fitted=decision)
+    ours_kept = float((histogram * decision.keep).sum())
+    ours, theirs = (
+        _StatusEvidence(status, w).lookup(torch.from_numpy(d.keep))
+        for w, d in ((window, decision), (reference_window, reference))
+    )
+    both = float((ours & theirs).sum())
+    if hasattr(status, "add_up"):  # split among ranks
+        (both,) = status.add_up([both])
     neither = total - ours_kept - kept + both
     agreement = both / (ours_kept + kept) + neither / max(2 * total - ours_kept - kept, 1.0)
     if agreement >= MIN_AGREEMENT:
@@ -576,13 +581,6 @@ def _judge_window(status: Any, window: slice, level: float) -> Decision:
         f"{reference_window.stop - 1} (agreement {agreement:.2f}, at least {MIN_AGREEMENT:g})"
     )
     return keep_everything(decision, reason)
-
-
-def _sums(status: Any, *masks: Tensor) -> list[float]:
-    """How many are True in each, over all ranks where a status is split among them."""
-    counts = [float(mask.sum()) for mask in masks]
-    add_up = getattr(status, "add_up", None)
-    return counts if add_up is None else add_up(counts)
 
 
 def _by_class(

@@ -14,10 +14,11 @@ from .weibull import WeibullMixture
 class NoiseRate:
     """Estimated share of wrong labels among the samples seen, in [0, 1].
 
-    ``low`` and ``high`` span three estimates that agree only where the mixture fits (the noisy
-    weight, the mean posterior made monotone, the share beyond the first crossing), widened by
-    1.96 standard errors. The span measures the model's doubt and has no guaranteed coverage:
-    benchmarks/selection.md says how often it held the true rate.
+    ``rate`` is the mean of ``1 - Selection.clean_probability``. ``low`` and ``high`` span it and
+    three estimates that agree only where the mixture fits (the noisy weight, the mean posterior
+    made monotone, the share that is dropped), widened by 1.96 standard errors. The span measures
+    the model's doubt and has no guaranteed coverage: benchmarks/selection.md says how often it
+    held the true rate. Of a class, ``rate`` is the mean posterior under a weight of its own.
     """
 
     rate: float
@@ -26,15 +27,19 @@ class NoiseRate:
 
 
 def estimate_noise_rate(
-    counts: TimeCounts, mixture: WeibullMixture, dropped_share: float
+    counts: TimeCounts, mixture: WeibullMixture, noisy_share: float, dropped_share: float
 ) -> NoiseRate:
-    """Noise rate from a fitted, supported mixture and the share its selection drops."""
+    """Noise rate from a fitted, supported mixture, and from what a rule makes of it.
+
+    ``noisy_share``: mean probability of a wrong label as the rule reads it; ``dropped_share``: the
+    share it drops.
+    """
     soft = _monotone_noisy_share(counts, *mixture.posterior_tables(counts.horizon))
     weight = float(mixture.weights_[1])
     sampling = float(np.sqrt(soft * (1 - soft) / max(counts.total, 1.0)))
     error = float(mixture.standard_errors_.weights[1])
     error = max(error if np.isfinite(error) else 0.0, sampling)
-    return _span(soft, (soft, weight, dropped_share), error)
+    return _span(noisy_share, (noisy_share, soft, weight, dropped_share), error)
 
 
 def _span(rate: float, guesses: tuple[float, ...], error: float) -> NoiseRate:

@@ -21,6 +21,11 @@ RULES = ("posterior", "release", "scale", "quantile")
 MIN_KEPT = 0.005
 #: Above this confusion the posterior is recentred before it is compared with the level.
 MAX_SURE_CONFUSION = 0.4
+#: It then drops the noisy weight, up to the first of these weights, and what the posterior made
+#: monotone expects to be noisy, from the second on; see `_expected_drop`.
+BLENDED_WEIGHTS = (0.25, 0.35)
+#: Log-odds between the first and the last of the counts that a monotone posterior ties.
+TIE_SPREAD = 0.05
 
 
 @dataclass(frozen=True)
@@ -48,14 +53,14 @@ def decide(
     rule: str,
     level: float,
     *,
-    drop: float | None = None,
+    drop: tuple[float, float] | None = None,
     fitted: Decision | None = None,
 ) -> Decision:
     """Apply a rule to a histogram; never keeps nothing of what was seen.
 
-    ``drop``: the share of the samples that ``posterior`` is to drop, where better evidence than
-    this histogram has settled it. ``fitted``: what ``posterior`` decided on this histogram before,
-    to spare a second fit.
+    ``drop``: the share of the samples that ``posterior`` is to drop and the level at which it is
+    to drop them, where better evidence than this histogram has settled it. ``fitted``: what
+    ``posterior`` decided on this histogram before, to spare a second fit.
     """
     counts = TimeCounts.from_histogram(histogram)
     if fitted is None:
@@ -68,9 +73,10 @@ def decide(
     # Tables of the full histogram, whose window may be longer than any sample was seen in it.
     event, censored = mixture.posterior_tables(size - 1)
     if drop is not None:
-        event, censored = _recentred(counts, event, censored, drop, level)
+        event, censored = _recentred(counts, event, censored, *drop)
     elif support.confusion > MAX_SURE_CONFUSION:
-        event, censored = _recentred(counts, event, censored)
+        share, at_most = _expected_drop(counts, mixture, event, censored)
+        event, censored = _recentred(counts, event, censored, share, 0.5, at_most)
     event, censored = _monotone(event, censored)
     keep = _keep(histogram, rule, level, event, censored)
     kept = int((histogram * keep).sum() - histogram[0, 0])
@@ -150,47 +156,60 @@ def _monotone(event: Floats, censored: Floats) -> tuple[Floats, Floats]:
     return event, at_end
 
 
+def _expected_drop(
+    counts: TimeCounts, mixture: WeibullMixture, event: Floats, censored: Floats
+) -> tuple[float, bool]:
+    """Share to drop where the components overlap widely, and whether it is a limit.
+
+    There the posterior is flat around 0.5, and where it crosses says little: far more samples can
+    lie beyond the crossing than the mixture believes to be noisy. Two totals are better founded.
+    The posterior made monotone counts the clean component's own tail, the samples never memorized,
+    as noisy. Where noise is plenty it is most of that tail; where it is rare, the tail is mostly
+    of hard right labels, and no more than the noisy weight is to be dropped.
+    """
+    clean, at_end = _monotone(event, censored)
+    p = counts.horizon
+    kept = counts.events @ clean[:p] + counts.censored[1:] @ at_end[1 : p + 1]
+    weight, total = float(mixture.weights_[1]), 1.0 - float(kept) / counts.total
+    low, high = BLENDED_WEIGHTS
+    blend = float(np.clip((weight - low) / (high - low), 0.0, 1.0))
+    return weight + blend * (total - weight), blend < 1.0
+
+
 def _recentred(
     counts: TimeCounts,
     event: Floats,
     censored: Floats,
-    drop: float | None = None,
-    level: float = 0.5,
+    share: float,
+    level: float,
+    at_most: bool = False,
 ) -> tuple[Floats, Floats]:
-    """The posterior with its log-odds shifted so that ``level`` drops a given share.
+    """The posterior made monotone, its log-odds shifted so that ``level`` drops ``share``.
 
-    By default level 0.5 drops as much as the posterior itself expects to be noisy. Where the
-    components overlap widely the posterior is flat around 0.5, and where it crosses says little:
-    far more samples can lie beyond the crossing than the mixture believes to be noisy. The total of
-    the posterior is the better founded figure, so the cut is moved until it agrees.
+    As near as whole counts allow; with ``at_most`` not more, but something.
     """
     p = counts.horizon
+    tie = TIE_SPREAD / max(len(event), 1) * np.arange(len(censored))
     clean, at_end = _monotone(event, censored)
-    probability = np.concatenate([clean[:p], at_end[1 : p + 1]])
+    clean, at_end = _log_odds(clean) - tie[:-1], _log_odds(at_end) - tie
     mass = np.concatenate([counts.events, counts.censored[1:]])
-    values, where = np.unique(-probability[mass > 0], return_inverse=True)
+    cells = np.concatenate([clean[:p], at_end[1 : p + 1]])[mass > 0]
+    values, where = np.unique(-cells, return_inverse=True)
     values = -values  # falling
-    groups = np.bincount(where, weights=mass[mass > 0])
-    share = float(groups @ (1 - values) / groups.sum()) if drop is None else drop
-    dropped = 1 - np.cumsum(groups) / groups.sum()
-    last = int(np.argmin(np.abs(dropped - share)))
+    dropped = 1 - np.cumsum(np.bincount(where, weights=mass[mass > 0])) / counts.total
+    last = int(np.argmin(np.abs(dropped - share)))  # the last one kept
+    if at_most and len(values) > 1:
+        last = min(int(np.argmax(dropped <= share)), len(values) - 2)
+    # Midway to the next value; if there is none, nothing is to be dropped.
+    cut = float(np.append(values, values[-1] - 2.0)[last : last + 2].mean())
+    shift = cut - float(_log_odds(np.array(level)))
+    return sigmoid(clean - shift), np.append(censored[0], sigmoid(at_end[1:] - shift))
 
-    def log_odds(x: Floats) -> Floats:
-        x = np.clip(x, 1e-12, 1 - 1e-12)
-        result: Floats = np.log(x) - np.log1p(-x)
-        return result
 
-    edge = log_odds(values[last : last + 2])
-    if len(edge) == 2:
-        shift = edge.mean() - log_odds(np.array(level))
-    elif drop is None:
-        return event, censored
-    else:  # nothing is to be dropped
-        shift = edge[0] - 1.0 - log_odds(np.array(level))
-    return (
-        sigmoid(log_odds(event) - shift),
-        np.append(censored[0], sigmoid(log_odds(censored[1:]) - shift)),
-    )
+def _log_odds(x: Floats) -> Floats:
+    x = np.clip(x, 1e-12, 1 - 1e-12)
+    result: Floats = np.log(x) - np.log1p(-x)
+    return result
 
 
 def _everything(size: int, mixture: WeibullMixture | None, support: Support) -> Decision:

@@ -20,31 +20,19 @@ from torch import Tensor
 from .evaluation import SelectionQuality, best_threshold, evaluate_selection
 from .likelihood import TimeCounts
 from .noise_rate import NoiseRate, class_noise_rate, estimate_noise_rate
-from .rules import RULES, Decision, decide, keep_everything
-from .support import WINDOW_MARGIN, Support
+from .rules import RULES, Decision, decide
+from .support import Support
 from .weibull import WeibullMixture
+from .windows import Judged, choose_window, judge_window, recorded_epochs
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-#: Windows of epochs, from the first on, among which ``epochs=None`` chooses, as shares of all.
-WINDOWS = (1 / 3, 2 / 3)
-MIN_WINDOW = 8
-#: A longer window is out where its training error has fallen below this share of the shortest's ...
-MEMORIZED_ERROR = 0.63
-LATE_PART = 5  # ... both measured over the last fifth of the window's epochs, ...
-CLEAR_BIMODALITY = 0.8  # ... unless the groups stand this far apart in it all the same.
 #: A class with fewer samples than this is judged with all the others.
 MIN_CLASS = 100
 #: Classes are judged apart if their own mixtures beat the common one by this much BIC a sample.
 CLASS_GAIN = 0.4
-#: Least agreement of a given window's selection with that of all recorded epochs, as macro-F1.
-MIN_AGREEMENT = 0.8
-
-
-#: A window, its histogram, and what is decided on it.
-_Option = tuple[slice, NDArray[np.int64], Decision]
 
 
 class Evidence(Protocol):
@@ -372,10 +360,11 @@ def select_clean(
             Default: with labels and rule ``posterior``, if the classes' own mixtures explain the
             counts far better than the common one does.
         epochs: the window of epochs to judge by. Default: with rule ``posterior`` and a status of
-            at least 24 epochs, the first third, the first two thirds or all of the recorded
-            epochs: all, unless the mixture separates clearly better in a shorter one (a network
-            that memorizes wrong labels later blurs the picture); else all. A window given here is
-            taken as it is, but not supported where it contradicts that choice.
+            more than 8 epochs, the first third, the first two thirds (at least 8 epochs) or all of
+            the recorded ones: all, unless the mixture separates clearly better in a shorter one (a
+            network that memorizes wrong labels later blurs the picture); else all. A window given
+            here says which samples to drop, all epochs how many; it is not supported where it
+            contradicts that choice.
 
     Returns:
         A :class:`Selection`. It is never empty: where two components are not supported everything
@@ -413,19 +402,21 @@ def select_clean(
     if isinstance(evidence, _StatusEvidence):
         num_epochs = len(histogram) - 1
         if epochs is None:  # all epochs recorded so far
-            window = slice(0, TimeCounts.from_histogram(histogram).horizon)
+            window = slice(0, recorded_epochs(status_or_times, histogram))
         else:
             window = slice(*epochs.indices(len(status_or_times.histogram()) - 1)[:2])
         if window.stop - window.start != num_epochs:
             histogram = _StatusEvidence(status_or_times, window).histogram()
     decision = decide(histogram, rule, threshold)
+    least_drop = 0.0
     if isinstance(evidence, _StatusEvidence):
         if epochs is None and rule == "posterior":
-            window, histogram, decision = _best_window(
+            window, histogram, decision, least_drop = choose_window(
                 status_or_times, histogram, decision, threshold
             )
         elif rule == "posterior":
-            decision = _judge_window(status_or_times, (window, histogram, decision), threshold)
+            given = Judged(window, histogram, decision)
+            decision = judge_window(status_or_times, given, threshold)
         epochs = window
         evidence = _StatusEvidence(status_or_times, window)
     support, reason = decision.support, decision.support.reason
@@ -434,7 +425,7 @@ def select_clean(
     probability = None
     if labels is not None:
         per_class, mask, probability, classes = _by_class(
-            evidence, labels, decision, rule, threshold, per_class
+            evidence, labels, decision, rule, threshold, per_class, least_drop
         )
     # The histogram speaks for all samples, the mask for those of this rank.
     kept = (histogram * decision.keep).sum() if labels is None else mask.sum()
@@ -455,9 +446,13 @@ def select_clean(
     counts = TimeCounts.from_histogram(histogram)
     noise_rate = None
     if decision.mixture is not None and (decision.probability < 1).any():
-        seen = num_samples - int(histogram[0, 0])
-        dropped = 1.0 - ((histogram * decision.keep).sum() - histogram[0, 0]) / seen
-        noise_rate = estimate_noise_rate(counts, decision.mixture, float(dropped))
+        seen = histogram.copy()
+        seen[0, 0] = 0  # no evidence on samples never seen
+        noisy, dropped = (
+            1.0 - float((seen * table).sum() / seen.sum())
+            for table in (decision.probability, decision.keep)
+        )
+        noise_rate = estimate_noise_rate(counts, decision.mixture, noisy, dropped)
     return Selection(
         mask=mask,
         threshold=decision.threshold,
@@ -495,94 +490,6 @@ def _check_labels(labels: Tensor | None, num_samples: int, per_class: bool | Non
     return labels
 
 
-def _best_window(
-    status: Any, histogram: NDArray[np.int64], decision: Decision, level: float
-) -> _Option:
-    """The longest window that ends before wrong labels are memorized, or a clearly better one."""
-    num_epochs = len(histogram) - 1
-    options = [(slice(0, num_epochs), histogram, decision)]
-    for share in reversed(WINDOWS):
-        window = slice(0, round(share * num_epochs))
-        if window.stop >= MIN_WINDOW:
-            counts = np.asarray(status.histogram(window).cpu().numpy())
-            options.append((window, counts, decide(counts, "posterior", level)))
-    options = _before_memorization(status, options)
-    best = options[0]
-    score = WINDOW_MARGIN * best[2].support.bimodality if best[2].support.supported else 0.0
-    for option in reversed(options[1:]):
-        support = option[2].support
-        if support.supported and support.bimodality > score:
-            best, score = option, support.bimodality
-    return best
-
-
-def _before_memorization(status: Any, options: list[_Option]) -> list[_Option]:
-    """``options``, longest first, without those in which wrong labels have been memorized.
-
-    Right labels are learned first. Once they are, the training error stays at the share of wrong
-    labels until those are memorized too; where much of it has gone, so has much of the noise.
-    """
-    shortest = options[-1][2].support
-    if not shortest.supported:
-        return options
-
-    def late_error(option: _Option) -> float:
-        stop = option[0].stop
-        counts = status.histogram(slice(stop - max(1, stop // LATE_PART), stop)).double().cpu()
-        epochs = torch.arange(len(counts), dtype=torch.float64)
-        return float((counts.sum(1) @ epochs) / (counts.sum(0) @ epochs).clamp(min=1.0))
-
-    least = MEMORIZED_ERROR * late_error(options[-1])
-    while (
-        len(options) > 1
-        and options[0][2].support.bimodality < CLEAR_BIMODALITY
-        and late_error(options[0]) < least
-    ):
-        options = options[1:]
-    return options
-
-
-def _judge_window(status: Any, given: _Option, level: float) -> Decision:
-    """What a window given by the caller says, in the light of all recorded epochs.
-
-    These say how many samples to drop, the window says which: where its own posterior crosses the
-    level depends on the tails of the fit, more so the shorter the window. In a late one, a network
-    that has memorized wrong labels shows them as quickly as right ones; the window's own counts
-    cannot tell, and it is not supported where it contradicts what the earlier epochs say.
-    """
-    window, histogram, decision = given
-    if not decision.support.supported:
-        return decision
-    horizon = TimeCounts.from_histogram(_StatusEvidence(status, None).histogram()).horizon
-    everything = _StatusEvidence(status, slice(0, horizon)).histogram()
-    reference_window, counts, reference = _best_window(
-        status, everything, decide(everything, "posterior", level), level
-    )
-    if not reference.support.supported or reference_window == window:
-        return decision
-    # The histograms speak for all ranks' samples; only how many both keep takes a look at each.
-    total, kept = float(counts.sum()), float((counts * reference.keep).sum())
-    drop = 1.0 - kept / total
-    decision = decide(histogram, "posterior", level, drop=drop, fitted=decision)
-    ours_kept = float((histogram * decision.keep).sum())
-    ours, theirs = (
-        _StatusEvidence(status, w).lookup(torch.from_numpy(d.keep))
-        for w, d in ((window, decision), (reference_window, reference))
-    )
-    both = float((ours & theirs).sum())
-    if hasattr(status, "add_up"):  # split among ranks
-        (both,) = status.add_up([both])
-    neither = total - ours_kept - kept + both
-    agreement = both / (ours_kept + kept) + neither / max(2 * total - ours_kept - kept, 1.0)
-    if agreement >= MIN_AGREEMENT:
-        return decision
-    reason = (
-        f"this window's selection contradicts the one from epochs {reference_window.start} to "
-        f"{reference_window.stop - 1} (agreement {agreement:.2f}, at least {MIN_AGREEMENT:g})"
-    )
-    return keep_everything(decision, reason)
-
-
 def _by_class(
     evidence: Evidence,
     labels: Tensor,
@@ -590,6 +497,7 @@ def _by_class(
     rule: str,
     level: float,
     per_class: bool | None,
+    least_drop: float,
 ) -> tuple[bool, Tensor, Tensor, tuple[ClassSelection, ...]]:
     """Whether classes are judged apart, the mask, the clean probability, and each class's verdict.
 
@@ -612,7 +520,10 @@ def _by_class(
     judged = [overall] * len(counts)
     if per_class or (per_class is None and rule == "posterior" and overall.support.supported):
         judged = [decide(c, rule, level) if c.sum() >= MIN_CLASS else overall for c in counts]
-        per_class = bool(per_class) or _class_gain(counts, judged, overall) > CLASS_GAIN
+        if per_class is None:
+            dropped = sum(float(c[~d.keep].sum()) for c, d in zip(counts, judged, strict=True))
+            per_class = dropped >= least_drop * len(cell)
+            per_class = per_class and _class_gain(counts, judged, overall) > CLASS_GAIN
         if not per_class:
             judged = [overall] * len(counts)
     mask = torch.empty(len(cell), dtype=torch.bool, device=device)

@@ -25,8 +25,6 @@ SMALL_SHARES = ((0.1, 0.4),)
 #: The noisy component of the selection rules: its hazard rises with the cube of time or faster, but
 #: it is no spike at the end, which would leave every label memorized midway to the clean component.
 NOISY_SHAPES = (4.0, 14.0)
-#: Between-component share of the variance (see ``bimodality``) by which a shorter window must win.
-WINDOW_MARGIN = 1.2
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import pytest
 
 from mild_ext.likelihood import TimeCounts
 from mild_ext.noise_rate import class_noise_rate, estimate_noise_rate
+from mild_ext.rules import decide
 from mild_ext.support import fit_with_support
 
 
@@ -17,13 +18,21 @@ def draw(rng, clean, noisy):
     return TimeCounts(events.astype(float), censored)
 
 
+def table_of(counts):
+    table = np.zeros((31, 31), dtype=np.int64)
+    table[:30, 30], table[30, 30] = counts.events, counts.censored[30]
+    return table
+
+
 @pytest.mark.parametrize("rate", [0.1, 0.4, 0.8])
 def test_overall(rate):
     rng = np.random.default_rng(0)
     counts = draw(rng, round(5000 * (1 - rate)), round(5000 * rate))
     mixture, support = fit_with_support(counts)
     assert support.supported
-    estimate = estimate_noise_rate(counts, mixture, rate)
+    noisy = decide(table_of(counts), "posterior", 0.5).probability
+    noisy = 1.0 - float((table_of(counts) * noisy).sum() / counts.total)
+    estimate = estimate_noise_rate(counts, mixture, noisy, rate)
     assert abs(estimate.rate - rate) < 0.03
     assert 0 <= estimate.low < rate < estimate.high <= 1
     assert estimate.high - estimate.low < 0.12
@@ -32,8 +41,8 @@ def test_overall(rate):
 def test_disagreeing_estimates_widen_the_interval():
     counts = draw(np.random.default_rng(1), 3000, 1000)
     mixture, _ = fit_with_support(counts)
-    narrow = estimate_noise_rate(counts, mixture, 0.25)
-    wide = estimate_noise_rate(counts, mixture, 0.45)
+    narrow = estimate_noise_rate(counts, mixture, 0.25, 0.25)
+    wide = estimate_noise_rate(counts, mixture, 0.25, 0.45)
     assert wide.rate == narrow.rate
     assert wide.low == narrow.low
     assert wide.high > 0.45 > narrow.high

@@ -120,7 +120,7 @@ shapes = st.tuples(
 def check(histogram):
     decisions = [(rule, decide(histogram, rule, 0.5)) for rule in RULES]
     decisions += [
-        ("posterior", decide(histogram, "posterior", level, drop=drop))
+        ("posterior", decide(histogram, "posterior", level, drop=(drop, level)))
         for level, drop in ((0.5, 0.0), (0.2, 0.3), (0.9, 0.95))
     ]
     for rule, decision in decisions:

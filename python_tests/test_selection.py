@@ -213,60 +213,6 @@ def test_a_half_recorded_status_is_judged_by_what_it_has():
     assert select_clean(half).epochs.stop <= 20
 
 
-def test_window_is_chosen_where_late_epochs_blur():
-    # Clean samples are learned in epochs 0-9; wrong labels all at once at epoch 15, and then every
-    # sample is wrong now and then: in all 60 epochs the groups blur.
-    rng = np.random.default_rng(7)
-    first = np.concatenate([rng.integers(0, 10, 1400), rng.integers(15, 22, 600)])
-    often = rng.random((2000, 1)) * 0.5 * (np.arange(60) >= 20)
-    memorized = (np.arange(60)[None] >= first[:, None]) & (rng.random((2000, 60)) >= often)
-    log = LearningLog(memorized=memorized, given_label=np.zeros(2000, dtype=np.int64))
-    status = log.status()
-    chosen = select_clean(status)
-    assert chosen.epochs in (slice(0, 20), slice(0, 40))
-    clean = np.arange(2000) < 1400
-    whole = select_clean(status, epochs=slice(0, 60))
-    assert chosen.evaluate(clean).macro_f1 > whole.evaluate(clean).macro_f1
-    assert len(chosen.histogram) == chosen.epochs.stop + 1
-    assert whole.epochs == slice(0, 60)
-
-
-def test_a_window_ends_before_wrong_labels_are_memorized(monkeypatch):
-    # Right labels are learned by epoch 15. Wrong ones are memorized at any time between epochs 15
-    # and 50, so their counts run into those of the hard samples, and by the end no error is left.
-    rng = np.random.default_rng(11)
-    first = np.concatenate([15 * rng.random(1400) ** 2, rng.uniform(15, 50, 600)])
-    memorized = np.arange(60)[None] >= first[:, None]
-    memorized &= rng.random((2000, 60)) < 0.97
-    log = LearningLog(memorized=memorized, given_label=np.zeros(2000, dtype=np.int64))
-    clean = np.arange(2000) < 1400
-    chosen = select_clean(log.status())
-    assert chosen.epochs == slice(0, 20)
-    assert chosen.evaluate(clean).macro_f1 > 0.95
-    monkeypatch.setattr("mild_ext.selection.MEMORIZED_ERROR", 0.0)
-    monkeypatch.setattr("mild_ext.selection.WINDOW_MARGIN", 1e9)
-    whole = select_clean(log.status())
-    assert whole.epochs == slice(0, 60)
-    assert whole.evaluate(clean).macro_f1 < chosen.evaluate(clean).macro_f1
-
-
-@pytest.mark.parametrize("level", [0.3, 0.5, 0.8])
-def test_a_given_window_drops_as_many_as_all_epochs_would(level):
-    rng = np.random.default_rng(12)
-    rate = np.concatenate([rng.beta(1, 4, 1400), rng.beta(6, 2, 600)])  # of being misclassified
-    memorized = rng.random((2000, 60)) >= rate[:, None]
-    log = LearningLog(memorized=memorized, given_label=np.zeros(2000, dtype=np.int64))
-    status = log.status()
-    whole = select_clean(status, threshold=level)
-    for window in (slice(0, 24), slice(10, 30), slice(40, 60)):
-        part = select_clean(status, threshold=level, epochs=window)
-        assert part.supported
-        # The counts are whole numbers: half a step of the histogram is the best one can ask for.
-        step = part.histogram.sum(axis=1).max() / 2000
-        assert abs(part.removed_share - whole.removed_share) <= step / 2
-        assert torch.equal(part.mask, part.clean_probability > level)
-
-
 def asymmetric(seed=8):
     """Two classes without wrong labels but of different difficulty, two with."""
     rng = np.random.default_rng(seed)
@@ -401,25 +347,6 @@ def test_bad_labels():
         select_clean(t, labels=torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"\(0, 1\]"):
         select_clean(t, "quantile", 1.5)
-
-
-def test_a_late_window_that_contradicts_the_rest_is_not_believed():
-    # Wrong labels are memorized by epoch 25; in the last 10 epochs 400 clean samples are hard.
-    rng = np.random.default_rng(9)
-    clean = np.arange(2000) < 1400
-    memorized = rng.random((2000, 40)) < 0.9
-    memorized[~clean, :25] = rng.random((600, 25)) < 0.05
-    memorized[:400, 30:] = rng.random((400, 10)) < 0.05
-    log = LearningLog(memorized=memorized, given_label=np.zeros(2000, dtype=np.int64))
-    status = log.status()
-    first = select_clean(status, epochs=slice(0, 13))
-    assert first.supported
-    assert first.evaluate(clean).macro_f1 > 0.95
-    late = select_clean(status, epochs=slice(30, 40))
-    assert late.support.bimodality > 0.5
-    assert not late.supported
-    assert "contradicts" in late.reason
-    assert late.mask.all()
 
 
 def test_figures_of_a_changed_status_are_refused():

@@ -23,7 +23,7 @@ MIN_KEPT = 0.005
 MAX_SURE_CONFUSION = 0.4
 #: It then drops the noisy weight, up to the first of these weights, and what the posterior made
 #: monotone expects to be noisy, from the second on; see `_expected_drop`.
-BLENDED_WEIGHTS = (0.25, 0.35)
+BLENDED_WEIGHTS = (0.25, 0.3)
 #: Log-odds between the first and the last of the counts that a monotone posterior ties.
 TIE_SPREAD = 0.05
 

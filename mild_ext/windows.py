@@ -20,10 +20,9 @@ from .rules import Decision, decide, keep_everything
 #: Windows of epochs, from the first on, among which to choose, as shares of all.
 WINDOWS = (1 / 3, 2 / 3)
 MIN_WINDOW = 8
-#: Bimodality (share of the variance between the groups) times this: what a shorter window must have.
-WINDOW_MARGIN = 1.2
-#: Least bimodality of a shorter window where all epochs together show one group.
-MIN_BIMODALITY = 0.45
+#: Least bimodality (share of the variance that lies between the groups) of a shorter window where
+#: all epochs together show one group.
+MIN_BIMODALITY = 0.4
 #: From this bimodality on, the groups stand so far apart that nothing else is asked.
 CLEAR_BIMODALITY = 0.8
 
@@ -32,13 +31,12 @@ LATE_PART = 5
 #: Fewest epochs over which a sample can be seen to waver.
 MIN_UNREST_EPOCHS = 3
 #: Wrong labels are being memorized at the end of a window where this many times as many samples
-#: waver as at the end of the first, and more than this share of all.
+#: waver as at the end of the first.
 MEMORIZING_UNREST = 1.5
-MIN_UNREST = 0.05
 #: They have been where the late error has fallen below this share of the first window's.
 MEMORIZED_ERROR = 0.63
 #: Training has settled where less than this part as many samples waver as in the first window.
-SETTLED_UNREST = 0.3
+SETTLED_UNREST = 0.4
 #: The first window's verdict then holds up to this many times the late error.
 MOST_MEMORIZED = 2.0
 
@@ -92,8 +90,8 @@ def choose_window(
 ) -> Judged:
     """The window to judge by, of those that begin with the first epoch, and its decision.
 
-    All recorded epochs, unless the groups separate clearly better in a shorter window, or better
-    at all where wrong labels have been memorized by the end.
+    All recorded epochs, unless wrong labels have been memorized by the end and the groups separate
+    better in a shorter window, or wrong labels are just being memorized there.
 
     Args:
         status: a LearningStatus or ShardedStatus.
@@ -119,17 +117,19 @@ def choose_window(
 
 
 def _clearest(course: _Course, options: list[Judged]) -> Judged:
-    """The option, of these from the longest to the first, whose groups separate best."""
+    """All epochs, or if wrong labels have been memorized, the window whose groups separate best.
+
+    Of the options, longest first, without those at whose end wrong labels are being memorized.
+    """
     while len(options) > 1 and course.is_memorizing(options[0]):
         options = options[1:]
-    longest = options[0]
-    margin = 1.0 if course.has_memorized(longest) else WINDOW_MARGIN
-    one_group = not longest.decision.support.supported
-    best, score = longest, 0.0 if one_group else margin * longest.decision.support.bimodality
+    best = options[0]
+    if not course.has_memorized(best):
+        return best
+    one_group = not best.decision.support.supported
+    score = MIN_BIMODALITY if one_group else best.decision.support.bimodality
     for option in reversed(options[1:]):
         support = option.decision.support
-        if one_group and support.bimodality < MIN_BIMODALITY:
-            continue
         if support.supported and support.bimodality > score:
             best, score = option, support.bimodality
     return best
@@ -177,7 +177,7 @@ class _Course:
         """Whether samples waver at the end of a window that did not at the end of the first."""
         if judged.clear or not self.first.decision.support.supported:
             return False
-        most = max(MEMORIZING_UNREST * self.unrest(self.first.window.stop), MIN_UNREST)
+        most = MEMORIZING_UNREST * self.unrest(self.first.window.stop)
         return self.unrest(judged.window.stop) > most
 
     def has_memorized(self, judged: Judged) -> bool:

@@ -359,12 +359,12 @@ def select_clean(
             judged with all samples; one whose histogram does not support two groups is kept.
             Default: with labels and rule ``posterior``, if the classes' own mixtures explain the
             counts far better than the common one does.
-        epochs: the window of epochs to judge by. Default: with rule ``posterior`` and a status of
-            more than 8 epochs, the first third, the first two thirds (at least 8 epochs) or all of
-            the recorded ones: all, unless the mixture separates clearly better in a shorter one (a
-            network that memorizes wrong labels later blurs the picture); else all. A window given
-            here says which samples to drop, all epochs how many; it is not supported where it
-            contradicts that choice.
+        epochs: the window of epochs to judge by. Default: all that are recorded; with rule
+            ``posterior`` the course of training is looked at as well: if it shows that wrong labels
+            have been memorized by the end, the first third or two thirds (at least 8 epochs)
+            count where they separate better, and once training has settled no fewer samples are
+            dropped than must be wrong. A window given here says which samples to drop, that
+            default how many; it is not supported where it contradicts the default.
 
     Returns:
         A :class:`Selection`. It is never empty: where two components are not supported everything

@@ -8,6 +8,7 @@ and what these were measured on are in docs/selection.md.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,11 +110,22 @@ def choose_window(
             options.append(Judged(window, counts, decide(counts, "posterior", level)))
     course = _Course(status, options[-1])
     best = _clearest(course, options)
+    decision = best.decision
+    if not decision.support.supported:
+        return best
+    if best.window.stop < num_epochs:
+        decision = _noted(decision, "judged by early epochs: later ones memorize wrong labels")
     least = course.least_drop(best, num_epochs)
     if best.share_dropped < least:
-        more = decide(best.histogram, "posterior", level, drop=(least, 0.5), fitted=best.decision)
-        best = best._replace(decision=more)
-    return best._replace(least_drop=least)
+        decision = decide(best.histogram, "posterior", level, drop=(least, 0.5), fitted=decision)
+        decision = _noted(decision, f"at least {least:.0%} must be wrong: training has settled")
+    return best._replace(decision=decision, least_drop=least)
+
+
+def _noted(decision: Decision, note: str) -> Decision:
+    """The same decision, with a note to its reason."""
+    support = replace(decision.support, reason=f"{decision.support.reason}; {note}")
+    return replace(decision, support=support)
 
 
 def _clearest(course: _Course, options: list[Judged]) -> Judged:

@@ -144,6 +144,7 @@ def test_settled_training_drops_what_was_never_learned(monkeypatch):
     status = recorded((epoch >= first[:, None]) ^ (rng.random((2000, 30)) < restless))
     selection = select_clean(status)
     assert selection.removed_share > 0.25
+    assert "training has settled" in selection.reason
     assert selection.noise_rate.high > 0.25
     assert torch.equal(selection.mask, selection.clean_probability > 0.5)
     stricter = select_clean(status, threshold=0.8)
@@ -183,6 +184,7 @@ def test_a_window_ends_before_wrong_labels_are_memorized(monkeypatch):
     status = recorded(memorized)
     selection = select_clean(status)
     assert selection.epochs == slice(0, 20)
+    assert "later ones memorize" in selection.reason
     assert selection.evaluate(clean).macro_f1 > 0.95
     monkeypatch.setattr(windows, "MEMORIZED_ERROR", 0.0)
     monkeypatch.setattr(windows, "MEMORIZING_UNREST", 1e9)

@@ -65,7 +65,8 @@ class Judged(NamedTuple):
     @property
     def clear(self) -> bool:
         """Whether the groups stand so far apart that nothing else is asked."""
-        return self.decision.support.bimodality >= CLEAR_BIMODALITY
+        support = self.decision.support
+        return support.supported and support.bimodality >= CLEAR_BIMODALITY
 
 
 def recorded_epochs(status: Any, histogram: NDArray[np.int64]) -> int:

@@ -24,6 +24,8 @@ MIN_WINDOW = 8
 #: Least bimodality (share of the variance that lies between the groups) of a shorter window where
 #: all epochs together show one group.
 MIN_BIMODALITY = 0.4
+#: Bimodality of a later window times the earlier one's, from which on the later one is better.
+LATER_GAIN = 1.05
 #: From this bimodality on, the groups stand so far apart that nothing else is asked.
 CLEAR_BIMODALITY = 0.8
 
@@ -34,8 +36,11 @@ MIN_UNREST_EPOCHS = 3
 #: Wrong labels are being memorized at the end of a window where this many times as many samples
 #: waver as at the end of the first.
 MEMORIZING_UNREST = 1.5
-#: They have been where the late error has fallen below this share of the first window's.
+#: They have been where the late error has fallen below this share of the first window's, ...
 MEMORIZED_ERROR = 0.63
+#: ... or below this one, where more than this part as many samples still waver.
+MEMORIZED_ERROR_UNRESTING = 0.55
+UNRESTING = 0.5
 #: Training has settled where less than this part as many samples waver as in the first window.
 SETTLED_UNREST = 0.4
 #: The first window's verdict then holds up to this many times the late error.
@@ -136,16 +141,16 @@ def _clearest(course: _Course, options: list[Judged]) -> Judged:
     """
     while len(options) > 1 and course.is_memorizing(options[0]):
         options = options[1:]
-    best = options[0]
-    if not course.has_memorized(best):
-        return best
-    one_group = not best.decision.support.supported
-    score = MIN_BIMODALITY if one_group else best.decision.support.bimodality
-    for option in reversed(options[1:]):
+    whole = options[0]
+    if not course.has_memorized(whole):
+        return whole
+    least = 0.0 if whole.decision.support.supported else MIN_BIMODALITY
+    best = None
+    for option in reversed(options):
         support = option.decision.support
-        if support.supported and support.bimodality > score:
-            best, score = option, support.bimodality
-    return best
+        if support.supported and support.bimodality > least:
+            best, least = option, LATER_GAIN * support.bimodality
+    return best or whole
 
 
 class _Course:
@@ -197,8 +202,10 @@ class _Course:
         """Whether much of the error at the end of the first window is gone at the end of this."""
         if judged.clear or not self.first.decision.support.supported:
             return False
-        least = MEMORIZED_ERROR * self.error(self.first.window.stop)
-        return self.error(judged.window.stop) < least
+        first, stop = self.first.window.stop, judged.window.stop
+        unresting = self.unrest(stop) > UNRESTING * self.unrest(first)
+        least = MEMORIZED_ERROR_UNRESTING if unresting else MEMORIZED_ERROR
+        return self.error(stop) < least * self.error(first)
 
     def least_drop(self, judged: Judged, num_epochs: int) -> float:
         """Share of the samples that must be wrong, if training has settled; else 0.

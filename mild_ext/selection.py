@@ -361,7 +361,7 @@ def select_clean(
             counts far better than the common one does.
         epochs: the window of epochs to judge by. Default: all that are recorded; with rule
             ``posterior`` the course of training is looked at as well: if it shows that wrong labels
-            have been memorized by the end, the first third or two thirds (at least 8 epochs)
+            have been memorized by the end, the first third, half or two thirds (at least 8 epochs)
             count where they separate better, and once training has settled no fewer samples are
             dropped than must be wrong. A window given here says which samples to drop, that
             default how many; it is not supported where it contradicts the default.

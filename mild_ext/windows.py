@@ -19,7 +19,7 @@ from .likelihood import TimeCounts
 from .rules import Decision, decide, keep_everything
 
 #: Windows of epochs, from the first on, among which to choose, as shares of all.
-WINDOWS = (1 / 3, 2 / 3)
+WINDOWS = (1 / 3, 1 / 2, 2 / 3)
 MIN_WINDOW = 8
 #: Least bimodality (share of the variance that lies between the groups) of a shorter window where
 #: all epochs together show one group.
@@ -114,7 +114,8 @@ def choose_window(
             window = slice(0, stop)
             counts = np.asarray(status.histogram(window).cpu().numpy())
             options.append(Judged(window, counts, decide(counts, "posterior", level)))
-    course = _Course(status, options[-1])
+    supported = [o for o in options if o.decision.support.supported]
+    course = _Course(status, supported[-1] if supported else options[-1])
     best = _clearest(course, options)
     decision = best.decision
     if not decision.support.supported:

@@ -1,0 +1,43 @@
+"""The logs that selection rules are compared on can be recorded again, each by its name."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "record_logs.py"
+
+
+@pytest.fixture(scope="module")
+def record_logs() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("record_logs", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclass looks itself up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_run_of_the_sets_has_a_name_of_its_own(record_logs: ModuleType) -> None:
+    names = [run.name for runs in record_logs.SETS.values() for run in runs()]
+    assert len(names) == len(set(names)) == 189
+
+
+@pytest.mark.parametrize(
+    ("rate", "model"), [("cosine", "mlp8"), ("warm", "one256"), ("adam", "mlp8-4")]
+)
+def test_a_run_is_the_same_every_time(record_logs: ModuleType, rate: str, model: str) -> None:
+    run = record_logs.Run("digits", "sym50", "tiny", 3, 3, "digits:5:120", model, rate, folds=False)
+    log, again = record_logs.record(run, None), record_logs.record(run, None)
+    assert log.memorized.shape == (120, 3)
+    assert np.array_equal(log.memorized, again.memorized)
+    assert 0.3 < (log.given_label != log.true_label).mean() < 0.6
+    # Memorized means that no other logit is larger.
+    assert np.array_equal(log.memorized, log.margin > 0)
+    np.testing.assert_allclose(np.exp(-log.loss.astype(float)), log.label_prob, atol=2e-3)

@@ -23,7 +23,7 @@ WINDOWS = (1 / 3, 1 / 2, 2 / 3)
 MIN_WINDOW = 8
 #: Least bimodality (share of the variance that lies between the groups) of a shorter window where
 #: all epochs together show one group.
-MIN_BIMODALITY = 0.4
+MIN_BIMODALITY = 0.48
 #: Bimodality of a later window times the earlier one's, from which on the later one is better.
 LATER_GAIN = 1.05
 #: From this bimodality on, the groups stand so far apart that nothing else is asked.

@@ -60,9 +60,9 @@ def test_a_window_in_which_wrong_labels_stir_is_out():
 
 def test_a_shorter_window_must_be_clear_where_all_epochs_show_one_group():
     told = Told(memorized={30})
-    assert chosen((0.9, 0.3, 0.39), told, (False, True, True)) == 30
-    assert chosen((0.9, 0.3, 0.41), told, (False, True, True)) == 10
-    assert chosen((0.9, 0.6, 0.41), Told(), (False, True, True)) == 30
+    assert chosen((0.9, 0.3, 0.47), told, (False, True, True)) == 30
+    assert chosen((0.9, 0.3, 0.49), told, (False, True, True)) == 10
+    assert chosen((0.9, 0.6, 0.49), Told(), (False, True, True)) == 30
 
 
 def test_course_is_what_the_epochs_say():

@@ -1,6 +1,6 @@
 """How well do selection rules find wrong labels? On recorded learning logs with known truth.
 
-    python benchmarks/selection_quality.py LOG.npz [LOG.npz ...] [--windows] [--csv FILE]
+    python benchmarks/selection_quality.py LOG.npz [LOG.npz ...] [--windows | --seen S] [--csv FILE]
 
 Each log is one training run (format: ``mild_ext.learning_log``). Compared, each with its usual
 settings: this package's rules; two-component Gaussian mixtures on the last loss and on the mean
@@ -22,6 +22,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,28 @@ def windows(paths: list[Path]) -> None:
     )
 
 
+def partly_seen(paths: list[Path], share: float) -> None:
+    """The default rule where every sample is left out of epochs at random, as by a sampler."""
+    ratios, unsupported = [], 0
+    for path in paths:
+        log = read_learning_log(path)
+        if log.clean.all():
+            continue
+        seen = np.random.default_rng(1).random(log.memorized.shape) < share
+        selection = mild_ext.select_clean(replace(log, seen=seen).status())
+        metric = (seen & ~log.memorized).sum(axis=1) - (seen & log.memorized).sum(axis=1)
+        best = best_threshold(metric + log.num_epochs, log.clean)[1]
+        quality = evaluate_selection(selection.mask.numpy(), log.clean)
+        ratios.append(quality.macro_f1 / best)
+        unsupported += not selection.supported
+    ratio = np.array(ratios)
+    print(
+        f"each epoch sees {share:.0%} of the samples: {len(ratio)} logs with noise, macro-F1 "
+        f"{ratio.mean():.3f} of the best threshold on the metric, {(ratio < 0.97).sum()} below 0.97, "
+        f"{unsupported} not supported"
+    )
+
+
 def noise_rates(paths: list[Path]) -> None:
     """The default rule's estimate of the noise rate against the rate itself."""
     errors, covered = [], []
@@ -237,10 +260,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("logs", nargs="+", type=Path, help="learning logs (npz)")
     parser.add_argument("--windows", action="store_true", help="try windows of epochs instead")
+    parser.add_argument("--seen", type=float, help="share of the samples that every epoch sees")
     parser.add_argument("--csv", type=Path, help="also write every figure here")
     arguments = parser.parse_args()
     if arguments.windows:
         windows(arguments.logs)
+        return
+    if arguments.seen is not None:
+        partly_seen(arguments.logs, arguments.seen)
         return
     rows = compare(arguments.logs)
     show(rows)

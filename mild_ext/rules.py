@@ -21,8 +21,9 @@ RULES = ("posterior", "release", "scale", "quantile")
 MIN_KEPT = 0.005
 #: Above this confusion the posterior is recentred before it is compared with the level.
 MAX_SURE_CONFUSION = 0.4
-#: It then drops the noisy weight, up to the first of these weights, and what the posterior made
-#: monotone expects to be noisy, from the second on; see `_expected_drop`.
+#: Above this one a noisy weight up to the first of these is all that is dropped, and from the second
+#: on what the posterior made monotone expects to be noisy, as below it; see `_expected_drop`.
+BLENDING_CONFUSION = 0.6
 BLENDED_WEIGHTS = (0.25, 0.3)
 #: Log-odds between the first and the last of the counts that a monotone posterior ties.
 TIE_SPREAD = 0.05
@@ -75,7 +76,7 @@ def decide(
     if drop is not None:
         event, censored = _recentred(counts, event, censored, *drop)
     elif support.confusion > MAX_SURE_CONFUSION:
-        share, at_most = _expected_drop(counts, mixture, event, censored)
+        share, at_most = _expected_drop(counts, mixture, event, censored, support.confusion)
         event, censored = _recentred(counts, event, censored, share, 0.5, at_most)
     event, censored = _monotone(event, censored)
     keep = _keep(histogram, rule, level, event, censored)
@@ -157,15 +158,19 @@ def _monotone(event: Floats, censored: Floats) -> tuple[Floats, Floats]:
 
 
 def _expected_drop(
-    counts: TimeCounts, mixture: WeibullMixture, event: Floats, censored: Floats
+    counts: TimeCounts,
+    mixture: WeibullMixture,
+    event: Floats,
+    censored: Floats,
+    confusion: float,
 ) -> tuple[float, bool]:
     """Share to drop where the components overlap widely, and whether it is a limit.
 
     There the posterior is flat around 0.5, and where it crosses says little: far more samples can
-    lie beyond the crossing than the mixture believes to be noisy. Two totals are better founded.
-    The posterior made monotone counts the clean component's own tail, the samples never memorized,
-    as noisy. Where noise is plenty it is most of that tail; where it is rare, the tail is mostly
-    of hard right labels, and no more than the noisy weight is to be dropped.
+    lie beyond the crossing than the mixture believes to be noisy. Its total, made monotone, is
+    better founded. It counts the clean component's own tail, the samples never memorized, as noisy:
+    most of them are where noise is plenty. Where it is rare and blends in, the tail is mostly of
+    hard right labels, and no more than the noisy weight is to be dropped.
     """
     clean, at_end = _monotone(event, censored)
     p = counts.horizon
@@ -173,7 +178,9 @@ def _expected_drop(
     weight, total = float(mixture.weights_[1]), 1.0 - float(kept) / counts.total
     low, high = BLENDED_WEIGHTS
     blend = float(np.clip((weight - low) / (high - low), 0.0, 1.0))
-    return weight + blend * (total - weight), blend < 1.0
+    if confusion <= BLENDING_CONFUSION or blend == 1.0:
+        return total, False
+    return weight + blend * (total - weight), True
 
 
 def _recentred(

@@ -110,7 +110,7 @@ def choose_window(
     options = [Judged(slice(0, num_epochs), histogram, decision)]
     stops = {max(MIN_WINDOW, round(share * num_epochs)) for share in WINDOWS}
     for stop in sorted(stops, reverse=True):
-        if stop < num_epochs:
+        if stop <= max(WINDOWS) * num_epochs + 0.5:
             window = slice(0, stop)
             counts = np.asarray(status.histogram(window).cpu().numpy())
             options.append(Judged(window, counts, decide(counts, "posterior", level)))

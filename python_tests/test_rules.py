@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mild_ext.rules import RULES, decide, density_scales
+from mild_ext.likelihood import TimeCounts
+from mild_ext.rules import RULES, _expected_drop, decide, density_scales
 
 
 def histogram_of(m, p):
@@ -81,6 +82,25 @@ def test_posterior_levels_are_nested(two_groups):
     for looser, stricter in itertools.pairwise(kept):
         assert (stricter <= looser).all()
         assert stricter.sum() < looser.sum()
+
+
+def test_rare_noise_that_blends_in_drops_no_more_than_its_weight():
+    # Many right labels are learned at any time or never; some wrong ones never, by a few epochs.
+    shape = np.round(55 * np.exp(-np.arange(31) / 9) + 18)
+    shape[28:] += [4, 10, 130]
+    histogram = histogram_of(np.repeat(np.arange(31), 5 * shape.astype(int)), 30)
+    decision = decide(histogram, "posterior", 0.5)
+    assert decision.support.supported
+    assert decision.support.confusion > 0.6
+    weight = decision.mixture.weights_[1]
+    assert weight < 0.25
+    dropped = histogram[~decision.keep].sum() / histogram.sum()
+    assert 0 < dropped <= weight
+    counts = TimeCounts.from_histogram(histogram)
+    tables = decision.mixture.posterior_tables(30)
+    total, limit = _expected_drop(counts, decision.mixture, *tables, 0.5)
+    assert total > weight
+    assert not limit
 
 
 def test_collapse_is_refused(two_groups):

@@ -681,7 +681,7 @@ def _next_steps(
         dropped.tolist(),
         key=lambda i: (float(result.clean_probability[i]), float(agreement[i])),
     )
-    names = data.class_names
+    names, page = data.class_names, out / "report.html"
     lines = ["", f"{len(dropped)} of {len(ids)} labels may be wrong. The most suspicious:"]
     for i in order[:count]:
         name = f"sample {i}" if data.sample_names is None else data.sample_names[i]
@@ -694,7 +694,8 @@ def _next_steps(
         f"  check the samples with kept=0 in {out / 'selection.csv'} (sort by clean_probability),",
         "  correct or delete those that are wrong, and run again with another --out;",
         f"  the model in {out / 'model.safetensors'} was trained without them.",
-        f"  mild-ext report {out} makes a page of the rounds, the classes and these samples' pictures.",
+        (f"  {page} is" if page.exists() else f"  mild-ext report {out} makes")
+        + " a page of the rounds, the classes and these samples' pictures.",
     ]
     if data.test is None:
         lines.append("  Add --test-fraction 0.2 to see test accuracy (by the labels as they are).")

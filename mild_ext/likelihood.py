@@ -59,6 +59,12 @@ class TimeCounts:
         """Total weight (number of samples that were seen at all)."""
         return float(self.events.sum() + self.censored.sum())
 
+    def mean(self, event: Floats, censored: Floats) -> float:
+        """Mean of a value per outcome, given for events [>= p] and for censored times [> p]."""
+        p = self.horizon
+        total = self.events @ event[:p] + self.censored[1:] @ censored[1 : p + 1]
+        return float(total / self.total)
+
     @classmethod
     def from_histogram(cls, histogram: ArrayLike) -> TimeCounts:
         """From counts ``histogram[m, n]`` of (misclassified, seen), shape [P + 1, P + 1]."""

@@ -51,8 +51,7 @@ def _monotone_noisy_share(counts: TimeCounts, event: Floats, censored: Floats) -
     """Mean noisy posterior [P], [P + 1] over the counts, made monotone in the count."""
     clean: Floats = np.minimum.accumulate(event)
     at_end = np.minimum(censored, np.append(1.0, clean))
-    kept = counts.events @ clean + counts.censored[1:] @ at_end[1:]
-    return float(1.0 - kept / counts.total)
+    return 1.0 - counts.mean(clean, at_end)
 
 
 def class_noise_rate(

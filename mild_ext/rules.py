@@ -103,6 +103,13 @@ def decide(
     )
 
 
+def mean_over_seen(histogram: NDArray[np.int64], table: NDArray[Any]) -> float:
+    """Mean of ``table[misclassified, seen]`` over the samples of a histogram seen at all."""
+    seen = histogram.copy()
+    seen[0, 0] = 0
+    return float((seen * table).sum() / max(seen.sum(), 1))
+
+
 def _keep(
     histogram: NDArray[np.int64], rule: str, level: float, event: Floats, censored: Floats
 ) -> NDArray[np.bool_]:
@@ -172,10 +179,8 @@ def _expected_drop(
     most of them are where noise is plenty. Where it is rare and blends in, the tail is mostly of
     hard right labels, and no more than the noisy weight is to be dropped.
     """
-    clean, at_end = _monotone(event, censored)
-    p = counts.horizon
-    kept = counts.events @ clean[:p] + counts.censored[1:] @ at_end[1 : p + 1]
-    weight, total = float(mixture.weights_[1]), 1.0 - float(kept) / counts.total
+    weight = float(mixture.weights_[1])
+    total = 1.0 - counts.mean(*_monotone(event, censored))
     low, high = BLENDED_WEIGHTS
     blend = float(np.clip((weight - low) / (high - low), 0.0, 1.0))
     if confusion <= BLENDING_CONFUSION or blend == 1.0:

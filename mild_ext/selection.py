@@ -20,7 +20,7 @@ from torch import Tensor
 from .evaluation import SelectionQuality, best_threshold, evaluate_selection
 from .likelihood import TimeCounts
 from .noise_rate import NoiseRate, class_noise_rate, estimate_noise_rate
-from .rules import RULES, Decision, decide
+from .rules import RULES, Decision, decide, mean_over_seen
 from .support import Support
 from .weibull import WeibullMixture
 from .windows import Judged, choose_window, judge_window, recorded_epochs
@@ -404,7 +404,8 @@ def select_clean(
         if epochs is None:  # all epochs recorded so far
             window = slice(0, recorded_epochs(status_or_times, histogram))
         else:
-            window = slice(*epochs.indices(len(status_or_times.histogram()) - 1)[:2])
+            whole = _StatusEvidence(status_or_times, None).histogram()
+            window = slice(*epochs.indices(len(whole) - 1)[:2])
         if window.stop - window.start != num_epochs:
             histogram = _StatusEvidence(status_or_times, window).histogram()
     decision = decide(histogram, rule, threshold)
@@ -416,7 +417,7 @@ def select_clean(
             )
         elif rule == "posterior":
             given = Judged(window, histogram, decision)
-            decision = judge_window(status_or_times, given, threshold)
+            decision = judge_window(status_or_times, whole, given, threshold)
         epochs = window
         evidence = _StatusEvidence(status_or_times, window)
     support, reason = decision.support, decision.support.reason
@@ -446,10 +447,8 @@ def select_clean(
     counts = TimeCounts.from_histogram(histogram)
     noise_rate = None
     if decision.mixture is not None and (decision.probability < 1).any():
-        seen = histogram.copy()
-        seen[0, 0] = 0  # no evidence on samples never seen
         noisy, dropped = (
-            1.0 - float((seen * table).sum() / seen.sum())
+            1.0 - mean_over_seen(histogram, table)
             for table in (decision.probability, decision.keep)
         )
         noise_rate = estimate_noise_rate(counts, decision.mixture, noisy, dropped)
@@ -522,7 +521,8 @@ def _by_class(
         judged = [decide(c, rule, level) if c.sum() >= MIN_CLASS else overall for c in counts]
         if per_class is None:
             dropped = sum(float(c[~d.keep].sum()) for c, d in zip(counts, judged, strict=True))
-            per_class = dropped >= least_drop * len(cell)
+            seen = sum(float(c.sum() - c[0, 0]) for c in counts)
+            per_class = dropped >= least_drop * seen
             per_class = per_class and _class_gain(counts, judged, overall) > CLASS_GAIN
         if not per_class:
             judged = [overall] * len(counts)

@@ -111,9 +111,8 @@ def _judge(counts: TimeCounts, mixture: WeibullMixture) -> Support:
 
 def _confusion(counts: TimeCounts, mixture: WeibullMixture) -> float:
     event, censored = mixture.posterior_tables(counts.horizon)
-    wrong = counts.events @ np.minimum(event, 1 - event)
-    wrong += counts.censored[1:] @ np.minimum(censored, 1 - censored)[1:]
-    return float(min(1.0, wrong / counts.total / mixture.weights_.min()))
+    wrong = counts.mean(np.minimum(event, 1 - event), np.minimum(censored, 1 - censored))
+    return float(min(1.0, wrong / mixture.weights_.min()))
 
 
 def _bimodality(mixture: WeibullMixture, num_epochs: int) -> float:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from .likelihood import TimeCounts
-from .rules import Decision, decide, keep_everything
+from .rules import Decision, decide, keep_everything, mean_over_seen
 
 #: Windows of epochs, from the first on, among which to choose, as shares of all.
 WINDOWS = (1 / 3, 1 / 2, 2 / 3)
@@ -53,7 +53,7 @@ MIN_AGREEMENT = 0.8
 class Judged(NamedTuple):
     """A window of epochs, its counts of (misclassified, seen), and what is decided on them.
 
-    ``least_drop``: share of the samples that must be wrong, as the course of training shows.
+    ``least_drop``: share of the samples seen that must be wrong, as the course of training shows.
     """
 
     window: slice
@@ -64,9 +64,7 @@ class Judged(NamedTuple):
     @property
     def share_dropped(self) -> float:
         """Share of the samples seen whose probability of a right label is at most a half."""
-        seen = self.histogram.copy()
-        seen[0, 0] = 0
-        return float(seen[self.decision.probability <= 0.5].sum() / max(seen.sum(), 1))
+        return mean_over_seen(self.histogram, self.decision.probability <= 0.5)
 
     @property
     def clear(self) -> bool:
@@ -116,7 +114,9 @@ def choose_window(
             counts = np.asarray(status.histogram(window).cpu().numpy())
             options.append(Judged(window, counts, decide(counts, "posterior", level)))
     supported = [o for o in options if o.decision.support.supported]
-    course = _Course(status, supported[-1] if supported else options[-1])
+    if not supported:
+        return options[0]
+    course = _Course(status, supported[-1])
     best = _clearest(course, options)
     decision = best.decision
     if not decision.support.supported:
@@ -156,13 +156,12 @@ def _clearest(course: _Course, options: list[Judged]) -> Judged:
 
 
 class _Course:
-    """The course of training, measured against its first, shortest window.
+    """The course of training, measured against its first window: the shortest that is supported.
 
     Right labels are learned first. While they are, the error falls and ever fewer samples waver
     (memorized in one epoch and misclassified in another soon after). Then the error stays at the
     share of wrong labels, until a network that can memorize these too begins to waver about them,
-    and at last gets them "right". Nothing of this is asked about a window that is clear, or where
-    the first window shows one group only.
+    and at last gets them "right". Nothing of this is asked about a window that is clear.
     """
 
     def __init__(self, status: Any, first: Judged) -> None:
@@ -195,14 +194,14 @@ class _Course:
 
     def is_memorizing(self, judged: Judged) -> bool:
         """Whether samples waver at the end of a window that did not at the end of the first."""
-        if judged.clear or not self.first.decision.support.supported:
+        if judged.clear:
             return False
         most = MEMORIZING_UNREST * self.unrest(self.first.window.stop)
         return self.unrest(judged.window.stop) > most
 
     def has_memorized(self, judged: Judged) -> bool:
         """Whether much of the error at the end of the first window is gone at the end of this."""
-        if judged.clear or not self.first.decision.support.supported:
+        if judged.clear:
             return False
         first, stop = self.first.window.stop, judged.window.stop
         unresting = self.unrest(stop) > UNRESTING * self.unrest(first)
@@ -217,28 +216,30 @@ class _Course:
         misclassified when that window ended, and unless most of the error has gone since.
         """
         first = self.first.window.stop
-        if judged.clear or not judged.decision.support.supported:
-            return 0.0
-        if self.unrest(num_epochs) >= SETTLED_UNREST * self.unrest(first):
+        if judged.clear or self.unrest(num_epochs) >= SETTLED_UNREST * self.unrest(first):
             return 0.0
         late = self.error(num_epochs)
         early = min(self.first.share_dropped, self.error(first), MOST_MEMORIZED * late)
         return max(late, early)
 
 
-def judge_window(status: Any, given: Judged, level: float) -> Decision:
+def judge_window(status: Any, whole: NDArray[np.int64], given: Judged, level: float) -> Decision:
     """What a window given by the caller says, in the light of all recorded epochs.
 
     These say how many samples to drop, the window says which: where its own posterior crosses the
     level depends on the tails of the fit, more so the shorter the window. In a late one, a network
     that has memorized wrong labels shows them as quickly as right ones; the window's own counts
     cannot tell, and it is not supported where it contradicts what the earlier epochs say.
+
+    ``whole``: the status' counts of (misclassified, seen) in all its epochs, recorded or not.
     """
     window, histogram, decision, _ = given
     if not decision.support.supported:
         return decision
-    num_epochs = recorded_epochs(status, status.histogram().cpu().numpy())
-    everything = np.asarray(status.histogram(slice(0, num_epochs)).cpu().numpy())
+    num_epochs = recorded_epochs(status, whole)
+    everything = whole
+    if num_epochs < len(whole) - 1:
+        everything = np.asarray(status.histogram(slice(0, num_epochs)).cpu().numpy())
     reference_window, counts, reference, _ = choose_window(
         status, everything, decide(everything, "posterior", level), level
     )

@@ -103,6 +103,18 @@ def test_rare_noise_that_blends_in_drops_no_more_than_its_weight():
     assert not limit
 
 
+def test_counts_that_the_running_minimum_ties_can_be_told_apart():
+    # The clean component outlives the noisy one: of 28, 29 and 30 epochs, 30 looks cleanest.
+    shape = np.round(55 * np.exp(-np.arange(31) / 9) + 18)
+    shape[28:] += [4, 10, 130]
+    histogram = histogram_of(np.repeat(np.arange(31), 5 * shape.astype(int)), 30)
+    clean = decide(histogram, "posterior", 0.5).mixture.posterior_tables(30)
+    assert clean[1][30] > clean[0][29]
+    share = histogram[30, 30] / histogram.sum()
+    keep = decide(histogram, "posterior", 0.5, drop=(share, 0.5)).keep[:, 30]
+    assert np.array_equal(keep, np.arange(31) < 30)
+
+
 def test_collapse_is_refused(two_groups):
     # Hardly anybody is learned early enough for this level.
     decision = decide(two_groups, "posterior", 1 - 1e-15)

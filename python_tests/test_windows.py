@@ -8,10 +8,10 @@ import torch
 
 from mild_ext import LearningStatus, windows
 from mild_ext.learning_log import LearningLog
-from mild_ext.rules import Decision
+from mild_ext.rules import Decision, decide
 from mild_ext.selection import select_clean
 from mild_ext.support import Support
-from mild_ext.windows import Judged, _clearest, _Course, recorded_epochs
+from mild_ext.windows import Judged, _clearest, _Course, choose_window, recorded_epochs
 
 
 def recorded(memorized):
@@ -82,10 +82,54 @@ def test_course_asks_nothing_where_the_verdict_is_clear():
     assert not course.is_memorizing(judged(30, 0.8))
     assert not course.has_memorized(judged(30, 0.8))
     assert course.least_drop(judged(30, 0.8), 30) == 0.0
-    assert course.least_drop(judged(30, 0.5, supported=False), 30) == 0.0
-    one_group = _Course(None, judged(10, 0.5, supported=False))
-    assert not one_group.is_memorizing(judged(30, 0.5))
-    assert not one_group.has_memorized(judged(30, 0.5))
+
+
+class Watched:
+    """A status that remembers which epochs were looked at."""
+
+    def __init__(self, status):
+        self.status, self.asked = status, []
+
+    def histogram(self, epochs):
+        self.asked.append((epochs.start, epochs.stop))
+        return self.status.histogram(epochs)
+
+
+def choose(status, epochs):
+    histogram = status.histogram(slice(0, epochs)).numpy()
+    watched = Watched(status)
+    decision = decide(histogram, "posterior", 0.5)
+    return choose_window(watched, histogram, decision, 0.5), watched.asked
+
+
+def test_course_is_not_asked_about_one_group():
+    first = np.floor(3 * np.random.default_rng(4).weibull(1.2, 1000))
+    found, asked = choose(recorded(np.arange(30)[None] >= first[:, None]), 30)
+    assert found.window == slice(0, 30)
+    assert not found.decision.support.supported
+    assert sorted(asked) == [(0, 10), (0, 15), (0, 20)]  # windows, but no late epochs
+
+
+def test_short_runs_are_judged_whole():
+    rng = np.random.default_rng(5)
+    first = np.concatenate([rng.geometric(0.5, 700), rng.integers(7, 20, 300)])
+    status = recorded(np.arange(12)[None] >= first[:, None])
+    assert all(start > 0 for start, _ in choose(status, 11)[1])
+    assert (0, 8) in choose(status, 12)[1]
+
+
+def test_first_window_is_the_shortest_that_is_supported(monkeypatch):
+    # Training begins slowly: after a third of the epochs nobody has learned anything.
+    rng = np.random.default_rng(6)
+    first = np.concatenate([11 + rng.geometric(0.5, 700), rng.integers(20, 60, 300)])
+    memorized = (np.arange(30)[None] >= first[:, None]) & (rng.random((1000, 30)) < 0.95)
+    seen = []
+    monkeypatch.setattr(
+        windows, "_clearest", lambda course, options: seen.append(course.first) or options[0]
+    )
+    choose(recorded(memorized), 30)
+    assert seen[0].window == slice(0, 15)
+    assert seen[0].decision.support.supported
 
 
 class Phases:

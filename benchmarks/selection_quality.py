@@ -184,25 +184,32 @@ def windows(paths: list[Path]) -> None:
     )
 
 
-def partly_seen(paths: list[Path], share: float) -> None:
-    """The default rule where every sample is left out of epochs at random, as by a sampler."""
+def partly_seen(paths: list[Path], shares: list[float]) -> None:
+    """The default rule where samples are left out of epochs at random, as by a sampler.
+
+    ``shares``: of the epochs in which a sample is seen; of two, each sample has its own in between.
+    """
     ratios, unsupported = [], 0
     for path in paths:
         log = read_learning_log(path)
         if log.clean.all():
             continue
-        seen = np.random.default_rng(1).random(log.memorized.shape) < share
+        rng = np.random.default_rng(1)
+        share = rng.uniform(min(shares), max(shares), size=(len(log.clean), 1))
+        seen = rng.random(log.memorized.shape) < share
         selection = mild_ext.select_clean(replace(log, seen=seen).status())
-        metric = (seen & ~log.memorized).sum(axis=1) - (seen & log.memorized).sum(axis=1)
-        best = best_threshold(metric + log.num_epochs, log.clean)[1]
+        wrong, total = (seen & ~log.memorized).sum(axis=1), seen.sum(axis=1)
+        metric = 2 * wrong - total + log.num_epochs
+        wrong_share = np.rint(2 * log.num_epochs * wrong / np.maximum(total, 1)).astype(int)
+        best = max(best_threshold(m, log.clean)[1] for m in (metric, wrong_share))
         quality = evaluate_selection(selection.mask.numpy(), log.clean)
         ratios.append(quality.macro_f1 / best)
         unsupported += not selection.supported
     ratio = np.array(ratios)
     print(
-        f"each epoch sees {share:.0%} of the samples: {len(ratio)} logs with noise, macro-F1 "
-        f"{ratio.mean():.3f} of the best threshold on the metric, {(ratio < 0.97).sum()} below 0.97, "
-        f"{unsupported} not supported"
+        f"each sample seen in {' to '.join(f'{s:.1%}' for s in shares)} of the epochs: {len(ratio)} "
+        f"logs with noise, macro-F1 {ratio.mean():.3f} of the best threshold on the metric or on the "
+        f"misclassified share, {(ratio < 0.97).sum()} below 0.97, {unsupported} not supported"
     )
 
 
@@ -260,7 +267,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("logs", nargs="+", type=Path, help="learning logs (npz)")
     parser.add_argument("--windows", action="store_true", help="try windows of epochs instead")
-    parser.add_argument("--seen", type=float, help="share of the samples that every epoch sees")
+    parser.add_argument(
+        "--seen",
+        type=lambda text: [float(share) for share in text.split(",")],
+        metavar="S",
+        help="share of the epochs in which each sample is seen; as in 0.2,1: its own in between",
+    )
     parser.add_argument("--csv", type=Path, help="also write every figure here")
     arguments = parser.parse_args()
     if arguments.windows:

@@ -66,6 +66,13 @@ class TimeCounts:
         return float(total / self.total)
 
     @classmethod
+    def from_counts(cls, counts: Floats) -> TimeCounts:
+        """From the misclassified counts of samples all seen in p epochs, [p + 1]."""
+        censored = np.zeros(len(counts))
+        censored[-1] = counts[-1]
+        return cls(counts[:-1], censored)
+
+    @classmethod
     def from_histogram(cls, histogram: ArrayLike) -> TimeCounts:
         """From counts ``histogram[m, n]`` of (misclassified, seen), shape [P + 1, P + 1]."""
         table = np.asarray(histogram, dtype=np.float64)

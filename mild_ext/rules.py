@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .common_horizon import CommonHorizon
 from .likelihood import Floats, TimeCounts, sigmoid
 from .support import Support, fit_with_support
 from .weibull import WeibullMixture
@@ -56,44 +57,46 @@ def decide(
     *,
     drop: tuple[float, float] | None = None,
     fitted: Decision | None = None,
+    horizon: CommonHorizon | None = None,
 ) -> Decision:
     """Apply a rule to a histogram; never keeps nothing of what was seen.
 
     ``drop``: the share of the samples that ``posterior`` is to drop and the level at which it is
     to drop them, where better evidence than this histogram has settled it. ``fitted``: what
-    ``posterior`` decided on this histogram before, to spare a second fit.
+    ``posterior`` decided on this histogram before, to spare a second fit. ``horizon``: that of all
+    samples, where the histogram is of a part of them.
     """
-    counts = TimeCounts.from_histogram(histogram)
+    horizon = horizon or CommonHorizon.of(histogram)
+    counts = horizon.counts(histogram)
     if fitted is None:
-        mixture, support = fit_with_support(counts)
+        mixture, support = fit_with_support(TimeCounts.from_counts(counts))
     else:
         mixture, support = fitted.mixture, fitted.support
     size = len(histogram)
     if mixture is None or (rule == "posterior" and not support.supported):
         return _everything(size, mixture, support)
-    # Tables of the full histogram, whose window may be longer than any sample was seen in it.
-    event, censored = mixture.posterior_tables(size - 1)
+    event, censored = mixture.posterior_tables(horizon.horizon)
+    clean = np.append(event, censored[-1])
     if drop is not None:
-        event, censored = _recentred(counts, event, censored, *drop)
+        clean = _recentred(counts, clean, *drop)
     elif support.confusion > MAX_SURE_CONFUSION:
-        share, at_most = _expected_drop(counts, mixture, event, censored, support.confusion)
-        event, censored = _recentred(counts, event, censored, share, 0.5, at_most)
-    event, censored = _monotone(event, censored)
-    keep = _keep(histogram, rule, level, event, censored)
+        share, at_most = _expected_drop(counts, mixture, clean, support.confusion)
+        clean = _recentred(counts, clean, share, 0.5, at_most)
+    probability = horizon.table(np.minimum.accumulate(clean), unseen=censored[0])
+    keep = probability > level if rule == "posterior" else _by_metric(histogram, rule, level)
+    keep[0, 0] = True  # never seen: no evidence against it
     kept = int((histogram * keep).sum() - histogram[0, 0])
-    if kept < max(1.0, MIN_KEPT * counts.total):
-        reason = f"rule {rule!r} would keep only {kept} of {counts.total:.0f} samples: refused"
+    if kept < max(1.0, MIN_KEPT * counts.sum()):
+        reason = f"rule {rule!r} would keep only {kept} of {counts.sum():.0f} samples: refused"
         return _everything(size, mixture, replace(support, supported=False, reason=reason))
+    if not support.supported:
+        probability = np.ones((size, size))
     if rule != "posterior":
-        reason = f"rule {rule!r} keeps {kept / counts.total:.1%} of the samples seen"
+        reason = f"rule {rule!r} keeps {kept / counts.sum():.1%} of the samples seen"
         if not support.supported:
             reason += f" (the mixture does not support two groups: {support.reason})"
-        probability_supported = support.supported
         support = replace(support, supported=True, reason=reason)
-    else:
-        probability_supported = True
     full = np.flatnonzero(keep[:, -1])
-    probability = _cells(event, censored) if probability_supported else np.ones((size, size))
     return Decision(
         keep=keep,
         probability=probability.astype(np.float32),
@@ -110,13 +113,8 @@ def mean_over_seen(histogram: NDArray[np.int64], table: NDArray[Any]) -> float:
     return float((seen * table).sum() / max(seen.sum(), 1))
 
 
-def _keep(
-    histogram: NDArray[np.int64], rule: str, level: float, event: Floats, censored: Floats
-) -> NDArray[np.bool_]:
-    if rule == "posterior":
-        passed = _cells(event > level, censored > level)
-        passed[0, 0] = True  # never seen: no evidence against it
-        return passed
+def _by_metric(histogram: NDArray[np.int64], rule: str, level: float) -> NDArray[np.bool_]:
+    """The cells that a rule on the metric, misclassified less memorized epochs, keeps."""
     size = len(histogram)
     metric = 2 * np.arange(size)[:, None] - np.arange(size)  # misclassified - memorized
     possible = np.arange(size)[:, None] <= np.arange(size)
@@ -129,9 +127,7 @@ def _keep(
         limit = density_scales(shifted[seen], histogram[seen]).max()
         if rule == "scale":
             metric = shifted  # the release itself compares the unshifted metric
-    keep: NDArray[np.bool_] = (metric <= limit) & possible
-    keep[0, 0] = True  # never seen: no evidence against it
-    return keep
+    return (metric <= limit) & possible
 
 
 def _quantile(values: NDArray[Any], counts: NDArray[np.int64], share: float) -> float:
@@ -142,34 +138,8 @@ def _quantile(values: NDArray[Any], counts: NDArray[np.int64], share: float) -> 
     return float(values[last][np.argmin(np.abs(kept[last] - share))])
 
 
-def _cells(event: NDArray[Any], censored: NDArray[Any]) -> NDArray[Any]:
-    """Table [P + 1, P + 1] from values of events [P] (m < n) and censored [P + 1] (m = n)."""
-    size = len(censored)
-    table = np.zeros((size, size), dtype=event.dtype)
-    rows, columns = np.triu_indices(size, 1)
-    table[rows, columns] = event[rows]
-    np.fill_diagonal(table, censored)
-    return table
-
-
-def _monotone(event: Floats, censored: Floats) -> tuple[Floats, Floats]:
-    """The posterior as a running minimum over the misclassified count: once below, never back.
-
-    A broad clean component outlives a narrow noisy one, so the posterior as it is may rise again
-    in the tail; with the minimum a level has one, the first, crossing.
-    """
-    event = np.minimum.accumulate(event)
-    at_end = np.minimum(censored, np.append(event, event[-1]))
-    at_end[0] = censored[0]  # never seen: the prior
-    return event, at_end
-
-
 def _expected_drop(
-    counts: TimeCounts,
-    mixture: WeibullMixture,
-    event: Floats,
-    censored: Floats,
-    confusion: float,
+    counts: Floats, mixture: WeibullMixture, clean: Floats, confusion: float
 ) -> tuple[float, bool]:
     """Share to drop where the components overlap widely, and whether it is a limit.
 
@@ -180,7 +150,7 @@ def _expected_drop(
     hard right labels, and no more than the noisy weight is to be dropped.
     """
     weight = float(mixture.weights_[1])
-    total = 1.0 - counts.mean(*_monotone(event, censored))
+    total = 1.0 - float(counts @ np.minimum.accumulate(clean) / counts.sum())
     low, high = BLENDED_WEIGHTS
     blend = float(np.clip((weight - low) / (high - low), 0.0, 1.0))
     if confusion <= BLENDING_CONFUSION or blend == 1.0:
@@ -189,33 +159,26 @@ def _expected_drop(
 
 
 def _recentred(
-    counts: TimeCounts,
-    event: Floats,
-    censored: Floats,
-    share: float,
-    level: float,
-    at_most: bool = False,
-) -> tuple[Floats, Floats]:
+    counts: Floats, clean: Floats, share: float, level: float, at_most: bool = False
+) -> Floats:
     """The posterior made monotone, its log-odds shifted so that ``level`` drops ``share``.
 
+    A broad clean component outlives a narrow noisy one, so the posterior as it is may rise again
+    in the tail; as a running minimum over the misclassified count it has one crossing, the first.
     As near as whole counts allow; with ``at_most`` not more, but something.
     """
-    p = counts.horizon
-    tie = TIE_SPREAD / max(len(event), 1) * np.arange(len(censored))
-    clean, at_end = _monotone(event, censored)
-    clean, at_end = _log_odds(clean) - tie[:-1], _log_odds(at_end) - tie
-    mass = np.concatenate([counts.events, counts.censored[1:]])
-    cells = np.concatenate([clean[:p], at_end[1 : p + 1]])[mass > 0]
-    values, where = np.unique(-cells, return_inverse=True)
+    tie = TIE_SPREAD / (len(clean) - 1) * np.arange(len(clean))
+    odds = _log_odds(np.minimum.accumulate(clean)) - tie
+    mass = counts[counts > 0]
+    values, where = np.unique(-odds[counts > 0], return_inverse=True)
     values = -values  # falling
-    dropped = 1 - np.cumsum(np.bincount(where, weights=mass[mass > 0])) / counts.total
+    dropped = 1 - np.cumsum(np.bincount(where, weights=mass)) / mass.sum()
     last = int(np.argmin(np.abs(dropped - share)))  # the last one kept
     if at_most and len(values) > 1:
         last = min(int(np.argmax(dropped <= share)), len(values) - 2)
     # Midway to the next value; if there is none, nothing is to be dropped.
     cut = float(np.append(values, values[-1] - 2.0)[last : last + 2].mean())
-    shift = cut - float(_log_odds(np.array(level)))
-    return sigmoid(clean - shift), np.append(censored[0], sigmoid(at_end[1:] - shift))
+    return sigmoid(odds - (cut - float(_log_odds(np.array(level)))))
 
 
 def _log_odds(x: Floats) -> Floats:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .common_horizon import CommonHorizon
 from .evaluation import SelectionQuality, best_threshold, evaluate_selection
 from .likelihood import TimeCounts
 from .noise_rate import NoiseRate, class_noise_rate, estimate_noise_rate
@@ -134,7 +135,8 @@ class Selection:
             ``classes``, and this is the one that all samples together would have had.
         level: the level that was asked for: a posterior probability, or a share to keep.
         rule: name of the rule.
-        mixture: the fitted :class:`WeibullMixture`; None if no sample was seen.
+        mixture: the fitted :class:`WeibullMixture`; None if no sample was seen. Its times are in
+            epochs of the mean number seen, where samples were seen in different numbers of them.
         supported: False: the data do not support two groups, and everything is kept.
         reason: why, in words.
         support: the figures behind the verdict.
@@ -298,6 +300,11 @@ class Selection:
                 f"; kept up to {self.threshold:g} misclassified of {last} "
                 f"(a sample seen in all of them)"
             )
+        if np.count_nonzero(self.histogram[:, 1:].sum(axis=0)) > 1:
+            horizon = CommonHorizon.of(self.histogram).horizon
+            lines.append(
+                f"samples were seen in different numbers of epochs: judged as if all in {horizon}"
+            )
         if self.noise_rate is not None:
             rate = self.noise_rate
             lines.append(
@@ -444,14 +451,14 @@ def select_clean(
             f"{len(histogram) - 1}) with a scale of the metric shifted by {len(histogram) - 1}"
         )
         warnings.warn(f"{reason}; use rule 'posterior'", UserWarning, stacklevel=2)
-    counts = TimeCounts.from_histogram(histogram)
     noise_rate = None
     if decision.mixture is not None and (decision.probability < 1).any():
         noisy, dropped = (
             1.0 - mean_over_seen(histogram, table)
             for table in (decision.probability, decision.keep)
         )
-        noise_rate = estimate_noise_rate(counts, decision.mixture, noisy, dropped)
+        times = TimeCounts.from_counts(CommonHorizon.of(histogram).counts(histogram))
+        noise_rate = estimate_noise_rate(times, decision.mixture, noisy, dropped)
     return Selection(
         mask=mask,
         threshold=decision.threshold,
@@ -516,14 +523,18 @@ def _by_class(
         torch.bincount(cell[own], minlength=size**2).reshape(size, size).cpu().numpy()
         for own in members
     ]
+    horizon = CommonHorizon.of(sum(counts, np.zeros((size, size), dtype=np.int64)))
     judged = [overall] * len(counts)
     if per_class or (per_class is None and rule == "posterior" and overall.support.supported):
-        judged = [decide(c, rule, level) if c.sum() >= MIN_CLASS else overall for c in counts]
+        judged = [
+            decide(c, rule, level, horizon=horizon) if c.sum() >= MIN_CLASS else overall
+            for c in counts
+        ]
         if per_class is None:
             dropped = sum(float(c[~d.keep].sum()) for c, d in zip(counts, judged, strict=True))
             seen = sum(float(c.sum() - c[0, 0]) for c in counts)
             per_class = dropped >= least_drop * seen
-            per_class = per_class and _class_gain(counts, judged, overall) > CLASS_GAIN
+            per_class = per_class and _class_gain(counts, judged, overall, horizon) > CLASS_GAIN
         if not per_class:
             judged = [overall] * len(counts)
     mask = torch.empty(len(cell), dtype=torch.bool, device=device)
@@ -540,7 +551,7 @@ def _by_class(
         seen = len(own) - int(table[0, 0])
         rate = None
         if supported and seen and decision.mixture is not None and (decision.probability < 1).any():
-            times = TimeCounts.from_histogram(table)
+            times = TimeCounts.from_counts(horizon.counts(table))
             rate = class_noise_rate(times, decision.mixture, float((~keep).sum()) / seen)
         classes.append(
             ClassSelection(
@@ -557,14 +568,17 @@ def _by_class(
 
 
 def _class_gain(
-    counts: list[NDArray[np.int64]], judged: list[Decision], overall: Decision
+    counts: list[NDArray[np.int64]],
+    judged: list[Decision],
+    overall: Decision,
+    horizon: CommonHorizon,
 ) -> float:
     """BIC of the common mixture less that of the classes' own, nats a sample of those classes."""
     apart = total = together = 0.0
     for table, decision in zip(counts, judged, strict=True):
         if decision is overall or decision.mixture is None or overall.mixture is None:
             continue
-        times = TimeCounts.from_histogram(table)
+        times = TimeCounts.from_counts(horizon.counts(table))
         apart += decision.mixture.bic
         together -= 2 * overall.mixture.score(times)
         total += times.total

@@ -7,12 +7,7 @@ import torch
 from mild_ext import LearningStatus, TransitionTimes, select_clean
 
 pytest.importorskip("matplotlib")
-from mild_ext.report.plots import (
-    counts_by_metric,
-    expected_by_metric,
-    plot_selection,
-    save_selection_plot,
-)
+from mild_ext.report.plots import expected_shares, plot_selection, save_selection_plot
 
 
 def times(misclassified, seen, epochs):
@@ -33,11 +28,25 @@ def separated():
 
 
 def test_bars_add_up_to_the_samples_and_the_mixture_expects_as_many(separated):
-    metric, counts = counts_by_metric(separated.histogram)
-    assert metric[0] == -20
-    assert metric[-1] == 20
-    assert counts.sum() == 1000
-    assert expected_by_metric(separated.histogram, separated.mixture).sum() == pytest.approx(1000)
+    ax = plot_selection(separated)
+    bars = ax.containers[0]
+    assert sum(bar.get_height() for bar in bars) == 1000
+    assert [bar.get_center()[0] for bar in bars] == list(range(-20, 21, 2))
+    assert expected_shares(separated.mixture, 20).sum() == pytest.approx(1)
+
+
+def test_samples_seen_in_different_numbers_of_epochs_are_drawn_on_one_scale():
+    generator = np.random.default_rng(0)
+    seen = np.repeat([8, 16], 500)
+    late = np.arange(1000) % 5 < 2
+    selection = select_clean(times(generator.binomial(seen, np.where(late, 0.9, 0.1)), seen, 20))
+    assert selection.supported
+    ax = plot_selection(selection)
+    bars = ax.containers[0]
+    assert sum(bar.get_height() for bar in bars) == pytest.approx(1000)
+    assert (bars[0].get_center()[0], bars[-1].get_center()[0]) == (-12, 12)
+    assert "as if seen in 12 epochs" in ax.get_xlabel()
+    assert -12 < ax.lines[-1].get_xdata()[0] < 12
 
 
 def test_threshold_stands_between_the_last_kept_and_the_first_dropped_value(separated):

@@ -3,6 +3,8 @@
 pip install 'mild_ext[digits,accelerate]' && accelerate launch accelerate_loop.py
 """
 
+import time
+
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -41,4 +43,7 @@ accelerator.print(
     f"{int(tracker.kept.sum())} of {len(dataset)} samples kept, {share:.0%} of them wrong"
 )
 accelerator.wait_for_everyone()
+time.sleep(
+    0.1
+)  # on CPUs a thread of gloo's still clears up, and at the interpreter's end would abort
 accelerator.end_training()

@@ -3,6 +3,8 @@
 pip install 'mild_ext[digits]' && torchrun --nproc_per_node=2 ddp.py
 """
 
+import time
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -46,6 +48,7 @@ share = wrong[tracker.kept].float().mean()
 # One string, written at once, so that the lines of two processes do not mix.
 line = f"rank {dist.get_rank()}: {int(tracker.kept.sum())} samples kept, {share:.0%} of them wrong"
 print(line, flush=True)
-# Waiting lets gloo's threads drop their last tensors, which needs the GIL; at the interpreter's end it would abort.
 dist.barrier()
+# One of gloo's threads still clears up after this, for which it needs the GIL; at the interpreter's end it would abort.
+time.sleep(0.1)
 dist.destroy_process_group()

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -88,9 +89,10 @@ def launched_by_torchrun() -> Iterator[None]:
         dist.init_process_group("gloo")
     try:
         yield
-        # Waiting lets gloo's threads drop their last tensors, which needs the GIL: one that still waits for it when the
-        # interpreter ends would abort the process.
         dist.barrier()
+        # One of gloo's threads still clears up after this, for which it needs the GIL. Where it waits for that when the
+        # interpreter ends, the process is aborted (https://github.com/pytorch/pytorch/issues/190489).
+        time.sleep(0.1)
     finally:
         dist.destroy_process_group()
 

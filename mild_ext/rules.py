@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .common_horizon import CommonHorizon
+from .common_horizon import CommonHorizon, common_horizon
 from .likelihood import Floats, TimeCounts, sigmoid
 from .support import Support, fit_with_support
 from .weibull import WeibullMixture
@@ -66,7 +66,7 @@ def decide(
     ``posterior`` decided on this histogram before, to spare a second fit. ``horizon``: that of all
     samples, where the histogram is of a part of them.
     """
-    horizon = horizon or CommonHorizon.of(histogram)
+    horizon = horizon or common_horizon(histogram)
     counts = horizon.counts(histogram)
     if fitted is None:
         mixture, support = fit_with_support(TimeCounts.from_counts(counts))

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .common_horizon import CommonHorizon
+from .common_horizon import CommonHorizon, common_horizon
 from .evaluation import SelectionQuality, best_threshold, evaluate_selection
 from .likelihood import TimeCounts
 from .noise_rate import NoiseRate, class_noise_rate, estimate_noise_rate
@@ -301,7 +301,7 @@ class Selection:
                 f"(a sample seen in all of them)"
             )
         if np.count_nonzero(self.histogram[:, 1:].sum(axis=0)) > 1:
-            horizon = CommonHorizon.of(self.histogram).horizon
+            horizon = common_horizon(self.histogram).horizon
             lines.append(
                 f"samples were seen in different numbers of epochs: judged as if all in {horizon}"
             )
@@ -457,7 +457,7 @@ def select_clean(
             1.0 - mean_over_seen(histogram, table)
             for table in (decision.probability, decision.keep)
         )
-        times = TimeCounts.from_counts(CommonHorizon.of(histogram).counts(histogram))
+        times = TimeCounts.from_counts(common_horizon(histogram).counts(histogram))
         noise_rate = estimate_noise_rate(times, decision.mixture, noisy, dropped)
     return Selection(
         mask=mask,
@@ -523,7 +523,7 @@ def _by_class(
         torch.bincount(cell[own], minlength=size**2).reshape(size, size).cpu().numpy()
         for own in members
     ]
-    horizon = CommonHorizon.of(sum(counts, np.zeros((size, size), dtype=np.int64)))
+    horizon = common_horizon(sum(counts, np.zeros((size, size), dtype=np.int64)))
     judged = [overall] * len(counts)
     if per_class or (per_class is None and rule == "posterior" and overall.support.supported):
         judged = [

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mild_ext import select_clean
-from mild_ext.common_horizon import CommonHorizon
+from mild_ext.common_horizon import Shares, Waits, common_horizon
 from mild_ext.evaluation import evaluate_selection
 from mild_ext.learning_log import LearningLog
+from mild_ext.rules import decide
 
 
 def position(horizon):
@@ -20,7 +21,7 @@ def position(horizon):
 @given(st.integers(1, 40).flatmap(lambda p: st.tuples(st.just(p), st.integers(1, p))))
 def test_stretched_counts(case):
     num_epochs, h = case
-    where = position(CommonHorizon(num_epochs, h))
+    where = position(Shares(num_epochs, h))
     assert where[0, 0] == -1.0
     for n in range(1, num_epochs + 1):
         own = where[: n + 1, n]
@@ -41,27 +42,48 @@ def test_samples_seen_equally_often_stay_where_they_are():
         histogram = np.zeros((num_epochs + 1, num_epochs + 1), dtype=np.int64)
         histogram[: seen + 1, seen] = rng.integers(1, 50, seen + 1)
         histogram[0, 0] = 9
-        horizon = CommonHorizon.of(histogram)
-        assert horizon.horizon == seen
-        assert np.array_equal(horizon.counts(histogram), histogram[: seen + 1, seen])
+        for horizon in (common_horizon(histogram), Waits(histogram)):
+            assert horizon.horizon == seen
+            assert np.array_equal(horizon.counts(histogram), histogram[: seen + 1, seen])
 
 
-def test_no_sample_is_lost():
-    rng = np.random.default_rng(1)
-    histogram = np.triu(rng.integers(0, 100, (31, 31)))
-    horizon = CommonHorizon.of(histogram)
-    counts = horizon.counts(histogram)
-    assert counts.sum() == pytest.approx(histogram.sum() - histogram[0, 0])
-    # What is said of a cell is what is said of its samples' counts.
-    values = rng.random(horizon.horizon + 1)
-    table = horizon.table(values, unseen=0.0)
-    assert (histogram * table).sum() == pytest.approx(counts @ values)
+@given(st.integers(0, 2**31), st.integers(1, 30))
+def test_no_sample_is_lost_and_order_is_kept(seed, num_epochs):
+    rng = np.random.default_rng(seed)
+    shape = (num_epochs + 1, num_epochs + 1)
+    histogram = np.triu(rng.integers(1, 100, shape) * (rng.random(shape) < rng.random()))
+    if not histogram[:, 1:].any():
+        histogram[0, num_epochs] = 1
+    for horizon in (common_horizon(histogram), Waits(histogram)):
+        counts = horizon.counts(histogram)
+        assert counts.sum() == pytest.approx(histogram.sum() - histogram[0, 0])
+        # What is said of a cell is what is said of its samples' counts.
+        values = -np.sort(-rng.random(horizon.horizon + 1))
+        table = horizon.table(values, unseen=0.0)
+        assert (histogram * table).sum() == pytest.approx(counts @ values)
+        for n in range(1, horizon.horizon + 1):
+            assert (np.diff(table[: n + 1, n]) <= 1e-12).all()
+            assert (table[: n + 1, n] <= table[: n + 1, min(n + 1, num_epochs)] + 1e-12).all()
+
+
+def test_waits_that_watching_cut_short_are_taken_from_longer_ones():
+    # Four watched for three epochs: memorized after 0, 1, 2 and never. Three left before.
+    histogram = np.zeros((4, 4), dtype=np.int64)
+    histogram[[0, 1, 2, 3], 3] = 1
+    histogram[1, 1] = 3
+    waits = Waits(histogram)
+    assert waits.horizon == 3
+    # Not memorized after one epoch are three of four, each as likely to be 1, 2 or 3.
+    np.testing.assert_allclose(waits.counts(histogram), [1, 2, 2, 2])
+    table = waits.table(np.array([0.9, 0.6, 0.3, 0.0]), unseen=0.5)
+    np.testing.assert_allclose(table[1], [0.0, 0.3, 0.6, 0.6])
+    assert table[0, 0] == 0.5
 
 
 def test_nothing_seen():
     histogram = np.zeros((6, 6), dtype=np.int64)
     histogram[0, 0] = 4
-    assert CommonHorizon.of(histogram).counts(histogram).sum() == 0
+    assert common_horizon(histogram).counts(histogram).sum() == 0
 
 
 def log(rng, num_samples, num_epochs):
@@ -80,6 +102,7 @@ def test_epochs_left_out_at_random_change_little(shares):
     share = rng.uniform(*shares, size=(3000, 1))
     seen = rng.random((3000, 30)) < share
     partly = LearningLog(complete.memorized, complete.given_label, seen=seen)
+    assert isinstance(common_horizon(partly.status().histogram().numpy()), Shares)
     whole = evaluate_selection(select_clean(complete.status()).mask, clean).macro_f1
     selection = select_clean(partly.status())
     assert selection.supported
@@ -89,6 +112,27 @@ def test_epochs_left_out_at_random_change_little(shares):
     apart = select_clean(partly.status(), labels=labels, per_class=True)
     assert evaluate_selection(apart.mask, clean).macro_f1 > whole - 0.05
     assert apart.noise_rate.low < 0.4 < apart.noise_rate.high
+
+
+def test_samples_that_join_and_leave_are_judged_by_their_waits():
+    rng = np.random.default_rng(4)
+    clean = rng.random(5000) < 0.65
+    wait = np.where(clean, 4 * rng.weibull(0.9, 5000), 26 * rng.weibull(5, 5000)).astype(int)
+
+    def kept(seen):
+        histogram = np.zeros((31, 31), dtype=np.int64)
+        misclassified = np.minimum(wait, seen)
+        np.add.at(histogram, (misclassified, seen), 1)
+        decision = decide(histogram, "posterior", 0.5)
+        assert decision.support.supported
+        return common_horizon(histogram), decision.keep[misclassified, seen]
+
+    _, complete = kept(np.full(5000, 30))
+    horizon, partly = kept(rng.integers(3, 31, 5000))
+    assert isinstance(horizon, Waits)
+    whole = evaluate_selection(complete, clean).macro_f1
+    assert whole > 0.94
+    assert evaluate_selection(partly, clean).macro_f1 > whole - 0.06
 
 
 def test_one_epoch_seen_is_too_little_against_a_label():

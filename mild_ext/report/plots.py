@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_ext.common_horizon import CommonHorizon
+from mild_ext.common_horizon import common_horizon
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ def plot_selection(selection: Selection, ax: Axes | None = None) -> Axes:
     if ax is None:
         ax = _new_axes()
     num_epochs = len(selection.histogram) - 1
-    common = CommonHorizon.of(selection.histogram)
+    common = common_horizon(selection.histogram)
     counts = common.counts(selection.histogram)
     scale = common.horizon / num_epochs
     metric = 2 * np.arange(len(counts)) - common.horizon

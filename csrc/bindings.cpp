@@ -52,8 +52,7 @@ void run_update(const Update& args, int device, [[maybe_unused]] uintptr_t strea
 #endif
 }
 
-// ---- by address
-// -----------------------------------------------------------------------------------------------
+// ---- by address ----
 
 void update(uintptr_t words, int64_t num_samples, int64_t num_words, uintptr_t index,
             bool index_is_int64, uintptr_t logits, int logit_type, int64_t rows, int64_t classes,
@@ -122,8 +121,7 @@ void lookup(uintptr_t words, int64_t num_samples, int64_t num_words, int64_t sta
 #endif
 }
 
-// ---- by tensor: the fast lane of update
-// -----------------------------------------------------------------------
+// ---- by tensor: the fast lane of update ----
 
 // torch.Tensor and its exchange table; set once, at import, and kept for the life of the process.
 PyObject* tensor_type = nullptr;
@@ -251,8 +249,7 @@ PyMethodDef fast_functions[] = {
      "Records a batch where the arguments are the plain case; says whether they were."},
     {nullptr, nullptr, 0, nullptr}};
 
-// ---- instruction sets
-// -----------------------------------------------------------------------------------------
+// ---- instruction sets ----
 
 constexpr std::array<const char*, 3> kIsaNames{"plain", "avx2", "avx512"};
 

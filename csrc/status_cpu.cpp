@@ -37,8 +37,7 @@ std::atomic<Isa>& isa_in_use() {
     return isa;
 }
 
-// ---- update
-// ---------------------------------------------------------------------------------------------------
+// ---- update ----
 
 // AND over a stretch of adjacent classes of one comparison with the label's logit. Blocks have a
 // fixed length, so that the compiler turns each into vector compares; the first block that fails
@@ -219,8 +218,7 @@ void update(const Update& args, int threads) {
     }
 }
 
-// ---- transition_times
-// -----------------------------------------------------------------------------------------
+// ---- transition_times ----
 
 namespace {
 
@@ -233,16 +231,8 @@ struct TimesOfSamples {
     MILD_HD void operator()(int64_t begin, int64_t end) const {
         const int64_t n = status.num_samples;
         for (int64_t i = begin; i < end; ++i) {
-            const TransitionTimes t =
-                mild::transition_times(status.words + i * status.num_words, window);
-            out[0 * n + i] = t.memorization;
-            out[1 * n + i] = t.forgetting;
-            out[2 * n + i] = t.metric;
-            out[3 * n + i] = t.first_memorized;
-            out[4 * n + i] = t.memorization_events;
-            out[5 * n + i] = t.forgetting_events;
-            out[6 * n + i] = t.longest_memorized_run;
-            out[7 * n + i] = t.seen;
+            const WordPair* words = status.words + i * status.num_words;
+            store(mild::transition_times(words, window), out, i, n);
         }
     }
 };
@@ -261,8 +251,7 @@ void transition_times(ConstStatusBuffer status, Window window, int32_t* out, int
              [&](int, int64_t begin, int64_t end) { run(body, begin, end); });
 }
 
-// ---- histogram
-// ------------------------------------------------------------------------------------------------
+// ---- histogram ----
 
 namespace {
 
@@ -370,8 +359,7 @@ void histogram(ConstStatusBuffer status, Window window, int64_t* counts, int thr
     }
 }
 
-// ---- lookup
-// ---------------------------------------------------------------------------------------------------
+// ---- lookup ----
 
 namespace {
 

@@ -15,8 +15,7 @@ constexpr int kBlock = 256;  // threads of every block
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// ---- update
-// ---------------------------------------------------------------------------------------------------
+// ---- update ----
 
 // Sixteen bytes of logits, one load.
 template <class T>
@@ -146,8 +145,7 @@ __global__ void __launch_bounds__(kBlock) update_kernel(const Update args) {
     }
 }
 
-// ---- one thread, one sample
-// -----------------------------------------------------------------------------------
+// ---- one thread, one sample ----
 
 __device__ __forceinline__ int64_t first_sample() {
     return static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x;
@@ -161,15 +159,7 @@ __global__ void __launch_bounds__(kBlock)
     transition_times_kernel(const ConstStatusBuffer status, const Window window, int32_t* out) {
     const int64_t n = status.num_samples;
     for (int64_t i = first_sample(); i < n; i += samples_per_step()) {
-        const TransitionTimes t = transition_times(status.words + i * status.num_words, window);
-        out[0 * n + i] = t.memorization;
-        out[1 * n + i] = t.forgetting;
-        out[2 * n + i] = t.metric;
-        out[3 * n + i] = t.first_memorized;
-        out[4 * n + i] = t.memorization_events;
-        out[5 * n + i] = t.forgetting_events;
-        out[6 * n + i] = t.longest_memorized_run;
-        out[7 * n + i] = t.seen;
+        store(transition_times(status.words + i * status.num_words, window), out, i, n);
     }
 }
 
@@ -185,8 +175,7 @@ __global__ void __launch_bounds__(kBlock)
     }
 }
 
-// ---- histogram
-// ------------------------------------------------------------------------------------------------
+// ---- histogram ----
 
 // ++bins[key] for every lane with key >= 0. Neighbouring samples often share a bin (most are always
 // memorized or never), and atomics on one address take turns, so the two keys met first are added

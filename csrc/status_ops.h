@@ -40,8 +40,7 @@ struct ConstStatusBuffer {
 enum Fault : int { kBadIndex = 0, kBadLabel = 1, kBadEpoch = 2, kNumFaults = 3 };
 
 // update: records one batch into epoch `*epoch`.
-//   for each row i:  memorized_i = labels[i] is the first maximum of logits[i, :], and the row has
-//   no NaN
+//   for each row i:  memorized_i = labels[i] is the first maximum of logits[i, :], none a NaN;
 //                    seen bit of sample index[i] |= 1,  wrong bit |= !memorized_i
 // Duplicates in index are allowed; the result does not depend on their order.
 // Valid: 0 <= index < num_samples, 0 <= labels < classes, 0 <= *epoch < num_epochs <= 64 num_words.
@@ -56,18 +55,17 @@ struct Update {
     int64_t classes;
     int64_t row_stride;
     IntVector labels;  // [rows]
-    const int64_t*
-        epoch;  // scalar, where the status is: a replayed CUDA graph reads the current one
+    // Scalar, where the status is: a replayed CUDA graph reads the current one.
+    const int64_t* epoch;
     int64_t num_epochs;
     unsigned long long* faults;  // [kNumFaults], where the status is; the CPU leaves it alone
 };
 
-// transition_times: out int32 [8, num_samples], one row for each field of TransitionTimes, in its
-// order. histogram:        counts int64 [P + 1, P + 1] with P = stop - start, zeroed by the callee;
+// transition_times: out int32 [8, num_samples], one row for each field of TransitionTimes.
+// histogram:        counts int64 [P + 1, P + 1] with P = stop - start, zeroed by the callee;
 //                   counts[misclassified, seen] = number of samples.
-// lookup:           out[i] = table[misclassified_i, seen_i]; table [P + 1, P + 1], out
-// [num_samples],
-//                   elements of `element_size` 1 or 4 bytes, copied as they are.
+// lookup:           out[i] = table[misclassified_i, seen_i]; table [P + 1, P + 1],
+//                   out [num_samples], elements of `element_size` 1 or 4 bytes, copied as they are.
 struct Lookup {
     const void* table;
     void* out;

@@ -149,6 +149,18 @@ constexpr int kTransitionFields = 8;
 static_assert(sizeof(TransitionTimes) == kTransitionFields * sizeof(int32_t),
               "eight int32 columns");
 
+// Writes them as sample i's column of out: int32 [8, num_samples], a row for each field.
+MILD_HD void store(const TransitionTimes& times, int32_t* out, int64_t i, int64_t num_samples) {
+    out[0 * num_samples + i] = times.memorization;
+    out[1 * num_samples + i] = times.forgetting;
+    out[2 * num_samples + i] = times.metric;
+    out[3 * num_samples + i] = times.first_memorized;
+    out[4 * num_samples + i] = times.memorization_events;
+    out[5 * num_samples + i] = times.forgetting_events;
+    out[6 * num_samples + i] = times.longest_memorized_run;
+    out[7 * num_samples + i] = times.seen;
+}
+
 // words: [num_words] of one sample.
 MILD_HD TransitionTimes transition_times(const WordPair* words, const Window& window) {
     TransitionTimes t{};

@@ -231,16 +231,17 @@ def noise_rates(paths: list[Path]) -> None:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    print(f"{'macro-F1 on log':26s} noise  best  " + " ".join(f"{m[-12:]:>12s}" for m in METHODS))
+    numbers = {name: f"({number})" for number, name in enumerate(METHODS, 1)}
+    print(f"{'macro-F1 on log':26s} noise  best   " + "".join(f"{n:>7s}" for n in numbers.values()))
     for log in dict.fromkeys(row["log"] for row in rows):
         own = {row["method"]: row for row in rows if row["log"] == log}
         any_row = next(iter(own.values()))
-        cells = [f"{own[m]['macro_f1']:12.3f}" if m in own else 12 * " " for m in METHODS]
-        print(f"{log:26s} {any_row['noise']:5.2f} {any_row['best']:5.3f} ", " ".join(cells))
+        cells = [f"{own[m]['macro_f1']:7.3f}" if m in own else 7 * " " for m in METHODS]
+        print(f"{log:26s} {any_row['noise']:5.2f} {any_row['best']:5.3f}  ", "".join(cells))
     noisy = [row for row in rows if row["noise"] > 0]
     print("\nMeans over the logs with noise (over a method's own logs where it lacks some):")
     print(
-        f"{'method':30s}  logs  macro-F1  of best  < 0.97  precision  recall  F1     AUROC      ms"
+        f"{'method':35s}  logs  macro-F1  of best  < 0.97  precision  recall  F1     AUROC      ms"
     )
     for name in METHODS:
         own = [row for row in noisy if row["method"] == name]
@@ -250,7 +251,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         keys = ("macro_f1", "precision", "recall", "f1", "auroc")
         mean = {key: np.mean([row[key] for row in own]) for key in keys}
         print(
-            f"{name:30s} {len(own):5d}  {mean['macro_f1']:8.3f}  {ratio.mean():7.3f}  "
+            f"{numbers[name]:>4s} {name:30s} {len(own):5d}  {mean['macro_f1']:8.3f}  {ratio.mean():7.3f}  "
             f"{(ratio < 0.97).sum():6d}  {mean['precision']:9.3f}  {mean['recall']:6.3f}  "
             f"{mean['f1']:.3f}  {mean['auroc']:.3f}  "
             f"{1e3 * np.median([row['seconds'] for row in own]):6.1f}"

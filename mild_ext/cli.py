@@ -62,18 +62,27 @@ def _run_info(options: argparse.Namespace) -> int:
 def _add_select(commands: Any) -> None:
     parser = commands.add_parser(
         "select",
-        help="find wrong labels in a saved learning status, without training",
-        description="Find wrong labels in a learning status that LearningStatus.save wrote, without training.",
+        help="find wrong labels in a saved learning status or log, without training",
+        description="Find wrong labels in a learning status that LearningStatus.save wrote, or in a learning log, "
+        "without training.",
         epilog="example: mild-ext select runs/digits/status/round-00.safetensors --out issues.csv",
     )
-    parser.add_argument("status", metavar="STATUS.safetensors", help="the saved status")
-    parser.add_argument("--out", required=True, help="table to write: FILE.csv or FILE.parquet")
+    parser.add_argument(
+        "status",
+        metavar="FILE",
+        help="saved status (.safetensors), or learning log (.npz) of train --learning-logs",
+    )
+    parser.add_argument("--out", help="also write a table of the samples: FILE.csv or FILE.parquet")
     parser.add_argument("--rule", default="posterior", help="selection rule (default: posterior)")
     parser.add_argument(
         "--threshold", type=float, default=0.5, help="the rule's threshold (default: 0.5)"
     )
     parser.add_argument("--epochs", metavar="A:B", help="window of epochs (default: all)")
-    parser.add_argument("--labels", metavar="FILE.npy", help="given labels, for the table")
+    parser.add_argument(
+        "--labels",
+        metavar="FILE.npy",
+        help="given labels: figures per class, no class is emptied (default: a log's own)",
+    )
     parser.add_argument("--predicted", metavar="FILE.npy", help="a model's labels, for the table")
     parser.set_defaults(run=_run_select)
 
@@ -102,6 +111,11 @@ def _add_train(commands: Any) -> None:
     run.add_argument("--tensorboard", action="store_true", help="log for TensorBoard, too")
     run.add_argument("--no-compare", action="store_true", help="train MILD only")
     run.add_argument("--report", action="store_true", help="write report.html at the end")
+    run.add_argument(
+        "--learning-logs",
+        action="store_true",
+        help="write logs/round-NN.npz: status, loss and margin of every sample and epoch",
+    )
     add_recipe_options(parser)
     parser.set_defaults(run=_run_train)
 

@@ -53,6 +53,15 @@ def rank(group: Group = None) -> int:
     return dist.get_rank(group) if world_size(group) > 1 else 0
 
 
+def require_one_process(what: str) -> None:
+    """Raise a ValueError that says ``what`` needs one process, if there are more."""
+    if world_size() > 1:
+        raise ValueError(
+            f"{what} by one process, but there are {world_size()}: leave it out, or start the run "
+            "without torchrun"
+        )
+
+
 def barrier(group: Group = None) -> None:
     """Wait until all ranks are here; nothing to do where torch.distributed is not in use."""
     if world_size(group) > 1:

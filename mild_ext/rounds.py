@@ -19,7 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from mild_ext import distributed
 from mild_ext.data.datasets import isolated_random_state, labels_of, seed_everything
+from mild_ext.learning_log import LearningLog, LogRecorder
 from mild_ext.selection import Selection, select_clean
 from mild_ext.status import LearningStatus
 from mild_ext.training.checkpoint import (
@@ -110,13 +112,14 @@ class RoundsResult:
 
 @dataclass(frozen=True)
 class Round:
-    """One finished round, as handed to ``on_round``."""
+    """One finished round, as handed to ``on_round``; ``log`` where ``learning_logs`` asks for it."""
 
     number: int
     status: LearningStatus
     selection: Selection
     kept: Tensor
     record: Record
+    log: LearningLog | None = None
 
 
 def selection_quality(kept: Tensor, wrong: Tensor) -> dict[str, float | None]:
@@ -165,6 +168,7 @@ def run_rounds(
     device: torch.device | str = "cpu",
     folder: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
+    learning_logs: bool = False,
     on_round: Callable[[Round], None] | None = None,
     on_record: Callable[[Record], None] | None = None,
     progress: bool = False,
@@ -184,6 +188,8 @@ def run_rounds(
         folder: where to keep checkpoints; where some of this run exist, it goes on from them.
         checkpoint_seconds: least time between two checkpoints inside a round (at an epoch's end);
             0 saves after every epoch. The end of a round is always saved.
+        learning_logs: record loss and margin of every sample and epoch as well, and give ``on_round``
+            the round's `LearningLog`. In one process only.
         on_round: called after each round, before it is checkpointed.
         on_record: called with every epoch's and round's record, replayed ones included.
         progress: show a progress bar on a terminal.
@@ -192,10 +198,13 @@ def run_rounds(
         RoundsResult; its ``kept`` is never empty.
 
     Raises:
-        ValueError: labels and data set do not fit, or there are no samples.
+        ValueError: labels and data set do not fit, there are no samples, or learning logs are asked
+            for with several processes.
         TrainingDiverged: the loss became NaN or infinite.
         CheckpointError: a checkpoint in ``folder`` is damaged or of another run.
     """
+    if learning_logs:
+        distributed.require_one_process("learning_logs is recorded")
     labels = labels_of(dataset) if labels is None else labels.cpu()
     count = len(labels)
     if count != len(dataset):  # type: ignore[arg-type]
@@ -265,11 +274,13 @@ def run_rounds(
         watched = everyone if recipe.reselect == "all" else kept
         epochs = recipe.first_epochs if number == 0 else recipe.round_epochs
         status = LearningStatus(count, epochs, device=device)
+        recorder = LogRecorder(count, epochs, device) if learning_logs else None
         evaluated = train(
             f"round {number}",
             watched.nonzero().flatten(),
             epochs,
             status=status,
+            recorder=recorder,
             objective=CrossEntropy(
                 recipe.label_smoothing, kept.to(device) if recipe.reselect == "all" else None
             ),
@@ -328,7 +339,8 @@ def run_rounds(
         if on_record is not None:
             on_record(record)
         if on_round is not None:
-            on_round(Round(number, status, selection, state["kept"], record))
+            log = None if recorder is None else recorder.log(status, labels, true_labels)
+            on_round(Round(number, status, selection, state["kept"], record, log))
         if folder is not None:
             save_checkpoint(
                 folder / "rounds.safetensors", state | {"model": dict(model.state_dict())}

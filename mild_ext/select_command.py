@@ -1,4 +1,4 @@
-"""``mild-ext select``: a selection from a saved learning status, without training."""
+"""``mild-ext select``: a selection from a saved learning status or log, without training."""
 
 from __future__ import annotations
 
@@ -6,26 +6,43 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mild_ext.export import selection_table, write_table
+from mild_ext.learning_log import read_learning_log
 from mild_ext.selection import Selection, select_clean
 from mild_ext.status import LearningStatus
 
 
 def main(options: argparse.Namespace) -> int:
     """Run the subcommand; see the parser in cli.py for the options."""
-    out = Path(options.out)
-    if out.suffix.lower() not in (".csv", ".parquet"):
+    out = None if options.out is None else Path(options.out)
+    if out is not None and out.suffix.lower() not in (".csv", ".parquet"):
         raise ValueError(f"--out must end in .csv or .parquet, got {out.name!r}")
-    status = LearningStatus.load(options.status)
+    log = read_learning_log(options.status) if options.status.endswith(".npz") else None
+    status = LearningStatus.load(options.status) if log is None else log.status()
     epochs = parse_epochs(options.epochs, status.num_epochs)
     labels = _labels("--labels", options.labels, status.num_samples)
+    if labels is None and log is not None:
+        labels = log.given_label
     predicted = _labels("--predicted", options.predicted, status.num_samples)
-    selection = select_clean(status, options.rule, options.threshold, epochs=epochs)
-    write_table(selection_table(selection, given_labels=labels, predicted_labels=predicted), out)
-    print(describe(selection, status))
-    print(f"Wrote {out}")
+    selection = select_clean(
+        status,
+        options.rule,
+        options.threshold,
+        labels=None if labels is None else torch.from_numpy(labels),
+        epochs=epochs,
+    )
+    print(f"{status.num_samples:,} samples, {status.epoch} of {status.num_epochs} epochs recorded")
+    print(selection.summary())
+    if log is not None and log.clean is not None:
+        print(quality(selection, log.clean))
+    if out is not None:
+        ids = None if log is None else log.ids
+        table = selection_table(selection, ids=ids, given_labels=labels, predicted_labels=predicted)
+        write_table(table, out)
+        print(f"Wrote {out}")
     return 0
 
 
@@ -50,21 +67,16 @@ def parse_epochs(text: str | None, num_epochs: int) -> slice | None:
     return window
 
 
-def describe(selection: Selection, status: LearningStatus) -> str:
-    """What was decided and why, in a few lines."""
-    recorded = f"{status.epoch} of {status.num_epochs} epochs recorded"
-    lines = [f"{selection.num_samples} samples, {recorded}"]
-    if selection.num_unseen:
-        lines.append(f"{selection.num_unseen} samples never seen: kept, for lack of evidence")
-    if selection.supported:
-        dropped = selection.num_samples - selection.num_kept
-        lines.append(
-            f"{dropped} samples dropped ({dropped / selection.num_samples:.1%}); kept are those "
-            f"misclassified in at most {selection.threshold:g} epochs, if seen in all"
-        )
-    else:
-        lines.append("nothing dropped: the data do not support a selection")
-    return "\n".join([*lines, selection.reason])
+def quality(selection: Selection, clean: NDArray[np.bool_]) -> str:
+    """How good a selection is, in a line, and what the best threshold would have reached."""
+    found = selection.evaluate(clean)
+    count, best = selection.best_threshold(clean)
+    return (
+        f"by the true labels: noise rate {1 - clean.mean():.1%}; kept set's precision "
+        f"{found.precision:.3f}, recall {found.recall:.3f}, F1 {found.f1:.3f}; wrong labels' F1 "
+        f"{found.noisy_f1:.3f}; macro-F1 {found.macro_f1:.3f} (at most {best:.3f} with a threshold, "
+        f"at {count} misclassified epochs); AUROC {found.auroc:.3f}"
+    )
 
 
 def _labels(option: str, path: str | None, count: int) -> NDArray[np.int64] | None:

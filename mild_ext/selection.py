@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: A class with fewer samples than this is judged with all the others.
 MIN_CLASS = 100
+#: Most classes a summary lists.
+SHOWN_CLASSES = 20
 #: Classes are judged apart if their own mixtures beat the common one by this much BIC a sample.
 CLASS_GAIN = 0.4
 
@@ -249,6 +251,16 @@ class Selection:
         either = int((mask | self.mask).sum())
         return int((mask & self.mask).sum()) / either if either else 1.0
 
+    @overload
+    def evaluate(
+        self, clean: Tensor | NDArray[np.bool_], *, per_class: Literal[False] = False
+    ) -> SelectionQuality: ...
+
+    @overload
+    def evaluate(
+        self, clean: Tensor | NDArray[np.bool_], *, per_class: Literal[True]
+    ) -> dict[int, SelectionQuality]: ...
+
     def evaluate(
         self, clean: Tensor | NDArray[np.bool_], *, per_class: bool = False
     ) -> SelectionQuality | dict[int, SelectionQuality]:
@@ -321,7 +333,11 @@ class Selection:
                 lines.append("bounds hit: " + ", ".join(self.mixture.bounds_hit_))
         if self.num_unseen:
             lines.append(f"{self.num_unseen:,} samples never seen: kept for lack of evidence")
-        for c in self.classes:
+        shown = self.classes
+        if len(shown) > SHOWN_CLASSES:
+            shown = tuple(sorted(shown, key=lambda c: c.num_kept / c.num_samples)[:SHOWN_CLASSES])
+            lines.append(f"of {len(self.classes)} classes, the {SHOWN_CLASSES} that lose most:")
+        for c in shown:
             line = f"class {c.label}: {c.num_kept:,} of {c.num_samples:,} kept"
             if c.noise_rate is not None:
                 rate = c.noise_rate

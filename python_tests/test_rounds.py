@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -250,8 +251,20 @@ class Killed(Exception):
 def test_killed_anywhere_and_resumed_it_ends_the_same(settings, tmp_path):
     """Kill after every third record, each time going on in the folder the kill before left."""
     recipe = RECIPE.override(settings)
-    result = run(recipe)
+    logs, whole_logs = {}, []
+    result = run(recipe, learning_logs=True, on_round=lambda done: whole_logs.append(done.log))
     total = len(result.history)
+
+    def go_on(on_record):
+        return run(
+            recipe,
+            folder=tmp_path,
+            checkpoint_seconds=0.0,
+            on_record=on_record,
+            learning_logs=True,
+            on_round=lambda done: logs.update({done.number: done.log}),
+        )
+
     for reached in range(0, total, 3):
         seen = []
 
@@ -261,9 +274,9 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(settings, tmp_path):
                 raise Killed
 
         with pytest.raises(Killed):
-            run(recipe, folder=tmp_path, checkpoint_seconds=0.0, on_record=kill)
+            go_on(kill)
     records = []
-    resumed = run(recipe, folder=tmp_path, checkpoint_seconds=0.0, on_record=records.append)
+    resumed = go_on(records.append)
 
     def without_time(history):
         return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
@@ -274,6 +287,26 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(settings, tmp_path):
         assert torch.equal(getattr(result, name), getattr(resumed, name))
     for a, b in zip(result.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
+    assert list(logs) == list(range(len(whole_logs)))
+    for log, whole in zip(logs.values(), whole_logs, strict=True):
+        for name in ("memorized", "given_label", "true_label", "loss", "margin", "ids"):
+            a, b = getattr(log, name), getattr(whole, name)
+            assert (a is None and b is None) or np.array_equal(a, b), name
+        assert np.array_equal(log.margin > 0, log.memorized)
+
+
+def test_a_checkpoint_without_learning_logs_cannot_go_on_with_them(tmp_path):
+    records = []
+
+    def kill(record):
+        records.append(record)
+        if len(records) > 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(folder=tmp_path, checkpoint_seconds=0.0, on_record=kill)
+    with pytest.raises(CheckpointError, match="saved without learning logs"):
+        run(folder=tmp_path, learning_logs=True)
 
 
 def test_folder_of_another_run_is_refused(tmp_path):

@@ -10,6 +10,7 @@ from noisy import NUM_SAMPLES, Noisy, plain_loop
 
 from mild_ext import select_clean
 from mild_ext.cli import main
+from mild_ext.learning_log import LearningLog, write_learning_log
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +41,39 @@ def test_the_table_is_that_of_the_selection(saved, options, chosen, tmp_path, ca
     out = tmp_path / "issues.csv"
     arguments = ["--out", str(out), "--labels", str(folder / "labels.npy"), *options]
     assert main(["select", str(folder / "status.safetensors"), *arguments]) == 0
-    selection, rows = select_clean(status, **chosen), read(out)
+    selection, rows = select_clean(status, labels=Noisy().labels, **chosen), read(out)
     assert [row["is_label_issue"] == "False" for row in rows] == selection.mask.tolist()
     assert [int(row["given_label"]) for row in rows] == Noisy().labels.tolist()
     printed = capsys.readouterr().out
     assert f"{NUM_SAMPLES} samples, 10 of 10 epochs recorded" in printed
-    assert selection.reason in printed
+    assert selection.summary() in printed
+    assert "by the true labels" not in printed
     assert f"Wrote {out}" in printed
+
+
+def test_a_learning_log_brings_its_labels_and_the_truth(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    clean = np.arange(400) % 5 < 3
+    start = np.where(clean, rng.integers(0, 4, 400), rng.integers(9, 13, 400))
+    given = np.arange(400) % 2
+    log = LearningLog(
+        memorized=np.arange(12) >= start[:, None],
+        given_label=given,
+        true_label=np.where(clean, given, 1 - given),
+        ids=np.arange(400) + 7,
+    )
+    write_learning_log("log.npz", log)
+    assert main(["select", "log.npz"]) == 0
+    printed = capsys.readouterr().out
+    assert "class 1: 120 of 200 kept" in printed
+    assert "by the true labels: noise rate 40.0%; kept set's precision 1.000" in printed
+    assert "macro-F1 1.000 (at most 1.000 with a threshold, at 3 misclassified epochs)" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["log.npz"]
+    assert main(["select", "log.npz", "--out", "t.csv"]) == 0
+    rows = read("t.csv")
+    assert [int(row["id"]) for row in rows] == log.ids.tolist()
+    assert [int(row["given_label"]) for row in rows] == given.tolist()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from mild_ext import distributed
 from mild_ext.data.augment import augmentation
 from mild_ext.data.batches import Batches
 from mild_ext.data.datasets import isolated_random_state, seed_everything
+from mild_ext.learning_log import LogRecorder
 from mild_ext.status import LearningStatus
 from mild_ext.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mild_ext.training.recipe import Recipe
@@ -135,6 +136,7 @@ def fit(
     seed: int,
     ids: Tensor | None = None,
     status: LearningStatus | None = None,
+    recorder: LogRecorder | None = None,
     objective: Objective | None = None,
     weight_decay: float | None = None,
     device: torch.device | str = "cpu",
@@ -160,6 +162,7 @@ def fit(
         seed: seed of the run.
         ids: int64 ids of the samples to train on; None for all.
         status: recorder to update and advance, of at least ``epochs`` epochs; None records nothing.
+        recorder: records loss and margin beside ``status``, for a learning log.
         objective: what to minimise; None is the recipe's cross-entropy.
         weight_decay: in place of the recipe's.
         checkpoint: file to resume from where it exists and is of this stage, and to save to.
@@ -188,7 +191,7 @@ def fit(
         device=device,
         workers=recipe.workers,
     )
-    trainer = _Trainer(model, recipe, objective, status, weight_decay, device)
+    trainer = _Trainer(model, recipe, objective, status, recorder, weight_decay, device)
     result = FitResult(averaged=trainer.average.module if trainer.average is not None else None)
     if checkpoint is not None and checkpoint.exists():
         saved = load_checkpoint(checkpoint)
@@ -198,6 +201,11 @@ def fit(
                 "another folder, or run with the settings in its config.json"
             )
         if saved["stage"] == stage:
+            if recorder is not None and saved["trainer"].get("recorder") is None:
+                raise CheckpointError(
+                    f"{checkpoint} was saved without learning logs, so their first epochs are lost; "
+                    "go on without learning_logs, or start again in another folder"
+                )
             trainer.load_state_dict(saved["trainer"])
             result.history = saved["history"]
     distributed.barrier()  # before the first process saves anew, all have read
@@ -263,6 +271,7 @@ class _Trainer:
         recipe: Recipe,
         objective: Objective | None,
         status: LearningStatus | None,
+        recorder: LogRecorder | None,
         weight_decay: float | None,
         device: torch.device,
     ) -> None:
@@ -270,6 +279,7 @@ class _Trainer:
         self.recipe = recipe
         self.objective = objective or CrossEntropy(recipe.label_smoothing)
         self.status = status
+        self.recorder = recorder
         self.device = device
         self.optimizer = make_optimizer(model, recipe, weight_decay)
         # The compiled module shares its parameters with the model, whose names stay clean.
@@ -314,6 +324,8 @@ class _Trainer:
                 loss, logits = self.objective(self.forward, index, inputs, labels)
             if self.status is not None:
                 self.status.update(index, logits.detach(), labels)
+            if self.recorder is not None:
+                self.recorder.update(epoch, index, logits, labels)
             total.add_(loss.detach(), alpha=len(labels))
             visits += len(labels)
             # The last group may hold fewer batches; its gradient is their mean all the same.
@@ -342,6 +354,7 @@ class _Trainer:
             "scaler": self.scaler.state_dict(),
             "average": None if self.average is None else dict(self.average.state_dict()),
             "status": None if self.status is None else self.status.state_dict(),
+            "recorder": None if self.recorder is None else self.recorder.state_dict(),
             "objective": self.objective.state_dict(),
         }
 
@@ -354,6 +367,8 @@ class _Trainer:
             self.average.load_state_dict(state["average"])
         if self.status is not None:
             self.status.load_state_dict(state["status"])
+        if self.recorder is not None:
+            self.recorder.load_state_dict(state["recorder"])
         self.objective.load_state_dict(state["objective"])
 
 

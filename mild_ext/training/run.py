@@ -31,6 +31,7 @@ from mild_ext import distributed
 from mild_ext.data.datasets import LabeledData, stratified_holdout
 from mild_ext.data.noise import LabelNoise, corrupt_labels, small_inputs
 from mild_ext.data.sources import load_data
+from mild_ext.learning_log import write_learning_log
 from mild_ext.report.plots import save_selection_plot
 from mild_ext.report.tensorboard import TensorBoardLog
 from mild_ext.rounds import Round, RoundsResult, fresh_model, run_rounds, selection_quality
@@ -59,6 +60,7 @@ class RunSettings:
     threads: int
     recipe_name: str
     recipe: Recipe
+    learning_logs: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__} | {
@@ -131,6 +133,7 @@ def train_command(
             device=device,
             folder=out / "checkpoints",
             checkpoint_seconds=checkpoint_seconds,
+            learning_logs=settings.learning_logs,
             on_round=lambda done: _save_round(out, done, say),
             on_record=on_record,
             progress=not quiet,
@@ -169,7 +172,7 @@ def train_command(
     if report:
         write_report(out)
     written = "selection.csv, model.safetensors, summary.json"
-    for name in ("metric.png", "report.html"):
+    for name in ("metric.png", "logs/", "report.html"):
         if (out / name).exists():
             written += f", {name}"
     say(f"Wrote {out}/ in {summary['seconds']:.1f} s: {written}")
@@ -492,13 +495,16 @@ class _History:
 
 
 def _save_round(out: Path, done: Round, say: Callable[[str], None]) -> None:
-    """Save a round's learning status and the histogram it was decided on, as a picture."""
+    """Save a round's learning status, its log, and the histogram it was decided on, as a picture."""
     if distributed.rank() > 0:
         return
     for folder in ("status", "figures"):
         (out / folder).mkdir(exist_ok=True)
     name = f"round-{done.number:02d}"
     write_atomically(out / "status" / f"{name}.safetensors", done.status.save)
+    if done.log is not None:
+        (out / "logs").mkdir(exist_ok=True)
+        write_learning_log(out / "logs" / f"{name}.npz", done.log)
     try:
         save_selection_plot(done.selection, out / "figures" / f"{name}.png")
     except ImportError as error:
@@ -747,6 +753,7 @@ def _main_train(options: Any) -> int:
             for name in ("data", "noise", "seed", "recipe")
             if getattr(options, name) is not None
         ]
+        given += ["learning-logs"] if options.learning_logs else []
         if given or options.overrides:
             names = ", ".join(f"--{n}" for n in [*given, *options.overrides]).replace("_", "-")
             raise ValueError(f"--resume takes the settings from {out}/{CONFIG}; leave out {names}")
@@ -757,7 +764,10 @@ def _main_train(options: Any) -> int:
             noise=options.noise or settings.noise,
             seed=options.seed or 0,
             compare=not options.no_compare,
+            learning_logs=options.learning_logs,
         )
+        if settings.learning_logs:
+            distributed.require_one_process("--learning-logs is recorded")
         # Everything that can be wrong with the data is found before the folder is touched.
         prepared = prepare_data(settings)
         if settings.threads < 1:

@@ -63,4 +63,7 @@ def test_wrong_usage_ends_both_processes(tmp_path):
     done = torchrun(tmp_path, "--data", "nowhere", "--out", "run")
     assert done.returncode != 0
     assert "mild-ext: error: data must be one of" in done.stderr
+    done = torchrun(tmp_path, "--data", "digits", "--out", "run", "--learning-logs")
+    assert done.returncode != 0
+    assert "--learning-logs is recorded by one process, but there are 2" in done.stderr
     assert not (tmp_path / "run").exists()

@@ -44,15 +44,19 @@ class CommonHorizon(Protocol):
         ...
 
 
+def seen_unequally(histogram: NDArray[Any]) -> bool:
+    """Whether the samples of counts [P + 1, P + 1] were seen in different numbers of epochs."""
+    return int(np.count_nonzero(histogram[:, 1:].any(axis=0))) > 1
+
+
 def common_horizon(histogram: NDArray[Any]) -> CommonHorizon:
     """The reading of counts [P + 1, P + 1] by cell (misclassified, seen)."""
+    num_epochs = len(histogram) - 1
     seen = histogram.sum(axis=0, dtype=np.float64)
     seen[0] = 0.0
-    different = np.flatnonzero(seen)
-    num_epochs = len(histogram) - 1
-    if not len(different):
+    if not seen.any():
         return Shares(num_epochs, num_epochs)
-    if len(different) > 1:
+    if seen_unequally(histogram):
         m, n = np.nonzero(histogram)
         m, n = m[n > 0], n[n > 0]
         mass = histogram[m, n].astype(np.float64)

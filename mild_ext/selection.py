@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .common_horizon import CommonHorizon, common_horizon
+from .common_horizon import CommonHorizon, common_horizon, seen_unequally
 from .evaluation import SelectionQuality, best_threshold, evaluate_selection
 from .likelihood import TimeCounts
 from .noise_rate import NoiseRate, class_noise_rate, estimate_noise_rate
@@ -312,7 +312,7 @@ class Selection:
                 f"; kept up to {self.threshold:g} misclassified of {last} "
                 f"(a sample seen in all of them)"
             )
-        if np.count_nonzero(self.histogram[:, 1:].sum(axis=0)) > 1:
+        if seen_unequally(self.histogram):
             horizon = common_horizon(self.histogram).horizon
             lines.append(
                 f"samples were seen in different numbers of epochs: judged as if all in {horizon}"

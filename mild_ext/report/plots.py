@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_ext.common_horizon import common_horizon
+from mild_ext.common_horizon import common_horizon, seen_unequally
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,8 +73,9 @@ def plot_selection(selection: Selection, ax: Axes | None = None) -> Axes:
     else:
         title = f"kept everything: {_wrap(selection.reason)}"
     ax.set_title(title, fontsize=10)
-    unequal = np.count_nonzero(selection.histogram[:, 1:].sum(axis=0)) > 1
-    unit = f"as if seen in {common.horizon} epochs" if unequal else "epochs"
+    unit = "epochs"
+    if seen_unequally(selection.histogram):
+        unit = f"as if seen in {common.horizon} epochs"
     ax.set_xlabel(f"memorization \N{MINUS SIGN} forgetting ({unit}; lower = cleaner)")
     ax.set_ylabel("samples (square-root scale)")
     # The two ends hold most samples; a root keeps the shelf between them visible.

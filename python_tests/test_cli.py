@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from mild_ext.cli import main
+from mild_ext.learning_log import read_learning_log
 from mild_ext.rounds import RoundsResult
 from mild_ext.status import LearningStatus
 from mild_ext.training.models import build_model
+from mild_ext.training.run import behind_plain
 
 FAST = [
     "--model=mlp", "--width=32", "--rounds=2", "--first-epochs=15", "--round-epochs=6",
@@ -122,6 +124,46 @@ def test_compared_models_have_the_same_number_of_epochs_and_the_same_start(npz, 
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     last = {r["stage"]: r["epoch"] for r in history if r["type"] == "epoch"}
     assert last["final"] == last["plain cross-entropy"] == last["correct labels only"] == 5
+
+
+def test_a_warning_where_dropping_did_harm():
+    def models(plain, mild, semi=None):
+        rows = [("plain cross-entropy (all samples)", plain), ("MILD (kept samples)", mild)]
+        rows.append(("correct labels only (bound)", 0.9))
+        if semi is not None:
+            rows.insert(2, ("MILD + MixMatch (dropped ones unlabeled)", semi))
+        return [{"model": name, "test_accuracy": value} for name, value in rows]
+
+    assert "(40.0% against 46.0%)" in behind_plain(models(0.46, 0.40), 1000)
+    assert behind_plain(models(0.46, 0.40), 100) is None  # by chance, as well
+    assert behind_plain(models(0.40, 0.46), 1000) is None
+    assert behind_plain(models(0.46, 0.40, 0.50), 1000) is None
+    assert "(44.0% against 50.0%)" in behind_plain(models(0.50, 0.40, 0.44), 1000)
+    assert behind_plain(models(None, 0.46), 1000) is None
+    assert behind_plain(models(0.46, None), 1000) is None
+    assert behind_plain([], 1000) is None
+
+
+def test_learning_logs_of_every_round(npz, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ["--noise", "symmetric:0.4", "--seed", 3, "--learning-logs", "--validation", 0.25]
+    assert train("--data", npz(**arrays()), *options, "--out", out) == 0
+    assert "logs/" in capsys.readouterr().out.splitlines()[-1]
+    logs = sorted((out / "logs").iterdir())
+    assert len(logs) == summary(out)["rounds"]
+    log = read_learning_log(logs[0])
+    assert log.memorized.shape == (180, 15)  # those not held out
+    status = LearningStatus.load(out / "status" / "round-00.safetensors")
+    ids = torch.from_numpy(log.ids)
+    assert torch.equal(log.status().words, status.words[ids])
+    assert np.array_equal(log.given_label, np.load(out / "given_labels.npy")[log.ids])
+    assert np.array_equal(log.true_label, arrays()["y_train"][log.ids])
+    assert np.array_equal(log.margin > 0, log.memorized)
+    assert (log.loss > 0).all()
+    assert main(["train", "--resume", "--learning-logs", "--out", str(out)]) == 1
+    assert "leave out --learning-logs" in capsys.readouterr().err
+    assert main(["select", str(logs[0])]) == 0
+    assert "by the true labels" in capsys.readouterr().out
 
 
 def test_users_noisy_labels_with_the_truth_known(npz, tmp_path):

@@ -12,6 +12,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import platform
 import shutil
@@ -166,6 +167,10 @@ def train_command(
         )
     if semi is not None:
         _add_semi_supervised(summary, semi, data, settings, device)
+    if data.test is not None:
+        warning = behind_plain(summary["models"], len(data.test))  # type: ignore[arg-type]
+        if warning is not None:
+            summary["warning"] = warning
     summary["seconds"] = round(time.monotonic() - started, 1)
     write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     say(_comparison_table(summary))
@@ -591,6 +596,25 @@ def _summary(
     return summary
 
 
+def behind_plain(models: list[dict[str, Any]], num_test: int) -> str | None:
+    """A warning where MILD's models do worse on the test set than plain training, beyond chance."""
+    plain, best = 0.0, 0.0
+    for row in models:
+        if row["test_accuracy"] is not None:
+            if row["model"].startswith("plain"):
+                plain = row["test_accuracy"]
+            elif row["model"].startswith("MILD"):
+                best = max(best, row["test_accuracy"])
+    chance = 2 * math.sqrt((plain * (1 - plain) + best * (1 - best)) / num_test)
+    if not best or plain - best <= chance:
+        return None
+    return (
+        f"MILD is behind plain cross-entropy ({best:.1%} against {plain:.1%}), so much of what was "
+        "dropped is probably right but hard. Watch for more epochs (first_epochs), until the model fits "
+        "most samples; see the known limits in docs/selection.md"
+    )
+
+
 def _describe(
     data: LabeledData, noise: LabelNoise | None, settings: RunSettings, device: torch.device
 ) -> str:
@@ -661,8 +685,10 @@ def _comparison_table(summary: dict[str, Any]) -> str:
     for name in [key for key in models[0] if key.startswith("accuracy on ")]:
         listed = ", ".join(f"{row['model']} {_percent(row.get(name))}" for row in models)
         lines.append(f"{name}: {listed}")
-    if "gap_closed" in summary:
+    if summary.get("gap_closed", 0) > 0:
         lines.append(f"MILD closes {summary['gap_closed']:.0%} of the gap to correct labels only.")
+    if "warning" in summary:
+        lines.append(f"Warning: {summary['warning']}.")
     return "\n".join(lines) + "\n"
 
 

@@ -3,7 +3,7 @@
     python benchmarks/record_logs.py OUT --set first [--cifar cifar10_5k.npz] [--only mnist_sym]
 
 Each log is one small training run with labels made wrong on purpose, named DATA_NOISE_VARIANT_sSEED.
-Four sets, of which benchmarks/selection.md says what each was used for. The same seed gives the same
+Five sets, of which benchmarks/selection.md says what each was used for. The same seed gives the same
 log on the same machine. One CPU thread: seconds for most runs, up to nine minutes for the larger CNN.
 
 Samples, labels and networks are made here and not by ``mild_ext.data`` and ``mild_ext.training``, so that
@@ -117,7 +117,29 @@ def fourth_set() -> Iterator[Run]:
                 seed += 1
 
 
-SETS = {"first": first_set, "second": second_set, "third": third_set, "fourth": fourth_set}
+def fifth_set() -> Iterator[Run]:
+    noises = ("sym20", "sym50", "sym80", "asy40", "nxt40", "sym10", "asy20", "nxt20", "clean")
+    seed = 200
+    for data, variant, epochs, source, model, rate in (
+        ("digits", "c35", 35, "digits:21:1500", "mlp200-100", "cosine"),
+        ("digits", "a25", 25, "digits:22:1700", "mlp128", "adam"),
+        ("mnist", "c25", 25, "mnist:123:4000", "mlp512-256", "cosine"),
+        ("mnist", "a40", 40, "mnist:124:4000", "mlp256drop", "adam"),
+        ("mcnn", "c25", 25, "mnist:125:4000", "images16", "cosine"),
+        ("cifar", "c36", 36, "cifar", "cnn", "cosine"),
+    ):
+        for noise in noises:
+            yield Run(data, noise, variant, seed, epochs, source, model, rate)
+            seed += 1
+
+
+SETS = {
+    "first": first_set,
+    "second": second_set,
+    "third": third_set,
+    "fourth": fourth_set,
+    "fifth": fifth_set,
+}
 
 
 def chosen(arguments: list[str], total: int) -> slice | np.ndarray:

@@ -319,6 +319,20 @@ def test_summary_speaks():
     assert repr(selection).startswith("Selection(")
 
 
+def test_summary_lists_the_classes_that_lose_most():
+    rng = np.random.default_rng(0)
+    labels = torch.arange(3000) % 30
+    late = rng.random(3000) < np.where(labels < 5, 0.9, 0.2)
+    start = np.where(late, rng.integers(15, 21, 3000), rng.integers(0, 5, 3000))
+    log = LearningLog(memorized=np.arange(20) >= start[:, None], given_label=labels.numpy())
+    selection = select_clean(log.status(), labels=labels)
+    lines = selection.summary().splitlines()
+    listed = [int(line.split()[1].rstrip(":")) for line in lines if line.startswith("class ")]
+    assert "of 30 classes, the 20 that lose most:" in lines
+    assert len(listed) == 20
+    assert set(listed[:5]) == set(range(5))
+
+
 def test_to_frame():
     pandas = pytest.importorskip("pandas")
     m, _ = draw(14)

@@ -26,7 +26,7 @@ def record_logs() -> ModuleType:
 
 def test_every_run_of_the_sets_has_a_name_of_its_own(record_logs: ModuleType) -> None:
     names = [run.name for runs in record_logs.SETS.values() for run in runs()]
-    assert len(names) == len(set(names)) == 189
+    assert len(names) == len(set(names)) == 243
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """How well do selection rules find wrong labels? On recorded learning logs with known truth.
 
-    python benchmarks/selection_quality.py LOG.npz [LOG.npz ...] [--windows | --seen S] [--csv FILE]
+    python benchmarks/selection_quality.py LOG.npz [LOG.npz ...] [--windows | --seen S [--leave]] [--csv FILE]
 
 Each log is one training run (format: ``mild_ext.learning_log``). Compared, each with its usual
 settings: this package's rules; two-component Gaussian mixtures on the last loss and on the mean
@@ -184,10 +184,11 @@ def windows(paths: list[Path]) -> None:
     )
 
 
-def partly_seen(paths: list[Path], shares: list[float]) -> None:
+def partly_seen(paths: list[Path], shares: list[float], leave: bool) -> None:
     """The default rule where samples are left out of epochs at random, as by a sampler.
 
     ``shares``: of the epochs in which a sample is seen; of two, each sample has its own in between.
+    ``leave``: these are the first ones, after which it is gone.
     """
     ratios, unsupported = [], 0
     for path in paths:
@@ -197,6 +198,8 @@ def partly_seen(paths: list[Path], shares: list[float]) -> None:
         rng = np.random.default_rng(1)
         share = rng.uniform(min(shares), max(shares), size=(len(log.clean), 1))
         seen = rng.random(log.memorized.shape) < share
+        if leave:
+            seen = np.arange(log.num_epochs) < np.ceil(share * log.num_epochs)
         selection = mild_ext.select_clean(replace(log, seen=seen).status())
         wrong, total = (seen & ~log.memorized).sum(axis=1), seen.sum(axis=1)
         metric = 2 * wrong - total + log.num_epochs
@@ -207,9 +210,9 @@ def partly_seen(paths: list[Path], shares: list[float]) -> None:
         unsupported += not selection.supported
     ratio = np.array(ratios)
     print(
-        f"each sample seen in {' to '.join(f'{s:.1%}' for s in shares)} of the epochs: {len(ratio)} "
-        f"logs with noise, macro-F1 {ratio.mean():.3f} of the best threshold on the metric or on the "
-        f"misclassified share, {(ratio < 0.97).sum()} below 0.97, {unsupported} not supported"
+        f"each sample seen in {'the first ' * leave}{' to '.join(f'{s:.1%}' for s in shares)} of the "
+        f"epochs: {len(ratio)} logs with noise, macro-F1 {ratio.mean():.3f} of the best threshold on "
+        f"the metric or on the misclassified share, {(ratio < 0.97).sum()} below 0.97, {unsupported} not supported"
     )
 
 
@@ -274,13 +277,16 @@ def main() -> None:
         metavar="S",
         help="share of the epochs in which each sample is seen; as in 0.2,1: its own in between",
     )
+    parser.add_argument(
+        "--leave", action="store_true", help="with --seen: in the first epochs, not in random ones"
+    )
     parser.add_argument("--csv", type=Path, help="also write every figure here")
     arguments = parser.parse_args()
     if arguments.windows:
         windows(arguments.logs)
         return
     if arguments.seen is not None:
-        partly_seen(arguments.logs, arguments.seen)
+        partly_seen(arguments.logs, arguments.seen, arguments.leave)
         return
     rows = compare(arguments.logs)
     show(rows)

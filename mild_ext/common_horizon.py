@@ -21,9 +21,9 @@ from .likelihood import Floats, TimeCounts
 #: A share is taken of at least so many epochs: one or two seen say too little against a label.
 MIN_SEEN = 3
 #: Shares are compared, unless they depend on the epochs seen with more than this correlation ...
-MAX_DEPENDENCE = 0.1
+MAX_DEPENDENCE = 0.15
 #: ... and the waits with less than this part of it.
-LESS_DEPENDENT = 0.5
+LESS_DEPENDENT = 0.25
 
 
 class CommonHorizon(Protocol):

@@ -24,8 +24,6 @@ MIN_WINDOW = 8
 #: Least bimodality (share of the variance that lies between the groups) of a shorter window where
 #: all epochs together show one group.
 MIN_BIMODALITY = 0.48
-#: Bimodality of a later window times the earlier one's, from which on the later one is better.
-LATER_GAIN = 1.05
 #: From this bimodality on, the groups stand so far apart that nothing else is asked.
 CLEAR_BIMODALITY = 0.8
 
@@ -45,6 +43,10 @@ UNRESTING = 0.5
 SETTLED_UNREST = 0.4
 #: The first window's verdict then holds up to this many times the late error.
 MOST_MEMORIZED = 2.0
+#: Wrong labels are still misclassified where at least this share of the first window's error is left.
+HELD_ERROR = 0.8
+#: No more than so many times the late error can then be wrong.
+MOST_WRONG = 1.05
 
 #: Least agreement of a given window's selection with that of all recorded epochs, as macro-F1.
 MIN_AGREEMENT = 0.8
@@ -123,10 +125,15 @@ def choose_window(
         return best
     if best.window.stop < num_epochs:
         decision = _noted(decision, "judged by early epochs: later ones memorize wrong labels")
-    least = course.least_drop(best, num_epochs)
-    if best.share_dropped < least:
-        decision = decide(best.histogram, "posterior", level, drop=(least, 0.5), fitted=decision)
-        decision = _noted(decision, f"at least {least:.0%} must be wrong: training has settled")
+    least, most = course.least_drop(best, num_epochs), course.most_drop(num_epochs)
+    share = max(min(best.share_dropped, most), least)
+    if share != best.share_dropped:
+        decision = decide(best.histogram, "posterior", level, drop=(share, 0.5), fitted=decision)
+        if share < best.share_dropped:
+            note = f"at most {share:.0%} can be wrong: no more are misclassified in the end"
+        else:
+            note = f"at least {share:.0%} must be wrong: training has settled"
+        decision = _noted(decision, note)
     return best._replace(decision=decision, least_drop=least)
 
 
@@ -147,12 +154,9 @@ def _clearest(course: _Course, options: list[Judged]) -> Judged:
     if not course.has_memorized(whole):
         return whole
     least = 0.0 if whole.decision.support.supported else MIN_BIMODALITY
-    best = None
-    for option in reversed(options):
-        support = option.decision.support
-        if support.supported and support.bimodality > least:
-            best, least = option, LATER_GAIN * support.bimodality
-    return best or whole
+    supported = [o for o in options if o.decision.support.supported]
+    apart = [o for o in supported if o.decision.support.bimodality > least]
+    return max(apart, key=lambda o: o.decision.support.bimodality, default=whole)
 
 
 class _Course:
@@ -221,6 +225,14 @@ class _Course:
         late = self.error(num_epochs)
         early = min(self.first.share_dropped, self.error(first), MOST_MEMORIZED * late)
         return max(late, early)
+
+    def most_drop(self, num_epochs: int) -> float:
+        """Share of the samples that can be wrong, as long as wrong labels are not memorized; else 1.
+
+        They are all misclassified then, together with the right ones that are not learned.
+        """
+        late = self.error(num_epochs)
+        return MOST_WRONG * late if late >= HELD_ERROR * self.error(self.first.window.stop) else 1.0
 
 
 def judge_window(status: Any, whole: NDArray[np.int64], given: Judged, level: float) -> Decision:

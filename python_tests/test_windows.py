@@ -47,7 +47,8 @@ def chosen(bimodalities, course, supported=(True, True, True)):
 def test_all_epochs_count_until_wrong_labels_are_memorized():
     assert chosen((0.5, 0.6, 0.7), Told()) == 30
     assert chosen((0.5, 0.54, 0.51), Told(memorized={30})) == 20
-    assert chosen((0.5, 0.53, 0.51), Told(memorized={30})) == 10  # no better than the earlier one
+    assert chosen((0.5, 0.51, 0.53), Told(memorized={30})) == 10
+    assert chosen((0.5, 0.53, 0.53), Told(memorized={30})) == 20  # as good, and more to go by
     assert chosen((0.6, 0.54, 0.51), Told(memorized={30})) == 30
     assert chosen((0.5, 0.6, 0.7), Told(memorized={30}), (True, False, False)) == 30
 
@@ -177,6 +178,30 @@ def test_what_must_be_wrong_once_training_has_settled():
     assert least(settled, (0.5, 0.4, 0.3), 0.4) == pytest.approx(0.4, abs=0.005)  # as at the first
     assert least(settled, (0.35, 0.34, 0.3), 0.6) == pytest.approx(0.35)  # not right labels then
     assert least(settled, (0.5, 0.3, 0.1), 0.5) == pytest.approx(0.2)  # most has gone since
+
+
+def test_what_can_be_wrong_while_wrong_labels_are_not_memorized(monkeypatch):
+    def most(error):
+        return _Course(Phases((0.2, 0.2, 0.2), error), judged(10, 0.5)).most_drop(30)
+
+    assert most((0.4, 0.35, 0.3)) == 1.0  # some of what was misclassified then is memorized now
+    assert most((0.35, 0.33, 0.3)) == pytest.approx(1.05 * 0.3)
+    # The posterior drops a fifth; the counts allow less, or more, in steps.
+    rng = np.random.default_rng(13)
+    first = np.concatenate([4 * rng.weibull(1.0, 1600), rng.normal(28, 4, 400)])
+    status = recorded(np.arange(30) >= first[:, None])
+    free, _ = choose(status, 30)
+    assert 0.15 < free.share_dropped < 0.25
+    for name, limit in (("most_drop", 0.1), ("least_drop", 0.3)):
+        with monkeypatch.context() as patch:
+            patch.setattr(_Course, name, lambda *arguments, limit=limit: limit)
+            found, _ = choose(status, 30)
+        assert found.share_dropped == pytest.approx(limit, abs=0.04)
+        assert f"at {name.removesuffix('_drop')} {limit:.0%}" in found.decision.support.reason
+    monkeypatch.setattr(_Course, "most_drop", lambda *arguments: 0.1)
+    monkeypatch.setattr(_Course, "least_drop", lambda *arguments: 0.3)
+    found, _ = choose(status, 30)
+    assert found.share_dropped == pytest.approx(0.3, abs=0.04)  # what must be, rather
 
 
 def test_samples_never_seen_are_not_dropped():

@@ -1,6 +1,6 @@
 """Could a learned rule say better how many samples to drop? A bound on what the logs can teach.
 
-    python benchmarks/selection_learned.py FIRST SECOND THIRD FOURTH
+    python benchmarks/selection_learned.py FIRST SECOND THIRD FOURTH FIFTH
 
 Each argument is a folder of learning logs (``record_logs.py``). Randomized trees are given all that
 the default rule looks at and more: of four windows the fitted mixture, its verdict, late error,

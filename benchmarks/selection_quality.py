@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 import mild_ext
+from mild_ext.common_horizon import Waits, common_horizon
 from mild_ext.evaluation import best_threshold, evaluate_selection
 from mild_ext.learning_log import LearningLog, read_learning_log
 
@@ -190,7 +191,7 @@ def partly_seen(paths: list[Path], shares: list[float], leave: bool) -> None:
     ``shares``: of the epochs in which a sample is seen; of two, each sample has its own in between.
     ``leave``: these are the first ones, after which it is gone.
     """
-    ratios, unsupported = [], 0
+    ratios, unsupported, by_wait = [], 0, 0
     for path in paths:
         log = read_learning_log(path)
         if log.clean.all():
@@ -208,11 +209,13 @@ def partly_seen(paths: list[Path], shares: list[float], leave: bool) -> None:
         quality = evaluate_selection(selection.mask.numpy(), log.clean)
         ratios.append(quality.macro_f1 / best)
         unsupported += not selection.supported
+        by_wait += isinstance(common_horizon(selection.histogram), Waits)
     ratio = np.array(ratios)
     print(
         f"each sample seen in {'the first ' * leave}{' to '.join(f'{s:.1%}' for s in shares)} of the "
         f"epochs: {len(ratio)} logs with noise, macro-F1 {ratio.mean():.3f} of the best threshold on "
-        f"the metric or on the misclassified share, {(ratio < 0.97).sum()} below 0.97, {unsupported} not supported"
+        f"the metric or on the misclassified share, {(ratio < 0.97).sum()} below 0.97, {unsupported} not "
+        f"supported, {by_wait} read by waits"
     )
 
 

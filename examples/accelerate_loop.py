@@ -43,7 +43,6 @@ accelerator.print(
     f"{int(tracker.kept.sum())} of {len(dataset)} samples kept, {share:.0%} of them wrong"
 )
 accelerator.wait_for_everyone()
-time.sleep(
-    0.1
-)  # on CPUs a thread of gloo's still clears up, and at the interpreter's end would abort
+# On CPUs one of gloo's threads still clears up after this; at the interpreter's end it would abort.
+time.sleep(0.1)
 accelerator.end_training()

@@ -385,9 +385,10 @@ def select_clean(
         epochs: the window of epochs to judge by. Default: all that are recorded; with rule
             ``posterior`` the course of training is looked at as well: if it shows that wrong labels
             have been memorized by the end, the first third, half or two thirds (at least 8 epochs)
-            count where they separate better, and once training has settled no fewer samples are
-            dropped than must be wrong. A window given here says which samples to drop, that
-            default how many; it is not supported where it contradicts the default.
+            count where they separate better, once training has settled no fewer samples are dropped
+            than must be wrong, and before that no more than can be. A window given here says which
+            samples to drop, that default how many; it is not supported where it contradicts the
+            default.
 
     Returns:
         A :class:`Selection`. It is never empty: where two components are not supported everything

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .likelihood import Floats, TimeCounts
+from .likelihood import TimeCounts
 from .weibull import Weibull, WeibullMixture
 
 MIN_EPOCHS = 3
@@ -116,8 +116,7 @@ def _confusion(counts: TimeCounts, mixture: WeibullMixture) -> float:
 
 
 def _bimodality(mixture: WeibullMixture, num_epochs: int) -> float:
-    event, censored = mixture.log_prob_tables(num_epochs)
-    outcome: Floats = np.exp(np.concatenate([event, censored[:, -1:]], axis=1))
+    outcome = mixture.outcome_probabilities(num_epochs)
     m = np.arange(num_epochs + 1)
     means = outcome @ m
     variances = outcome @ m**2 - means**2

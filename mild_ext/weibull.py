@@ -186,6 +186,12 @@ class _WeibullBase:
         step = np.clip(np.diff(hazard, axis=1), 1e-300, 700.0)
         return np.log(np.expm1(step)) - step - hazard[:, :-1], -hazard
 
+    def outcome_probabilities(self, num_epochs: int) -> Floats:
+        """P(m | P) of each component for m = 0 ... P of samples seen in all P epochs, [J, P + 1]."""
+        event, censored = self.log_prob_tables(num_epochs)
+        outcome: Floats = np.exp(np.concatenate([event, censored[:, -1:]], axis=1))
+        return outcome
+
 
 class Weibull(_WeibullBase):
     """One censored Weibull distribution, the null model of the support test.

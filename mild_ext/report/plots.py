@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mild_ext.common_horizon import common_horizon, seen_unequally
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from mild_ext.selection import Selection
-    from mild_ext.weibull import WeibullMixture
 
 # Okabe and Ito's palette, told apart with every kind of colour vision; components also differ in line style.
 _CLEAN, _NOISY, _MIXTURE, _POSTERIOR = "#0072B2", "#D55E00", "#000000", "#009E73"
@@ -47,7 +45,8 @@ def plot_selection(selection: Selection, ax: Axes | None = None) -> Axes:
 
     mixture = selection.mixture
     if mixture is not None and selection.supported:
-        expected = counts.sum() * expected_shares(mixture, common.horizon)
+        shares = mixture.weights_[:, None] * mixture.outcome_probabilities(common.horizon)
+        expected = counts.sum() * shares
         names = ("clean", "noisy")
         for j, (color, style) in enumerate(((_CLEAN, "--"), (_NOISY, ":"))):
             label = (
@@ -90,13 +89,6 @@ def save_selection_plot(selection: Selection, path: str | Path) -> None:
     """Write `plot_selection` to a file; the suffix chooses the format (png, svg, pdf)."""
     figure: Any = plot_selection(selection).figure
     figure.savefig(path, dpi=150)
-
-
-def expected_shares(mixture: WeibullMixture, num_epochs: int) -> NDArray[np.float64]:
-    """Share of the samples seen in all epochs that each component expects at m = 0 ... P, [2, P + 1]."""
-    event, censored = (np.exp(table) for table in mixture.log_prob_tables(num_epochs))
-    outcomes: NDArray[np.float64] = np.concatenate([event, censored[:, -1:]], axis=1)
-    return mixture.weights_[:, None] * outcomes
 
 
 def _draw_posterior(ax: Axes, selection: Selection, scale: float) -> None:

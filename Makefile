@@ -1,7 +1,7 @@
 # The few commands people need. Each works alone, from a fresh clone; CI runs the same ones.
 #   make demo   find the wrong labels in a real data set and train a better model for it
 #   make test   run the tests
-#   make lint   formatting, lint and types
+#   make lint   formatting, lint, types and the plan of the imports
 #   make sanitize  the native host code under the address, undefined-behaviour and thread sanitizers
 #   make bench  the tracker against what people use instead
 #   make clean  remove the environment and what was built
@@ -29,6 +29,7 @@ lint: $(VENV)/.lint
 	$(bin)/ruff format --check .
 	$(bin)/clang-format --dry-run --Werror csrc/*
 	$(bin)/mypy
+	$(bin)/lint-imports
 
 # The kernels' text runs on fibers, which the thread sanitizer cannot follow: it looks at the CPU's threads.
 sanitizers := -std=c++17 -O1 -g -fno-omit-frame-pointer -Wall -Wextra -Wno-unknown-pragmas -Icsrc -pthread

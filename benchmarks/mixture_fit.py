@@ -17,7 +17,7 @@ import warnings
 import numpy as np
 
 from mild_ext import WeibullMixture
-from mild_ext.support import selection_mixture
+from mild_ext.selection.support import selection_mixture
 
 
 def draw(size: int, epochs: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

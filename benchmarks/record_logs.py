@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mild_ext.learning_log import LearningLog, write_learning_log
+from mild_ext.recording.learning_log import LearningLog, write_learning_log
 
 NOISES = ("sym20", "sym50", "sym80", "nxt40", "asy40", "nxt20", "clean")
 #: asyNN: pairs that look alike. nxtNN: the next class, for all ten. symNN: drawn from all ten.

@@ -23,10 +23,10 @@ import numpy as np
 from sklearn.ensemble import ExtraTreesRegressor
 
 import mild_ext
-from mild_ext.evaluation import evaluate_selection
-from mild_ext.learning_log import LearningLog, read_learning_log
-from mild_ext.rules import decide
-from mild_ext.windows import MIN_WINDOW, WINDOWS, Judged, _Course
+from mild_ext.recording.learning_log import LearningLog, read_learning_log
+from mild_ext.selection.quality import evaluate_selection
+from mild_ext.selection.rules import decide
+from mild_ext.selection.windows import MIN_WINDOW, WINDOWS, Judged, _Course
 
 #: Runs are also looked at as if they had ended here, for more to learn from.
 SHARES_OF_EPOCHS = (1.0, 0.8, 0.6)

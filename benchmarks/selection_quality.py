@@ -2,7 +2,7 @@
 
     python benchmarks/selection_quality.py LOG.npz [LOG.npz ...] [--windows | --seen S [--leave]] [--csv FILE]
 
-Each log is one training run (format: ``mild_ext.learning_log``). Compared, each with its usual
+Each log is one training run (format: ``mild_ext.recording.learning_log``). Compared, each with its usual
 settings: this package's rules; two-component Gaussian mixtures on the last loss and on the mean
 loss (loss scaled to [0, 1], tolerance 1e-2, covariance floor 5e-4, posterior 0.5: DivideMix);
 AUM, the mean margin, with such a mixture; a Beta mixture on the share of misclassified epochs (EM
@@ -30,9 +30,9 @@ import numpy as np
 import torch
 
 import mild_ext
-from mild_ext.common_horizon import Waits, common_horizon
-from mild_ext.evaluation import best_threshold, evaluate_selection
-from mild_ext.learning_log import LearningLog, read_learning_log
+from mild_ext.mixture.follow_up import Waits, common_horizon
+from mild_ext.recording.learning_log import LearningLog, read_learning_log
+from mild_ext.selection.quality import best_threshold, evaluate_selection
 
 Kept = tuple[np.ndarray, np.ndarray]  # kept bool [N], score [N] (higher = cleaner)
 

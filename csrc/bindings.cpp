@@ -267,7 +267,7 @@ void use_isa(const std::string& name) {
 PYBIND11_MODULE(_C, m) {
     using namespace pybind11::literals;
     namespace bound = mild::bindings;
-    m.doc() = "Native core of mild_ext; mild_ext.ops is its checked front.";
+    m.doc() = "Native core of mild_ext; mild_ext.recording.ops is its checked front.";
     m.attr("__version__") = MILD_EXT_VERSION;
     m.attr("cuda_architectures") = bound::kCudaArchitectures;
     m.attr("cuda_version") = bound::kCudaVersion;

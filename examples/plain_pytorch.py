@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 
 from mild_ext import IndexedDataset, corrupt_labels
 from mild_ext.data import load_data
-from mild_ext.export import rounds_table, write_table
 from mild_ext.integrations import RoundTracker
+from mild_ext.selection.table import rounds_table, write_table
 
 torch.manual_seed(0)
 digits = load_data("digits")

@@ -54,7 +54,7 @@ def _add_info(commands: Any) -> None:
 
 
 def _run_info(options: argparse.Namespace) -> int:
-    from mild_ext.info import main as info
+    from mild_ext.commands.info import main as info
 
     return int(info() or 0)
 
@@ -88,7 +88,7 @@ def _add_select(commands: Any) -> None:
 
 
 def _run_select(options: argparse.Namespace) -> int:
-    from mild_ext.select_command import main as select
+    from mild_ext.commands.select import main as select
 
     return select(options)
 
@@ -122,7 +122,7 @@ def _add_train(commands: Any) -> None:
 
 def _data_help() -> str:
     """What ``--data`` takes."""
-    from mild_ext.data.sources import SOURCES
+    from mild_ext.data.readers.sources import SOURCES
 
     lines = [f"  {source.form:16} {source.help}" for source in SOURCES.values()]
     lines.append("  module:factory   your own data set in Python")
@@ -160,7 +160,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> Any:
 
 
 def _run_train(options: argparse.Namespace) -> int:
-    from mild_ext.training.run import main_train
+    from mild_ext.training.experiment import main_train
 
     return main_train(options)
 
@@ -188,7 +188,7 @@ def _add_compare(commands: Any) -> None:
 
 
 def _run_compare(options: argparse.Namespace) -> int:
-    from mild_ext.training.compare import main_compare
+    from mild_ext.training.comparison import main_compare
 
     return main_compare(options)
 
@@ -202,7 +202,7 @@ def _add_selfcheck(commands: Any) -> None:
 
 
 def _run_selfcheck(options: argparse.Namespace) -> int:
-    from mild_ext.selfcheck import run
+    from mild_ext.commands.selfcheck import run
 
     return run(options)
 
@@ -246,9 +246,9 @@ def _add_bench(commands: Any) -> None:
 
 def _run_bench(options: argparse.Namespace) -> int:
     if options.what == "overhead":
-        from mild_ext.bench.overhead import run
+        from mild_ext.commands.bench.overhead import run
     else:
-        from mild_ext.bench.core import run
+        from mild_ext.commands.bench.recorder import run
     return run(options)
 
 

@@ -47,7 +47,7 @@ def run_on_ranks(
     """
     # A server that has imported torch once, forked for every rank: seconds less per test.
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "mild_ext.selection"])
+    context.set_forkserver_preload(["torch", "torch.distributed", "mild_ext.selection.select"])
     results = context.SimpleQueue()
     arguments = (ranks, free_port(), function, args, results)
     processes = [context.Process(target=_main, args=(rank, *arguments)) for rank in range(ranks)]

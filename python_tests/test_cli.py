@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from mild_ext.cli import main
-from mild_ext.learning_log import read_learning_log
-from mild_ext.rounds import RoundsResult
-from mild_ext.status import LearningStatus
+from mild_ext.recording.learning_log import read_learning_log
+from mild_ext.recording.status import LearningStatus
+from mild_ext.training.experiment import behind_plain
 from mild_ext.training.models import build_model
-from mild_ext.training.run import behind_plain
+from mild_ext.training.run_rounds import RoundsResult
 
 FAST = [
     "--model=mlp", "--width=32", "--rounds=2", "--first-epochs=15", "--round-epochs=6",
@@ -315,7 +315,7 @@ def test_interrupt_by_the_user_says_how_to_go_on(npz, tmp_path, monkeypatch, cap
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mild_ext.training.run.run_rounds", interrupt)
+    monkeypatch.setattr("mild_ext.training.experiment.run_rounds", interrupt)
     assert train("--data", npz(**arrays(count=30)), "--out", tmp_path / "run") == 130
     assert "--resume" in capsys.readouterr().err
 

@@ -1,6 +1,8 @@
 """Data sets, label noise, and the wrapper that gives every sample a stable id."""
 
-from mild_ext.data.datasets import (
+from mild_ext.data.noise import LabelNoise, corrupt_labels
+from mild_ext.data.readers.sources import load_data
+from mild_ext.data.sets import (
     ArrayDataset,
     IndexedDataset,
     LabeledData,
@@ -8,8 +10,6 @@ from mild_ext.data.datasets import (
     labels_of,
     stratified_holdout,
 )
-from mild_ext.data.noise import LabelNoise, corrupt_labels
-from mild_ext.data.sources import load_data
 
 __all__ = [
     "ArrayDataset",

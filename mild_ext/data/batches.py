@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mild_ext import distributed
-from mild_ext.data.datasets import ArrayDataset, IndexedDataset
+from mild_ext import processes
+from mild_ext.data.sets import ArrayDataset, IndexedDataset
 
 Batch = tuple[Tensor, Any, Tensor]
 
@@ -33,8 +33,8 @@ def batch_ids(
         ids = ids[torch.randperm(len(ids), generator=generator).to(ids.device)]
     if split:
         # Equally many for every process: a few ids are repeated to fill up.
-        ranks = distributed.world_size()
-        mine = torch.arange(-(-len(ids) // ranks), device=ids.device) * ranks + distributed.rank()
+        ranks = processes.world_size()
+        mine = torch.arange(-(-len(ids) // ranks), device=ids.device) * ranks + processes.rank()
         ids, batch_size = ids[mine % len(ids)], max(1, batch_size // ranks)
     batches = list(ids.split(batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:

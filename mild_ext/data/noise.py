@@ -42,7 +42,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from mild_ext.data.datasets import ArrayDataset
+from mild_ext.data.sets import ArrayDataset
 
 _Array = np.ndarray[Any, Any]
 
@@ -125,7 +125,7 @@ def corrupt_labels(
     elif kind == "labels":
         noisy, drawn = _read_labels(Path(argument), len(true), num_classes), False
     elif kind == "cifar-n":
-        from mild_ext.data.cifar_n import read_human_labels
+        from mild_ext.data.human_labels import read_human_labels
 
         variant, _, file = argument.partition(":")
         noisy, drawn = read_human_labels(Path(file), variant, true), False

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from mild_ext.data.datasets import array_data
-from mild_ext.rounds import run_rounds
+from mild_ext.data.sets import array_data
 from mild_ext.training.models import build_model
 from mild_ext.training.recipe import Recipe
+from mild_ext.training.run_rounds import run_rounds
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data.distributed import DistributedSampler
 
-from mild_ext import distributed
-from mild_ext.selection import Selection, select_clean
-from mild_ext.status import LearningStatus
+from mild_ext import processes
+from mild_ext.recording.status import LearningStatus
+from mild_ext.selection.select import Selection, select_clean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ class RoundTracker:
     by the data, nothing is recorded any more and training goes on with the samples kept.
 
     Under torch.distributed every rank has a tracker; `end_epoch` is then a collective (see
-    `mild_ext.distributed.sync`), and all ranks keep the same samples.
+    `mild_ext.processes.sync`), and all ranks keep the same samples.
 
     Args:
         num_samples: samples in the data set; ids are its positions.
@@ -77,7 +77,7 @@ class RoundTracker:
         *,
         select: Select | None = None,
         device: torch.device | str = "cpu",
-        group: distributed.Group = None,
+        group: processes.Group = None,
         seed: int = 0,
     ) -> None:
         if not rounds or any(epochs < 1 for epochs in rounds):
@@ -123,14 +123,14 @@ class RoundTracker:
     def advance(self) -> None:
         """Merge the ranks and end the epoch, but leave the end of a round to the caller."""
         if not self.finished:
-            distributed.sync(self.status, self.group)
+            self.status.sync(self.group)
             self.status.advance()
         self.epochs += 1
 
     def sync(self) -> None:
         """Merge what the ranks have recorded so far, e.g. before saving amid an epoch; a collective."""
         if not self.finished:
-            distributed.sync(self.status, self.group)
+            self.status.sync(self.group)
 
     def end_round(self) -> None:
         """Select, and prepare the next round.
@@ -189,8 +189,8 @@ class RoundTracker:
         )
 
     def to_frame(self, **columns: Any) -> pd.DataFrame:
-        """One row per sample, see `mild_ext.export.selection_table`."""
-        from mild_ext.export import rounds_table, to_frame
+        """One row per sample, see `mild_ext.selection.table.selection_table`."""
+        from mild_ext.selection.table import rounds_table, to_frame
 
         return to_frame(rounds_table(self, **columns))
 
@@ -303,12 +303,12 @@ class KeptSampler(DistributedSampler[int]):
     @property
     def rank(self) -> int:  # type: ignore[override]
         """Which part is drawn."""
-        return self._given[0] if self._given else distributed.rank(self.tracker.group)
+        return self._given[0] if self._given else processes.rank(self.tracker.group)
 
     @property
     def num_replicas(self) -> int:  # type: ignore[override]
         """Into how many parts the samples are dealt."""
-        return self._given[1] if self._given else distributed.world_size(self.tracker.group)
+        return self._given[1] if self._given else processes.world_size(self.tracker.group)
 
     def __len__(self) -> int:
         """Ids that one rank gets."""

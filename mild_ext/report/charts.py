@@ -107,7 +107,7 @@ def status_figure(run: Path, samples: list[Sample]) -> dict[str, Any] | None:
     """
     from matplotlib.colors import LinearSegmentedColormap
 
-    from mild_ext.status import LearningStatus
+    from mild_ext.recording.status import LearningStatus
 
     paths = sorted((run / "status").glob("round-*.safetensors"))
     if not paths:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mild_ext.files import write_text
 from mild_ext.report import charts
-from mild_ext.training.checkpoint import write_text
-from mild_ext.training.run import SSL_NAMES
+from mild_ext.training.experiment import SSL_NAMES
 
 #: Classes, and flows from one class to another, shown in the open; the rest folds away.
 _SHOWN_CLASSES = 30
@@ -270,7 +270,7 @@ def _mixture_figures(run: Path, rounds: list[dict[str, Any]]) -> list[str | None
 
 def _thumbnails(config: dict[str, Any], ids: list[int]) -> tuple[dict[int, str], str]:
     """Data addresses of the samples' pictures, or why there are none."""
-    from mild_ext.data.sources import load_data
+    from mild_ext.data.readers.sources import load_data
 
     settings = config["settings"]
     try:

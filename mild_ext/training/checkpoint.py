@@ -8,7 +8,6 @@ damaged file is noticed and not trained on. No pickle is involved.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mild_ext import distributed
+from mild_ext import processes
+from mild_ext.files import write_atomically
 
 FORMAT = "mild_ext-checkpoint-1"
 _REMEDY = "delete it to do that part of the run again"
@@ -28,31 +28,16 @@ class CheckpointError(RuntimeError):
     """A checkpoint that is damaged, foreign, or of another run. The message says which and why."""
 
 
-def write_atomically(path: Path, write: Any) -> None:
-    """Call ``write(temporary_path)``, flush to disk, and rename it to ``path``.
-
-    With several processes (torch.distributed) the first one writes.
-    """
-    if distributed.rank() > 0:
-        return
-    temporary = path.with_name(f".{path.name}.partial")
-    write(temporary)
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Save nested dicts and lists of tensors, numbers, text, booleans and None.
+
+    With several processes, which all hold the same state, the first one writes.
 
     Raises:
         TypeError: the state holds anything else.
     """
+    if processes.rank() > 0:
+        return
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_pack(state, tensors))
     metadata = {

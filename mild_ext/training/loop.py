@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from mild_ext import distributed
+from mild_ext import processes
 from mild_ext.data.augment import augmentation
 from mild_ext.data.batches import Batches
-from mild_ext.data.datasets import isolated_random_state, seed_everything
-from mild_ext.learning_log import LogRecorder
-from mild_ext.status import LearningStatus
+from mild_ext.data.sets import isolated_random_state, seed_everything
+from mild_ext.recording.learning_log import LogRecorder
+from mild_ext.recording.status import LearningStatus
 from mild_ext.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mild_ext.training.recipe import Recipe
 
@@ -208,7 +208,7 @@ def fit(
                 )
             trainer.load_state_dict(saved["trainer"])
             result.history = saved["history"]
-    distributed.barrier()  # before the first process saves anew, all have read
+    processes.barrier()  # before the first process saves anew, all have read
     for record in result.history:
         if on_epoch is not None:
             on_epoch(record)
@@ -283,7 +283,7 @@ class _Trainer:
         self.device = device
         self.optimizer = make_optimizer(model, recipe, weight_decay)
         # The compiled module shares its parameters with the model, whose names stay clean.
-        forward: Any = distributed.data_parallel(model)
+        forward: Any = processes.data_parallel(model)
         self.forward: Any = torch.compile(forward) if recipe.compile else forward
         self.precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(
             recipe.precision
@@ -301,8 +301,8 @@ class _Trainer:
         """One pass over the batches; returns the mean loss in nats."""
         recipe, device = self.recipe, self.device
         # One order of the samples for all processes, but other augmentation in each.
-        seed_everything(seed + distributed.rank())
-        generator = torch.Generator().manual_seed(seed + distributed.rank())
+        seed_everything(seed + processes.rank())
+        generator = torch.Generator().manual_seed(seed + processes.rank())
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.objective.start_epoch(epoch, epochs, generator)
@@ -334,7 +334,7 @@ class _Trainer:
             self.scaler.scale(loss / group_size if group_size > 1 else loss).backward()
             if step - first + 1 == group_size:
                 self._step()
-        loss_sum, visits_sum = distributed.add_up([float(total), visits], device)
+        loss_sum, visits_sum = processes.add_up([float(total), visits], device)
         return loss_sum / visits_sum
 
     def _step(self) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mild_ext.data.custom import import_factory
+from mild_ext.data.readers.custom import import_factory
 
 
 class Standardize(nn.Module):

@@ -12,8 +12,8 @@ from ranks import run_on_ranks
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from mild_ext import reference
 from mild_ext.integrations import RoundTracker
+from mild_ext.recording import reference
 
 accelerate = pytest.importorskip("accelerate")
 

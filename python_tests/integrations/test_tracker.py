@@ -9,7 +9,7 @@ import torch
 from noisy import NUM_SAMPLES, Noisy, plain_loop
 
 from mild_ext.integrations import RoundTracker
-from mild_ext.selection import select_clean
+from mild_ext.selection.select import select_clean
 
 
 def test_rounds_find_wrong_labels_and_train_on_the_rest():

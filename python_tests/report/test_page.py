@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mild_ext.cli import main
-from mild_ext.status import LearningStatus
+from mild_ext.recording.status import LearningStatus
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")

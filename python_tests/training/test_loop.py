@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mild_ext.data import ArrayDataset
-from mild_ext.status import LearningStatus
+from mild_ext.recording.status import LearningStatus
 from mild_ext.training import CheckpointError, Recipe, TrainingDiverged, accuracy, fit, predict
 from mild_ext.training.loop import CrossEntropy, learning_rate
 from mild_ext.training.models import build_model

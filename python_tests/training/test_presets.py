@@ -16,8 +16,8 @@ from layouts import (
 )
 
 from mild_ext.cli import main
+from mild_ext.training.experiment import _next_steps
 from mild_ext.training.recipe import PRESET_NOISE, preset
-from mild_ext.training.run import _next_steps
 
 CIFAR = [f"cifar{k}-{noise}" for k in (10, 100) for noise in ("sym20", "sym50", "sym80", "asym40")]
 SHORT = ["--rounds", "2", "--first-epochs", "1", "--round-epochs", "1", "--final-epochs", "1"]

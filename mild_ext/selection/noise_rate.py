@@ -1,0 +1,83 @@
+"""Estimates of the share of wrong labels, overall and per class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mild_ext.mixture.likelihood import Floats, TimeCounts, sigmoid
+from mild_ext.mixture.weibull import WeibullMixture
+
+
+@dataclass(frozen=True)
+class NoiseRate:
+    """Estimated share of wrong labels among the samples seen, in [0, 1].
+
+    ``rate`` is the mean of ``1 - Selection.clean_probability``. ``low`` and ``high`` span it and
+    three estimates that agree only where the mixture fits (the noisy weight, the mean posterior
+    made monotone, the share that is dropped), widened by 1.96 standard errors. The span measures
+    the model's doubt and has no guaranteed coverage: benchmarks/selection.md says how often it
+    held the true rate. Of a class, ``rate`` is the mean posterior under a weight of its own.
+    """
+
+    rate: float
+    low: float
+    high: float
+
+
+def estimate_noise_rate(
+    counts: TimeCounts, mixture: WeibullMixture, noisy_share: float, dropped_share: float
+) -> NoiseRate:
+    """Noise rate from a fitted, supported mixture, and from what a rule makes of it.
+
+    ``noisy_share``: mean probability of a wrong label as the rule reads it; ``dropped_share``: the
+    share it drops.
+    """
+    soft = _monotone_noisy_share(counts, *mixture.posterior_tables(counts.horizon))
+    weight = float(mixture.weights_[1])
+    sampling = float(np.sqrt(soft * (1 - soft) / max(counts.total, 1.0)))
+    error = float(mixture.standard_errors_.weights[1])
+    error = max(error if np.isfinite(error) else 0.0, sampling)
+    return _span(noisy_share, (noisy_share, soft, weight, dropped_share), error)
+
+
+def _span(rate: float, guesses: tuple[float, ...], error: float) -> NoiseRate:
+    low, high = min(guesses) - 1.96 * error, max(guesses) + 1.96 * error
+    return NoiseRate(rate, max(0.0, low), min(1.0, high))
+
+
+def _monotone_noisy_share(counts: TimeCounts, event: Floats, censored: Floats) -> float:
+    """Mean noisy posterior [P], [P + 1] over the counts, made monotone in the count."""
+    clean: Floats = np.minimum.accumulate(event)
+    at_end = np.minimum(censored, np.append(1.0, clean))
+    return 1.0 - counts.mean(clean, at_end)
+
+
+def class_noise_rate(
+    counts: TimeCounts, mixture: WeibullMixture, dropped_share: float, max_iter: int = 500
+) -> NoiseRate:
+    """Noise rate of one class: the components of ``mixture``, the class's own weights.
+
+    The weight maximizes the class's likelihood (EM over one number; the likelihood is concave).
+    """
+    odds = [table[0] - table[1] for table in mixture.log_prob_tables(counts.horizon)]
+    log_odds = np.concatenate([odds[0], odds[1][1:]])
+    mass = np.concatenate([counts.events, counts.censored[1:]])
+    total = mass.sum()
+    weight = float(mixture.weights_[0])
+    for _ in range(max_iter):
+        prior = np.log(weight) - np.log1p(-weight)
+        new = float(mass @ sigmoid(prior + log_odds) / total)
+        new = min(max(new, 1e-6), 1 - 1e-6)
+        done = abs(new - weight) < 1e-8
+        weight = new
+        if done:
+            break
+    prior = np.log(weight) - np.log1p(-weight)
+    # Information of the weight: sum of squared scores (f1 - f2) / f.
+    score = (sigmoid(prior + log_odds) - weight) / (weight * (1 - weight))
+    information = float(mass @ score**2)
+    error = 1 / float(np.sqrt(information)) if information > 0 else 1.0
+    soft = _monotone_noisy_share(counts, *(sigmoid(prior + table) for table in odds))
+    return _span(soft, (soft, 1.0 - weight, dropped_share), error)

@@ -1,0 +1,409 @@
+"""The iterative procedure: train, fit the mixture, drop what looks wrong, and go on.
+
+Hu et al., "MILD: Modeling the Instance Learning Dynamics for Learning with Noisy Labels",
+IJCAI 2023, Algorithm 1, with stop rules of our own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from mild_ext import processes
+from mild_ext.data.sets import isolated_random_state, labels_of, seed_everything
+from mild_ext.files import write_atomically
+from mild_ext.recording.learning_log import LearningLog, LogRecorder
+from mild_ext.recording.status import LearningStatus
+from mild_ext.selection.select import Selection, select_clean
+from mild_ext.training.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+)
+from mild_ext.training.loop import (
+    CrossEntropy,
+    Record,
+    accuracy,
+    derive_seed,
+    fit,
+)
+from mild_ext.training.recipe import Recipe
+
+ModelFactory = Callable[[], nn.Module]
+
+#: A round that would leave less than this share of its samples is refused.
+SMALLEST_KEPT_SHARE = 0.05
+_FORMAT = "mild_ext-rounds-1"
+_TENSORS = ("labels", "kept", "round_dropped", "misclassified", "seen", "clean_probability")
+
+
+@dataclass
+class RoundsResult:
+    """Outcome of `run_rounds`. Sample ids are positions in the data set.
+
+    Attributes:
+        labels: int64 ``[N]``, the given labels.
+        kept: bool ``[N]``, the refined subset. Samples outside ``train_ids`` are False.
+        round_dropped: int64 ``[N]``, the round that dropped the sample, -1 where none did.
+        misclassified: int32 ``[N]``, misclassified epochs in the last round that watched the
+            sample; with ``seen`` the evidence its fate was decided on.
+        seen: int32 ``[N]``, epochs in which that round saw the sample.
+        clean_probability: float32 ``[N]`` in [0, 1], probability that the label is right, from the
+            same round.
+        rounds: one record per round.
+        stop_reason: why there were no more rounds.
+        history: one record per epoch, all rounds and the final training.
+        model: the final model, in evaluation mode; None after `load`, or with ``final_epochs=0``
+            when the model of the last round is wanted elsewhere.
+    """
+
+    labels: Tensor
+    kept: Tensor
+    round_dropped: Tensor
+    misclassified: Tensor
+    seen: Tensor
+    clean_probability: Tensor
+    rounds: list[Record]
+    stop_reason: str
+    history: list[Record] = field(default_factory=list)
+    model: nn.Module | None = None
+
+    @property
+    def metric(self) -> Tensor:
+        """MILD metric int32 ``[N]``, misclassified minus memorized epochs; lower = cleaner."""
+        return 2 * self.misclassified - self.seen
+
+    def save(self, path: str | Path) -> None:
+        """Write all but the model as safetensors, the round records as JSON in its header."""
+        tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
+        metadata = {
+            "format": _FORMAT,
+            "rounds": json.dumps(self.rounds),
+            "stop_reason": self.stop_reason,
+        }
+        write_atomically(Path(path), lambda to: save_file(tensors, to, metadata=metadata))
+
+    @classmethod
+    def load(cls, path: str | Path) -> RoundsResult:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is no saved result.
+        """
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise ValueError(f"{path} is not a result of the rounds (format {_FORMAT})")
+            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+        return cls(
+            **tensors, rounds=json.loads(metadata["rounds"]), stop_reason=metadata["stop_reason"]
+        )
+
+
+@dataclass(frozen=True)
+class Round:
+    """One finished round, as handed to ``on_round``; ``log`` where ``learning_logs`` asks for it."""
+
+    number: int
+    status: LearningStatus
+    selection: Selection
+    kept: Tensor
+    record: Record
+    log: LearningLog | None = None
+
+
+def selection_quality(kept: Tensor, wrong: Tensor) -> dict[str, float | None]:
+    """How well ``kept`` finds the samples whose label is right.
+
+    Args:
+        kept: bool ``[N]``.
+        wrong: bool ``[N]``, True where the given label is wrong.
+
+    Returns:
+        ``precision`` (share of kept samples that are right), ``recall`` (share of right samples
+        that are kept), ``f1``, and ``noise_removed`` (share of wrong samples that are dropped), all
+        in [0, 1], None where undefined.
+    """
+    right_kept = int((kept & ~wrong).sum())
+    num_kept, num_right, num_wrong = int(kept.sum()), int((~wrong).sum()), int(wrong.sum())
+
+    def ratio(part: int, whole: int) -> float | None:
+        return part / whole if whole else None
+
+    return {
+        "precision": ratio(right_kept, num_kept),
+        "recall": ratio(right_kept, num_right),
+        "f1": ratio(2 * right_kept, num_kept + num_right),
+        "noise_removed": ratio(int((wrong & ~kept).sum()), num_wrong),
+    }
+
+
+def fresh_model(factory: ModelFactory, seed: int) -> nn.Module:
+    """A model whose initial weights follow from ``seed``; the global random state is left alone."""
+    with isolated_random_state():
+        seed_everything(derive_seed(seed, "initial weights"))
+        return factory()
+
+
+def run_rounds(
+    dataset: Dataset[Any],
+    model_factory: ModelFactory,
+    recipe: Recipe,
+    *,
+    labels: Tensor | None = None,
+    true_labels: Tensor | None = None,
+    test: Dataset[Any] | None = None,
+    train_ids: Tensor | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    folder: str | Path | None = None,
+    checkpoint_seconds: float = 30.0,
+    learning_logs: bool = False,
+    on_round: Callable[[Round], None] | None = None,
+    on_record: Callable[[Record], None] | None = None,
+    progress: bool = False,
+) -> RoundsResult:
+    """Find the wrong labels of a data set and train a model without them.
+
+    Args:
+        dataset: map-style data set of ``(input, label)``; a sample's id is its position.
+        model_factory: called without arguments; returns a fresh model that gives ``[B, K]`` logits.
+        recipe: epochs, rounds, optimizer, selection rule.
+        labels: int64 ``[N]`` given labels; None reads the data set's own.
+        true_labels: int64 ``[N]``; used for reporting only, never for training or selection.
+        test: data set with correct labels, evaluated after each round for the report.
+        train_ids: int64 ids of the samples to use; None for all.
+        seed: everything random follows from it.
+        device: where to train and record.
+        folder: where to keep checkpoints; where some of this run exist, it goes on from them.
+        checkpoint_seconds: least time between two checkpoints inside a round (at an epoch's end);
+            0 saves after every epoch. The end of a round is always saved.
+        learning_logs: record loss and margin of every sample and epoch as well, and give ``on_round``
+            the round's `LearningLog`. In one process only.
+        on_round: called after each round, before it is checkpointed.
+        on_record: called with every epoch's and round's record, replayed ones included.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        RoundsResult; its ``kept`` is never empty.
+
+    Raises:
+        ValueError: labels and data set do not fit, there are no samples, or learning logs are asked
+            for with several processes.
+        TrainingDiverged: the loss became NaN or infinite.
+        CheckpointError: a checkpoint in ``folder`` is damaged or of another run.
+    """
+    if learning_logs:
+        processes.require_one_process("learning_logs is recorded")
+    labels = labels_of(dataset) if labels is None else labels.cpu()
+    count = len(labels)
+    if count != len(dataset):  # type: ignore[arg-type]
+        raise ValueError(f"labels must have length {len(dataset)}, got {count}")  # type: ignore[arg-type]
+    everyone = torch.zeros(count, dtype=torch.bool)
+    everyone[slice(None) if train_ids is None else train_ids] = True
+    if not everyone.any():
+        raise ValueError("there are no samples to train on")
+    folder = None if folder is None else Path(folder)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    fingerprint = _fingerprint(recipe, seed, labels, everyone)
+
+    model = fresh_model(model_factory, seed).to(device)
+    state: dict[str, Any] = {
+        "fingerprint": fingerprint,
+        "kept": everyone.clone(),
+        "round_dropped": torch.full((count,), -1),
+        "misclassified": torch.zeros(count, dtype=torch.int32),
+        "seen": torch.zeros(count, dtype=torch.int32),
+        "clean_probability": torch.ones(count),
+        "rounds": [],
+        "history": [],
+        "stop_reason": None,
+    }
+    if folder is not None and (folder / "rounds.safetensors").exists():
+        state = load_checkpoint(folder / "rounds.safetensors")
+        if state["fingerprint"] != fingerprint:
+            raise CheckpointError(
+                f"{folder} holds checkpoints of a run with other settings or data; "
+                "use another folder"
+            )
+        model.load_state_dict(state.pop("model"))
+        for record in state["history"]:
+            if on_record is not None:
+                on_record(record)
+
+    def train(stage: str, ids: Tensor, epochs: int, **options: Any) -> nn.Module:
+        """Train ``model``; returns the model to evaluate: itself, or its averaged copy."""
+        result = fit(
+            model,
+            dataset,
+            labels,
+            recipe,
+            epochs=epochs,
+            stage=stage,
+            seed=seed,
+            ids=ids,
+            device=device,
+            checkpoint=None if folder is None else folder / "training.safetensors",
+            checkpoint_seconds=checkpoint_seconds,
+            fingerprint=fingerprint,
+            on_epoch=on_record,
+            progress=progress,
+            **options,
+        )
+        state["history"] += result.history
+        return model if result.averaged is None else result.averaged
+
+    for number in range(len(state["rounds"]), recipe.rounds):
+        if state["stop_reason"] is not None:
+            break
+        if number > 0 and recipe.round_start == "scratch":
+            fresh = fresh_model(model_factory, derive_seed(seed, "round", number))
+            model.load_state_dict(fresh.state_dict())
+        kept = state["kept"]
+        watched = everyone if recipe.reselect == "all" else kept
+        epochs = recipe.first_epochs if number == 0 else recipe.round_epochs
+        status = LearningStatus(count, epochs, device=device)
+        recorder = LogRecorder(count, epochs, device) if learning_logs else None
+        evaluated = train(
+            f"round {number}",
+            watched.nonzero().flatten(),
+            epochs,
+            status=status,
+            recorder=recorder,
+            objective=CrossEntropy(
+                recipe.label_smoothing, kept.to(device) if recipe.reselect == "all" else None
+            ),
+            weight_decay=recipe.first_weight_decay if number == 0 else None,
+        )
+        # With the labels, classes that differ much are judged apart even where it is not asked for.
+        selection = select_clean(
+            status,
+            recipe.rule,
+            recipe.threshold,
+            labels=labels.to(device),
+            per_class=recipe.per_class or None,
+        )
+        proposed = selection.mask.cpu() & watched
+        refused = _refuse(proposed, watched, labels) if selection.supported else selection.reason
+        if refused is None:
+            state["kept"] = proposed
+            state["round_dropped"] = torch.where(
+                proposed, -1, torch.where(kept, number, state["round_dropped"])
+            )
+        _note_evidence(state, status, selection, watched)
+
+        removed = int((kept & ~state["kept"]).sum())
+        changed = int((kept ^ state["kept"]).sum())
+        if refused is not None:
+            state["stop_reason"] = refused
+        elif changed < recipe.min_removed * int(kept.sum()):
+            state["stop_reason"] = (
+                f"round {number} changed the fate of {changed} samples, less than a share of "
+                f"{recipe.min_removed:g} of {int(kept.sum())}"
+            )
+        elif number + 1 == recipe.rounds:
+            state["stop_reason"] = f"the recipe's {recipe.rounds} rounds are done"
+        record = {
+            "type": "round",
+            "round": number,
+            "epochs": epochs,
+            "trained_on": int(kept.sum()),
+            "kept": int(state["kept"].sum()),
+            "removed": removed,
+            "supported": bool(selection.supported),
+            "reason": selection.reason,
+            "threshold": float(selection.threshold),
+            "mixture": _mixture_parameters(selection),
+            "histogram": _sparse(status.histogram()),
+        }
+        if true_labels is not None:
+            wrong = (labels != true_labels)[everyone]
+            record |= selection_quality(state["kept"][everyone], wrong)
+        if test is not None:
+            record["test_accuracy"] = accuracy(
+                evaluated, test, device=device, workers=recipe.workers
+            )
+        state["rounds"].append(record)
+        state["history"].append(record)
+        if on_record is not None:
+            on_record(record)
+        if on_round is not None:
+            log = None if recorder is None else recorder.log(status, labels, true_labels)
+            on_round(Round(number, status, selection, state["kept"], record, log))
+        if folder is not None:
+            save_checkpoint(
+                folder / "rounds.safetensors", state | {"model": dict(model.state_dict())}
+            )
+
+    if recipe.final_epochs:
+        if recipe.final == "scratch":
+            model = fresh_model(model_factory, seed)
+        model = train("final", state["kept"].nonzero().flatten(), recipe.final_epochs)
+    del state["fingerprint"]
+    return RoundsResult(labels=labels, model=model.eval(), **state)
+
+
+def _refuse(proposed: Tensor, watched: Tensor, labels: Tensor) -> str | None:
+    """Why a proposed selection must not be followed, or None."""
+    num_kept, num_watched = int(proposed.sum()), int(watched.sum())
+    if num_kept < SMALLEST_KEPT_SHARE * num_watched:
+        return (
+            f"the selection would keep {num_kept} of {num_watched} samples, less than a share of "
+            f"{SMALLEST_KEPT_SHARE:g}: everything was kept instead"
+        )
+    before, after = labels[watched].unique(), labels[proposed].unique()
+    if len(after) < len(before):
+        emptied = sorted(set(before.tolist()) - set(after.tolist()))
+        return f"the selection would empty class {emptied[0]}: everything was kept instead"
+    return None
+
+
+def _note_evidence(
+    state: dict[str, Any], status: LearningStatus, selection: Selection, watched: Tensor
+) -> None:
+    """Remember what this round saw of the samples it watched."""
+    times = status.compute()
+    evidence = {
+        "misclassified": times.memorization,
+        "seen": times.seen,
+        "clean_probability": selection.clean_probability,
+    }
+    for name, values in evidence.items():
+        state[name] = torch.where(watched, values.cpu().to(state[name].dtype), state[name])
+
+
+def _mixture_parameters(selection: Selection) -> dict[str, list[float]] | None:
+    mixture = selection.mixture
+    if mixture is None or not hasattr(mixture, "weights_"):
+        return None
+    return {
+        name: [float(value) for value in getattr(mixture, f"{name}_")]
+        for name in ("weights", "shapes", "scales")
+    }
+
+
+def _sparse(histogram: Tensor) -> list[list[int]]:
+    """The non-zero cells of a histogram ``[P+1, P+1]`` as ``[misclassified, seen, count]``."""
+    cells = histogram.nonzero()
+    return [[*cell, int(histogram[tuple(cell)])] for cell in cells.tolist()]
+
+
+def _fingerprint(recipe: Recipe, seed: int, labels: Tensor, everyone: Tensor) -> str:
+    """Identifies a run: what its result depends on."""
+    settings = {k: v for k, v in recipe.to_dict().items() if not k.startswith("ssl")}
+    del settings["workers"]
+    digest = hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode())
+    digest.update(labels.numpy().tobytes())
+    digest.update(everyone.numpy().tobytes())
+    return digest.hexdigest()

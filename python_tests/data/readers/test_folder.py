@@ -1,0 +1,274 @@
+"""A folder of images per class, and reading images."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from mild_ext.data import load_data
+from mild_ext.data.readers.images import ImageFiles, ImageFormat, PathList, decode, existing
+
+Image = pytest.importorskip("PIL.Image")
+
+
+def save(path, height=20, width=30, color=(200, 100, 50), mode="RGB", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", (width, height), color).convert(mode)
+    image.save(path, **options)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes of JPEGs and PNGs of different sizes, one in a deeper folder."""
+    for k in range(4):
+        save(tmp_path / "photos" / "cat" / f"{k}.jpg", 100 + k, 150, (200, 10, 10))
+        save(tmp_path / "photos" / "dog" / "deep" / f"{k}.PNG", 90, 80 + k, (10, 10, 200))
+    return tmp_path / "photos"
+
+
+def test_classes_are_the_subfolders_and_sizes_are_brought_together(photos):
+    data = load_data(f"folder:{photos}")
+    assert data.name == "photos"
+    assert data.class_names == ["cat", "dog"]
+    assert data.labels.tolist() == [0] * 4 + [1] * 4
+    assert data.sample_names[0] == "cat/0.jpg"
+    assert data.sample_names[4] == "dog/deep/0.PNG"
+    assert data.input_shape == (3, 64, 64)
+    assert data.train.inputs.dtype == torch.uint8
+    assert data.train.inputs[0].float().mean((1, 2)).tolist() == pytest.approx([200, 10, 10], abs=3)
+    assert data.train.inputs[7].float().mean((1, 2)).tolist() == pytest.approx([10, 10, 200], abs=0)
+    assert any("resized to 64 x 64" in message for message in data.messages)
+    assert data.test is None
+
+
+def test_a_folder_may_be_named_like_an_option(photos):
+    odd = photos.with_name("photos,size=7")
+    photos.rename(odd)
+    assert load_data(f"folder:{odd}").input_shape == (3, 64, 64)
+    assert load_data(f"folder:{odd},size=16").input_shape == (3, 16, 16)
+
+
+def test_options_choose_size_channels_and_memory(photos):
+    in_memory = load_data(f"folder:{photos},size=32,gray=yes")
+    streamed = load_data(f"folder:{photos},size=32,gray=yes,memory=no")
+    assert in_memory.input_shape == streamed.input_shape == (1, 32, 32)
+    assert isinstance(streamed.train, ImageFiles)
+    assert torch.equal(streamed.labels, in_memory.labels)
+    for k in range(8):
+        assert torch.equal(streamed.train[k][0], in_memory.train[k][0])
+        assert streamed.train[k][1] == int(in_memory.labels[k])
+    assert torch.equal(streamed.mean, in_memory.mean)
+    for spec, message in (
+        (f"folder:{photos},size=0", "at least 1"),
+        (f"folder:{photos},size=big", "type int"),
+        (f"folder:{photos},gray=maybe", "yes or no"),
+        (f"folder:{photos},width=3", "no option 'width'; it has size, gray, memory"),
+        (f"folder:{photos},size=1,size=2", "twice"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_data(spec)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (40, 24), (96, 96)])
+def test_small_images_of_one_size_stay_as_they_are(tmp_path, shape):
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (4, *shape), dtype=np.uint8)
+    for k in range(4):
+        (tmp_path / f"{k % 2}").mkdir(exist_ok=True)
+        Image.fromarray(pixels[k]).save(tmp_path / f"{k % 2}" / f"{k}.png")
+    data = load_data(f"folder:{tmp_path}")
+    assert data.input_shape == (1, *shape)
+    assert np.array_equal(data.train.inputs[:, 0].numpy(), pixels[[0, 2, 1, 3]])
+    assert data.messages == []
+
+
+def test_small_images_of_different_sizes_are_not_blown_up(tmp_path):
+    for k in range(6):
+        save(tmp_path / f"{k % 2}" / f"{k}.png", 20 + k, 24)
+    assert load_data(f"folder:{tmp_path}").input_shape == (3, 22, 22)
+
+
+@pytest.mark.parametrize("names", [("train", "test", "val"), ("Training", "testing", "Validation")])
+def test_given_splits_are_recognised(tmp_path, names):
+    for split, count in zip(names, (4, 2, 1), strict=True):
+        for label in ("a", "b"):
+            for k in range(count):
+                save(tmp_path / split / label / f"{k}.png")
+    data = load_data(f"folder:{tmp_path}")
+    assert (len(data), len(data.test), len(data.validation)) == (8, 4, 2)
+    assert data.test.labels.tolist() == [0, 0, 1, 1]
+    assert data.sample_names[0] == "a/0.png"
+    with pytest.raises(ValueError, match="test split of its own"):
+        load_data(f"folder:{tmp_path}", test_fraction=0.5)
+    save(tmp_path / names[1] / "c" / "0.png")
+    with pytest.raises(ValueError, match="has the class c, which"):
+        load_data(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("memory", ["yes", "no"])
+def test_a_test_split_can_be_set_aside(photos, memory):
+    data = load_data(f"folder:{photos},memory={memory}", test_fraction=0.25)
+    whole = load_data(f"folder:{photos}")
+    assert (len(data), len(data.test)) == (6, 2)
+    assert len(data.sample_names) == 6
+    positions = [whole.sample_names.index(name) for name in data.sample_names]
+    for k, position in enumerate(positions):
+        assert torch.equal(data.train[k][0], whole.train[position][0])
+        assert int(data.train[k][1]) == int(whole.labels[position])
+    left = sorted(set(range(8)) - set(positions))
+    assert torch.equal(data.test[0][0], whole.train[left[0]][0])
+    assert [int(data.test[k][1]) for k in range(2)] == [0, 1]
+
+
+@pytest.mark.parametrize("memory", ["yes", "no"])
+def test_bad_files_are_left_out_and_named(photos, memory):
+    (photos / "cat" / "0.jpg").write_bytes(b"not an image")
+    (photos / "cat" / "notes.txt").write_text("hello")
+    (photos / "cat" / ".hidden.jpg").write_bytes(b"")
+    (photos / "cat" / "Thumbs.db").write_bytes(b"")
+    data = load_data(f"folder:{photos},memory={memory}")
+    assert len(data) == 7
+    assert data.labels.tolist() == [0] * 3 + [1] * 4
+    assert "cat/0.jpg" not in list(data.sample_names)
+    text = "\n".join(data.messages)
+    assert "left out 1 of 8 images" in text
+    assert "cat/0.jpg (" in text
+    assert "1 files" in text
+    for k in range(1, 4):
+        (photos / "cat" / f"{k}.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"4 of 8 images .* cannot be read"):
+        load_data(f"folder:{photos}")
+
+
+def test_a_file_cut_short_is_found_when_it_is_decoded(photos):
+    path = photos / "dog" / "deep" / "0.PNG"
+    generator = np.random.default_rng(0)
+    Image.fromarray(generator.integers(0, 256, (90, 80, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:5000])
+    data = load_data(f"folder:{photos}")
+    assert len(data) == 7
+    assert "0.PNG" in data.messages[-1]
+    # Streamed, its turn comes while training: a grey image stands in, with a warning.
+    with pytest.warns(RuntimeWarning, match=r"0\.PNG cannot be read"):  # mean and deviation
+        streamed = load_data(f"folder:{photos},memory=no,size=16")
+    bad = list(streamed.sample_names).index("dog/deep/0.PNG")
+    with pytest.warns(RuntimeWarning, match=r"0\.PNG cannot be read"):
+        image, label = streamed.train[bad]
+    assert label == 1
+    assert (image == 128).all()
+
+
+def test_reading_stops_when_many_files_fail(tmp_path):
+    names = [f"{k}.png" for k in range(30)]
+    dataset = ImageFiles(tmp_path, names, torch.zeros(30).long(), ImageFormat(3, 8, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for k in range(19):
+            dataset[k]
+        with pytest.raises(RuntimeError, match="20 of the last 20 images"):
+            dataset[19]
+
+
+def test_folders_without_that_layout_say_what_is_expected(tmp_path):
+    with pytest.raises(ValueError, match="no folder"):
+        load_data(f"folder:{tmp_path / 'missing'}")
+    save(tmp_path / "0.png")
+    with pytest.raises(ValueError, match="no subfolder"):
+        load_data(f"folder:{tmp_path}")
+    save(tmp_path / "cat" / "0.png")
+    with pytest.raises(ValueError, match="only cat"):
+        load_data(f"folder:{tmp_path}")
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(ValueError, match="only one class"):
+        load_data(f"folder:{tmp_path}")
+    (tmp_path / "cat" / "0.png").unlink()
+    with pytest.raises(ValueError, match="holds no images"):
+        load_data(f"folder:{tmp_path}")
+
+
+def test_an_empty_class_is_kept_and_named(photos):
+    (photos / "bird").mkdir()
+    data = load_data(f"folder:{photos}")
+    assert data.class_names == ["bird", "cat", "dog"]
+    assert any("class bird" in message for message in data.messages)
+
+
+# ---------------------------------------------------------------------------------- decoding
+
+
+def gradient(height, width):
+    rows, columns = np.mgrid[0:height, 0:width]
+    return Image.fromarray(np.stack([rows, columns, rows * 0], -1).astype(np.uint8))
+
+
+def test_decoding_keeps_proportions_and_cuts_the_centre():
+    pixels = decode(gradient(100, 200), ImageFormat(3, 50, 50))
+    assert pixels.shape == (3, 50, 50)
+    # The central 100 x 100 pixels, halved: columns 50 to 150.
+    assert int(pixels[1].min()) == pytest.approx(50, abs=1)
+    assert int(pixels[1].max()) == pytest.approx(149, abs=1)
+    assert np.array_equal(
+        decode(gradient(50, 50), ImageFormat(3, 50, 50)),
+        np.asarray(gradient(50, 50)).transpose(2, 0, 1),
+    )
+
+
+def test_a_margin_leaves_room_to_cut_elsewhere():
+    wanted = ImageFormat(3, 50, 50, margin=2)
+    image = gradient(100, 200)
+    centre, first, last = (decode(image, wanted, (p, p)) for p in (0.5, 0, 1))
+    assert (centre[0].min(), centre[1].min()) == (25, 75)
+    assert (first[0].min(), first[1].min()) == (0, 0)
+    assert (last[0].max(), last[1].max()) == (99, 199)
+
+
+def test_orientation_transparency_and_depth(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by 90 degrees
+    path = tmp_path / "turned.png"
+    gradient(40, 20).save(path, exif=exif)
+    assert decode(path, ImageFormat(3, 20, 40)).shape == (3, 20, 40)
+    assert decode(path, ImageFormat(3, 20, 40))[0, 0].max() == 39  # rows became columns
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert (decode(clear, ImageFormat(3, 8, 8)) == 255).all()
+    palette = Image.new("P", (8, 8), 0)
+    palette.info["transparency"] = b"\x00" * 256
+    assert (decode(palette, ImageFormat(1, 8, 8)) == 255).all()
+    deep = Image.fromarray(np.full((8, 8), 40_000, np.uint16))
+    assert (decode(deep, ImageFormat(1, 8, 8)) == 40_000 >> 8).all()
+    with pytest.raises(ValueError, match="floating-point"):
+        decode(Image.fromarray(np.zeros((8, 8), np.float32)), ImageFormat(1, 8, 8))
+
+
+def test_random_pieces_follow_the_seed_and_the_plain_ones_do_not_move(tmp_path):
+    gradient(60, 60).save(tmp_path / "0.png")
+    labels = torch.tensor([0])
+    wanted = ImageFormat(3, 20, 20, margin=1.5)
+    moving = ImageFiles(tmp_path, ["0.png"], labels, wanted, random=True)
+    still = ImageFiles(tmp_path, ["0.png"], labels, wanted)
+    assert torch.equal(still[0][0], still[0][0])
+    seen = []
+    for seed in (1, 1, 2, 3, 4, 5):
+        torch.manual_seed(seed)
+        seen.append(moving[0][0])
+    assert torch.equal(seen[0], seen[1])
+    assert len({image.numpy().tobytes() for image in seen}) == 5
+    mirrored = [bool(image[1, 0, 0] > image[1, 0, -1]) for image in seen[1:]]
+    assert len(set(mirrored)) == 2
+
+
+def test_path_list_holds_what_went_in():
+    names = ["", "a", "ä/b.png", "x" * 300, "bad\udcff.jpg"]
+    paths = PathList(names)
+    assert list(paths) == names
+    assert paths[-1] == names[-1]
+    assert paths[1:4] == names[1:4]
+    with pytest.raises(IndexError):
+        paths[5]
+
+
+def test_existing(tmp_path):
+    save(tmp_path / "a" / "0.png")
+    assert existing(tmp_path, ["a/0.png", "a/1.png", "b/0.png"]).tolist() == [True, False, False]

@@ -1,0 +1,126 @@
+"""Hugging Face data sets, built here and saved to disk."""
+
+import numpy as np
+import pytest
+import torch
+
+from mild_ext.data import load_data
+from mild_ext.data.sets import ArrayDataset
+
+datasets = pytest.importorskip("datasets")
+Image = pytest.importorskip("PIL.Image")
+
+
+@pytest.fixture(autouse=True)
+def _quiet_and_offline(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+
+
+def images(count, size=(12, 10), seed=0):
+    generator = np.random.default_rng(seed)
+    return [
+        Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8))
+        for _ in range(count)
+    ]
+
+
+def image_set(count, seed=0, **columns):
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=["cat", "dog", "owl"]),
+            **{name: datasets.Value("int64") for name in columns},
+        }
+    )
+    content = {"image": images(count, seed=seed), "label": [k % 3 for k in range(count)], **columns}
+    return datasets.Dataset.from_dict(content, features=features)
+
+
+@pytest.mark.parametrize("memory", ["yes", "no"])
+def test_images_from_a_saved_dataset_dict(tmp_path, memory):
+    parts = {"train": image_set(9), "test": image_set(3, seed=1)}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "set")
+    data = load_data(f"hf:{tmp_path / 'set'},memory={memory}")
+    assert data.name == "set"
+    assert data.class_names == ["cat", "dog", "owl"]
+    assert data.labels.tolist() == [k % 3 for k in range(9)]
+    assert isinstance(data.train, ArrayDataset) == (memory == "yes")
+    for k, image in enumerate(images(9)):
+        assert np.array_equal(data.train[k][0].numpy(), np.asarray(image).transpose(2, 0, 1))
+    assert np.array_equal(
+        data.test[2][0].numpy(), np.asarray(images(3, seed=1)[2]).transpose(2, 0, 1)
+    )
+    assert data.test[2][1] == 2
+    resized = load_data(f"hf:{tmp_path / 'set'},size=8,gray=yes")
+    assert resized.input_shape == (1, 8, 8)
+
+
+def test_one_table_is_all_for_training_and_may_know_the_truth(tmp_path):
+    image_set(6, right=[2, 1, 2, 0, 1, 2]).save_to_disk(tmp_path / "one")
+    data = load_data(f"hf:{tmp_path / 'one'},true=right")
+    assert data.test is None
+    assert data.true_labels.tolist() == [2, 1, 2, 0, 1, 2]
+    assert data.labels.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_embeddings(tmp_path, text):
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(8, 5)).astype(np.float32)
+    names = ["spam", "ham"] * 4
+    content = {
+        "text": [f"message {k}" for k in range(8)],
+        "embedding": vectors.tolist(),
+        "label": names if text else [10 * (n == "spam") for n in names],
+    }
+    datasets.DatasetDict(
+        {
+            "train": datasets.Dataset.from_dict({k: v[:6] for k, v in content.items()}),
+            "validation": datasets.Dataset.from_dict({k: v[6:] for k, v in content.items()}),
+        }
+    ).save_to_disk(tmp_path / "vectors")
+    data = load_data(f"hf:{tmp_path / 'vectors'}")
+    assert data.kind == "vector"
+    assert torch.allclose(data.train.inputs, torch.from_numpy(vectors[:6]))
+    assert data.class_names == (["ham", "spam"] if text else ["0", "10"])
+    assert data.labels.tolist() == [1, 0, 1, 0, 1, 0]
+    assert data.test.labels.tolist() == [1, 0]
+
+
+def test_files_that_datasets_reads(tmp_path):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            folder = tmp_path / "pictures" / split / name
+            folder.mkdir(parents=True)
+            images(1)[0].save(folder / "0.png")
+    data = load_data(f"hf:{tmp_path / 'pictures'}")
+    assert data.class_names == ["a", "b"]
+    assert (len(data), len(data.test)) == (2, 2)
+
+
+def test_wrong_columns_and_splits_say_what_there_is(tmp_path):
+    content = {"text": ["a", "b"], "topic": [0, 1], "label": [0, 1]}
+    datasets.Dataset.from_dict(content).save_to_disk(tmp_path / "text")
+    image_set(4, label2=[0, 1, 0, 1]).save_to_disk(tmp_path / "images")
+    ragged = {"embedding": [[1.0], [1.0, 2.0]], "label": [0, 1]}
+    datasets.Dataset.from_dict(ragged).save_to_disk(tmp_path / "ragged")
+    unlabeled = image_set(3).cast_column("label", datasets.Value("int64"))
+    unlabeled = unlabeled.map(lambda row: {"label": -1})
+    unlabeled = unlabeled.cast_column("label", datasets.ClassLabel(names=["a", "b"]))
+    unlabeled.save_to_disk(tmp_path / "unlabeled")
+    for spec, message in (
+        ("text", "which column holds the inputs"),
+        ("text,input=text", "embed text first"),
+        ("text,input=no", "no column 'no'"),
+        ("images,label=no", "no column 'no'; there are image, label, label2"),
+        ("images,train=dev", "no split 'dev'; it has train"),
+        ("images,test=dev", "no split 'dev'"),
+        ("ragged", "one length"),
+        ("unlabeled", "without a label"),
+        ("missing", "datasets cannot load"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_data(f"hf:{tmp_path / spec}")

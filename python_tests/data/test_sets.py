@@ -1,0 +1,169 @@
+"""Data sets, the index-carrying wrapper, holdouts, and batches of both paths."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset, IterableDataset
+
+from mild_ext.data import ArrayDataset, IndexedDataset, labels_of, stratified_holdout
+from mild_ext.data.augment import augmentation, crop, flip
+from mild_ext.data.batches import Batches, batch_ids
+from mild_ext.data.sets import statistics_of
+
+
+class Squares(Dataset):
+    """Map-style, with random augmentation from all three generators."""
+
+    def __init__(self, count=20):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        noise = random.random() + np.random.random() + float(torch.rand(()))  # noqa: NPY002
+        return torch.tensor([float(index**2), noise]), index % 3
+
+
+def test_indexed_dataset_gives_the_sample_id_and_the_given_label():
+    plain = IndexedDataset(Squares())
+    index, value, label = plain[4]
+    assert (index, float(value[0]), label) == (4, 16.0, 1)
+    relabeled = IndexedDataset(Squares(), labels=torch.full((20,), 7))
+    assert int(relabeled[4][2]) == 7
+
+
+def test_indexed_dataset_refuses_what_has_no_positions():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield 1, 2
+
+    with pytest.raises(TypeError, match="map-style"):
+        IndexedDataset(Stream())
+    with pytest.raises(ValueError, match="length 20"):
+        IndexedDataset(Squares(), labels=torch.zeros(3))
+
+
+def test_array_dataset_checks_its_labels():
+    with pytest.raises(TypeError, match="int64"):
+        ArrayDataset(torch.zeros(3, 2), torch.zeros(3))
+    with pytest.raises(ValueError, match="agree"):
+        ArrayDataset(torch.zeros(3, 2), torch.zeros(4, dtype=torch.int64))
+
+
+def test_labels_of_reads_an_attribute_or_every_item():
+    assert labels_of(Squares(4)).tolist() == [0, 1, 2, 0]
+    dataset = Squares(4)
+    dataset.targets = [2, 2, 2, 2]
+    assert labels_of(dataset).tolist() == [2, 2, 2, 2]
+
+
+def test_holdout_takes_a_share_of_every_class_but_never_all():
+    labels = torch.tensor([0] * 100 + [1] * 10 + [2])
+    held = stratified_holdout(labels, 0.9, seed=0)
+    assert [int(held[labels == k].sum()) for k in range(3)] == [90, 9, 0]
+    assert torch.equal(held, stratified_holdout(labels, 0.9, seed=0))
+    with pytest.raises(ValueError, match="fraction"):
+        stratified_holdout(labels, 1.0, seed=0)
+
+
+def test_statistics_leave_a_constant_feature_at_zero():
+    values = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
+    mean, std = statistics_of(values, "vector")
+    assert mean.tolist() == [2.0, 5.0]
+    assert torch.isfinite((values - mean) / std).all()
+    mean, std = statistics_of(torch.full((4, 3, 2, 2), 7, dtype=torch.uint8), "image")
+    assert mean.tolist() == [7, 7, 7]
+    assert std.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 10, 11, 21])
+def test_every_sample_comes_once_and_no_batch_of_one_is_left(count):
+    batches = batch_ids(torch.arange(count), 10, torch.Generator().manual_seed(0))
+    assert sorted(torch.cat(batches).tolist()) == list(range(count))
+    if count > 1:
+        assert min(len(batch) for batch in batches) > 1
+
+
+def test_both_paths_give_the_same_batches():
+    inputs, labels = torch.randn(30, 4), torch.arange(30) % 3
+    arrays = ArrayDataset(inputs, labels)
+
+    class Plain(Dataset):
+        def __len__(self):
+            return 30
+
+        def __getitem__(self, index):
+            return inputs[index], int(labels[index])
+
+    ids = torch.arange(1, 30, 2)
+    options = {"labels": labels + 1, "ids": ids, "batch_size": 4, "shuffle": True}
+    for seed in (1, 2):
+        fast = list(Batches(arrays, **options).epoch(seed))
+        slow = list(Batches(Plain(), **options).epoch(seed))
+        assert len(fast) == len(slow) == len(Batches(arrays, **options))
+        for (i, x, y), (j, u, v) in zip(fast, slow, strict=True):
+            assert torch.equal(i, j)
+            assert torch.equal(x, u)
+            assert torch.equal(y, v)
+            assert torch.equal(x, inputs[i])
+            assert torch.equal(y, labels[i] + 1)
+
+
+def test_random_augmentation_does_not_depend_on_the_number_of_workers():
+    def noise(workers):
+        batches = Batches(Squares(), batch_size=5, shuffle=True, workers=workers)
+        return [torch.cat([x for _, x, _ in batches.epoch(seed)]) for seed in (1, 2)]
+
+    without, with_workers = noise(0), noise(2)
+    assert torch.equal(without[0], with_workers[0])
+    assert torch.equal(without[1], with_workers[1])
+    assert not torch.equal(without[0][:, 1], without[1][:, 1])
+
+
+def test_no_samples_is_an_error():
+    with pytest.raises(ValueError, match="no samples"):
+        Batches(Squares(), ids=torch.tensor([], dtype=torch.int64))
+
+
+def test_crop_shifts_and_flip_mirrors():
+    images = torch.arange(2 * 3 * 6 * 6, dtype=torch.uint8).view(2, 3, 6, 6) + 1
+    generator = torch.Generator().manual_seed(0)
+    padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    cropped = crop(images, generator, padding=2)
+    for original, result in zip(padded, cropped, strict=True):
+        places = [
+            torch.equal(original[:, r : r + 6, c : c + 6], result)
+            for r in range(5)
+            for c in range(5)
+        ]
+        assert sum(places) == 1
+    mirrored = flip(images.repeat(20, 1, 1, 1), generator)
+    kept = [torch.equal(m, images[k % 2]) for k, m in enumerate(mirrored)]
+    flipped = [torch.equal(m, images[k % 2].flip(2)) for k, m in enumerate(mirrored)]
+    assert all(a != b for a, b in zip(kept, flipped, strict=True))
+    assert 5 < sum(kept) < 35
+
+
+def test_automatic_augmentation_never_mirrors_digits_or_moves_vectors():
+    assert augmentation("auto", (3, 32, 32)) is not None
+    assert augmentation("auto", (1, 28, 28)) is None
+    assert augmentation("auto", (64,)) is None
+    with pytest.raises(ValueError, match="needs images"):
+        augmentation("crop", (64,))
+
+
+def test_inputs_that_are_dicts_are_moved_piece_by_piece():
+    class Tokens(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return {"ids": torch.full((2,), index), "pair": (torch.tensor(index), "text")}, 0
+
+    ((_, inputs, _),) = Batches(Tokens(), batch_size=4, device="meta").epoch()
+    assert inputs["ids"].device.type == "meta"
+    assert inputs["pair"][0].device.type == "meta"
+    assert inputs["pair"][1] == ("text",) * 4 or inputs["pair"][1] == ["text"] * 4

@@ -1,0 +1,245 @@
+"""The CUDA kernels' own text, compiled for the host and run in random orders, against the reference.
+
+Index arithmetic, bounds, grid-stride loops, votes, barriers and atomics are the kernels' own; cpp/cuda_on_host.h
+only stands in for the language. Sizes are small: a thread is a fiber here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from buffers import INT_TYPES, LOGIT_TYPES, generator, make_logits, random_words
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mild_ext.recording import reference
+
+CPP = Path(__file__).parents[1] / "cpp"
+CSRC = Path(__file__).parents[2] / "csrc"
+COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
+LOGIT_CODES = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
+
+pytestmark = [
+    pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler"),
+    pytest.mark.skipif(not CSRC.exists(), reason="needs the native sources"),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="fibers need ucontext"),
+]
+lanes_of_a_row = st.sampled_from([1, 4, 32, 256])
+few_examples = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The kernels as a library; set MILD_EXT_TEST_CXXFLAGS to add flags, such as a sanitizer's."""
+    library = tmp_path_factory.mktemp("kernels") / "libkernels.so"
+    flags = [
+        "-std=c++17",
+        "-O1",
+        "-g",
+        "-fPIC",
+        "-shared",
+        "-Wall",
+        "-Wextra",
+        "-Wno-unknown-pragmas",
+    ]
+    extra = os.environ.get("MILD_EXT_TEST_CXXFLAGS", "").split()
+    source = CPP / "kernels_on_host.cpp"
+    command = [str(COMPILER), *flags, *extra, "-Werror", "-I", CSRC, source, "-o", library]
+    subprocess.run(list(map(str, command)), check=True)
+    loaded = ctypes.CDLL(str(library))
+    for name in ("host_update", "host_transition_times", "host_histogram", "host_lookup"):
+        getattr(loaded, name).restype = ctypes.c_char_p
+    return loaded
+
+
+def pointer(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def int64(value: int) -> ctypes.c_int64:
+    return ctypes.c_int64(value)
+
+
+def buffer(words: Tensor) -> tuple[ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]:
+    return pointer(words), int64(words.shape[0]), int64(words.shape[1])
+
+
+def run_update(
+    kernels: ctypes.CDLL,
+    words: Tensor,
+    index: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    epoch: int,
+    num_epochs: int,
+    *,
+    lanes: int,
+    grid: int,
+    seed: int,
+) -> list[int]:
+    """Runs the kernel; returns the counts of (bad index, bad label, bad epoch)."""
+    faults = torch.zeros(3, dtype=torch.int64)
+    epoch_scalar = torch.tensor(epoch)
+    error = kernels.host_update(
+        *buffer(words),
+        pointer(index),
+        ctypes.c_bool(index.dtype == torch.int64),
+        pointer(logits),
+        ctypes.c_int(LOGIT_CODES[logits.dtype]),
+        int64(logits.shape[0]),
+        int64(logits.shape[1]),
+        int64(logits.stride(0)),
+        pointer(labels),
+        ctypes.c_bool(labels.dtype == torch.int64),
+        pointer(epoch_scalar),
+        int64(num_epochs),
+        pointer(faults),
+        ctypes.c_int(lanes),
+        ctypes.c_uint(grid),
+        ctypes.c_uint(seed),
+    )
+    assert error is None, error.decode()
+    return faults.tolist()
+
+
+@few_examples
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    rows=st.integers(0, 300),
+    classes=st.one_of(st.integers(1, 40), st.integers(1, 400)),
+    offset=st.integers(0, 9),
+    padding=st.integers(0, 9),
+    num_samples=st.integers(1, 60),
+    epoch=st.integers(0, 129),
+    grid=st.integers(1, 5),
+    lanes=lanes_of_a_row,
+    dtype=st.sampled_from(LOGIT_TYPES),
+    index_type=st.sampled_from(INT_TYPES),
+    label_type=st.sampled_from(INT_TYPES),
+)
+def test_update(
+    kernels: ctypes.CDLL,
+    seed: int,
+    rows: int,
+    classes: int,
+    offset: int,
+    padding: int,
+    num_samples: int,
+    epoch: int,
+    grid: int,
+    lanes: int,
+    dtype: torch.dtype,
+    index_type: torch.dtype,
+    label_type: torch.dtype,
+) -> None:
+    rows = min(rows, 12) if lanes == 256 else rows  # a block is 256 fibers
+    rng = generator(seed)
+    logits = make_logits(rows, classes, dtype, rng)
+    stride = classes + padding
+    memory = torch.full((offset + rows * stride,), float("nan"), dtype=dtype)
+    strided = memory[offset:].view(rows, stride)[:, :classes]
+    strided.copy_(logits)
+    labels = torch.randint(0, classes, (rows,), generator=rng)
+    labels[: rows // 2] = 0
+    index = torch.randint(0, num_samples, (rows,), generator=rng)
+    words = random_words(num_samples, 130, rng, gaps=0.5)
+    expected = words.clone()
+    arguments = (words, index.to(index_type), strided, labels.to(label_type), epoch, 130)
+    faults = run_update(kernels, *arguments, lanes=lanes, grid=grid, seed=seed)
+    reference.update_status(expected, epoch, index, logits, labels)
+    assert faults == [0, 0, 0]
+    assert torch.equal(words, expected)
+
+
+@few_examples
+@given(seed=st.integers(0, 2**31 - 1), grid=st.integers(1, 3), lanes=lanes_of_a_row)
+def test_update_counts_bad_rows_and_records_the_others(
+    kernels: ctypes.CDLL, seed: int, grid: int, lanes: int
+) -> None:
+    rows, classes, num_samples = (9 if lanes == 256 else 100), 11, 30
+    rng = generator(seed)
+    logits = make_logits(rows, classes, torch.float32, rng)
+    labels = torch.randint(0, classes, (rows,), generator=rng)
+    index = torch.randint(0, num_samples, (rows,), generator=rng)
+    bad = torch.tensor([-1, 1 << 40, -(1 << 63), (1 << 63) - 1, num_samples, classes - 1])
+    bad_index = torch.rand(rows, generator=rng) < 0.2
+    bad_label = torch.rand(rows, generator=rng) < 0.2
+    index[bad_index] = bad[torch.randint(0, 5, (int(bad_index.sum()),), generator=rng)]
+    labels[bad_label] = bad[torch.randint(0, 5, (int(bad_label.sum()),), generator=rng)]
+    words = torch.zeros((num_samples, 1, 2), dtype=torch.int64)
+    expected = words.clone()
+    faults = run_update(
+        kernels, words, index, logits, labels, 7, 64, lanes=lanes, grid=grid, seed=seed
+    )
+    good = ~bad_index & ~bad_label
+    reference.update_status(expected, 7, index[good], logits[good], labels[good])
+    assert faults == [int(bad_index.sum()), int(bad_label.sum()), 0]
+    assert torch.equal(words, expected)
+
+
+@pytest.mark.parametrize("epoch", [-1, 64, 65, 1 << 40])
+def test_update_counts_rows_past_the_last_epoch(kernels: ctypes.CDLL, epoch: int) -> None:
+    words = torch.zeros((3, 1, 2), dtype=torch.int64)
+    ids = torch.arange(3)
+    faults = run_update(
+        kernels, words, ids, torch.zeros(3, 5), ids, epoch, 64, lanes=4, grid=1, seed=0
+    )
+    assert faults == [0, 0, 3]
+    assert not words.any()
+
+
+@few_examples
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    num_samples=st.integers(1, 700),
+    num_epochs=st.integers(1, 200),
+    gaps=st.sampled_from([0.0, 0.02, 0.5, 1.0]),
+    ends=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    grid=st.integers(1, 4),
+    all_bins=st.booleans(),
+)
+def test_passes(
+    kernels: ctypes.CDLL,
+    seed: int,
+    num_samples: int,
+    num_epochs: int,
+    gaps: float,
+    ends: tuple[float, float],
+    grid: int,
+    all_bins: bool,
+) -> None:
+    rng = generator(seed)
+    words = random_words(num_samples, num_epochs, rng, gaps)
+    start = int(min(ends) * (num_epochs - 1))
+    stop = max(start + 1, int(max(ends) * num_epochs))
+    side = stop - start + 1
+    window = (int64(start), int64(stop))
+    order = (ctypes.c_uint(grid), ctypes.c_uint(seed))
+
+    times = torch.full((8, num_samples), -7, dtype=torch.int32)
+    assert kernels.host_transition_times(*buffer(words), *window, pointer(times), *order) is None
+    assert torch.equal(times, reference.transition_times(words, start, stop))
+
+    all_bins &= side * side * 4 <= 48 * 1024
+    counts = torch.zeros((side, side), dtype=torch.int64)
+    error = kernels.host_histogram(
+        *buffer(words), *window, pointer(counts), ctypes.c_bool(all_bins), *order
+    )
+    assert error is None, error.decode()
+    assert torch.equal(counts, reference.status_histogram(words, start, stop))
+
+    for table in (torch.rand((side, side), generator=rng), torch.rand((side, side)) < 0.5):
+        values = torch.empty(num_samples, dtype=table.dtype)
+        size = ctypes.c_int(table.element_size())
+        kernels.host_lookup(*buffer(words), *window, pointer(table), pointer(values), size, *order)
+        assert torch.equal(values, reference.status_lookup(words, table, start, stop))

@@ -1,0 +1,61 @@
+"""Selection quality against the obvious computation and scikit-learn."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
+
+from mild_ext.selection.quality import auroc, best_threshold, evaluate_selection
+
+flags = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 5)), min_size=1)
+
+
+@given(flags)
+def test_against_scikit_learn(rows):
+    kept, clean, score = (np.array(column) for column in zip(*rows, strict=True))
+    quality = evaluate_selection(kept, clean, score)
+    one = {"zero_division": float("nan")}
+    for ours, theirs in (
+        (quality.precision, precision_score(clean, kept, **one)),
+        (quality.recall, recall_score(clean, kept, **one)),
+        (quality.noisy_precision, precision_score(~clean, ~kept, **one)),
+        (quality.noisy_recall, recall_score(~clean, ~kept, **one)),
+    ):
+        assert np.isnan(theirs) or np.isclose(ours, theirs)
+    assert np.isclose(quality.f1, f1_score(clean, kept, zero_division=1.0))
+    assert np.isclose(quality.noisy_f1, f1_score(~clean, ~kept, zero_division=1.0))
+    assert quality.macro_f1 == (quality.f1 + quality.noisy_f1) / 2
+    if clean.all() or not clean.any():
+        assert np.isnan(quality.auroc)
+    else:
+        assert np.isclose(quality.auroc, roc_auc_score(clean, score))
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1))
+def test_best_threshold_is_the_best_of_all(rows):
+    m, clean = (np.array(column) for column in zip(*rows, strict=True))
+    threshold, value = best_threshold(m, clean)
+    every = [evaluate_selection(m <= c, clean).macro_f1 for c in range(10)]
+    assert np.isclose(value, max(every))
+    assert np.isclose(every[threshold], value)
+
+
+def test_keeping_everything_where_nothing_is_wrong_is_perfect():
+    clean = np.ones(10, dtype=bool)
+    assert evaluate_selection(clean, clean).macro_f1 == 1.0
+    assert evaluate_selection(np.arange(10) > 0, clean).macro_f1 < 0.5
+
+
+def test_auroc_of_ties_is_a_half():
+    assert auroc([1, 1, 1, 1], [True, False, True, False]) == 0.5
+    assert auroc([2, 1], [True, False]) == 1.0
+
+
+def test_bad_shapes():
+    with pytest.raises(ValueError, match="one shape"):
+        evaluate_selection([True], [True, False])
+    with pytest.raises(ValueError, match="non-empty"):
+        evaluate_selection([], [])
+    with pytest.raises(ValueError, match="empty"):
+        best_threshold([], [])

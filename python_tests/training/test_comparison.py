@@ -1,0 +1,128 @@
+"""The compare command: one table over noises, seeds and methods, that can be extended."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from mild_ext.cli import main
+from mild_ext.training.comparison import table
+
+FAST = [
+    "--model=mlp", "--width=32", "--rounds=2", "--first-epochs=12", "--round-epochs=4",
+    "--final-epochs=6", "--batch-size=32", "--lr=0.05", "--device=cpu", "--quiet",
+    "--ssl-epochs=3",
+]  # fmt: skip
+
+
+@pytest.fixture
+def data(tmp_path):
+    generator = np.random.default_rng(0)
+    labels = np.arange(260) % 3
+    inputs = generator.normal(size=(260, 8)) + 3 * np.eye(3, 8)[labels]
+    np.savez(
+        tmp_path / "d.npz", x_train=inputs[:200], y_train=labels[:200], x_test=inputs[200:],
+        y_test=labels[200:],
+    )  # fmt: skip
+    return f"npz:{tmp_path / 'd.npz'}"
+
+
+def compare(*options):
+    return main(["compare", *FAST, *map(str, options)])
+
+
+def rows(out):
+    return json.loads((out / "results.json").read_text())["rows"]
+
+
+def test_every_method_at_every_noise_and_seed_with_the_same_epochs(data, tmp_path, capsys):
+    out = tmp_path / "c"
+    options = ["--data", data, "--noise", "symmetric:0.4", "next:0.3", "--seeds", "0,1"]
+    assert compare(*options, "--out", out) == 0
+    found = {(r["noise"], r["seed"], r["method"]): r for r in rows(out)}
+    assert len(found) == len(rows(out)) == 2 * 2 * 6
+    for noise in ("symmetric:0.4", "next:0.3"):
+        for seed in (0, 1):
+            epochs = {found[noise, seed, m]["epochs"] for m in ("plain", "mild", "elr", "clean")}
+            assert len(epochs) == 1
+            budget = epochs.pop()
+            assert 12 + 6 <= budget <= 12 + 4 + 6
+            assert found[noise, seed, "mild-ssl"]["epochs"] == budget + 3
+            assert found[noise, seed, "mild-ssl"]["f1"] == found[noise, seed, "mild"]["f1"]
+            assert "f1" in found[noise, seed, "mild"]
+            assert "f1" in found[noise, seed, "small-loss"]
+            assert "f1" not in found[noise, seed, "plain"]
+    printed = capsys.readouterr().out
+    assert "±" in printed
+    for word in ("plain cross-entropy", "ELR", "MILD", "symmetric:0.4", "next:0.3"):
+        assert word in printed
+    lines = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
+    assert len(lines) == 24
+
+
+def test_finished_trainings_are_not_repeated_and_seeds_can_be_added(data, tmp_path, monkeypatch):
+    out = tmp_path / "c"
+    options = ["--data", data, "--noise", "symmetric:0.4", "--out", out]
+    assert compare(*options, "--seeds", "0", "--methods", "plain,mild") == 0
+    first = rows(out)
+    assert compare(*options, "--seeds", "0,1", "--methods", "plain,mild,clean") == 0
+    second = rows(out)
+    assert second[:2] == first
+    assert [(r["seed"], r["method"]) for r in second[2:]] == [
+        (0, "clean"), (1, "mild"), (1, "plain"), (1, "clean"),
+    ]  # fmt: skip
+    monkeypatch.setattr("mild_ext.training.comparison._train", None)  # would raise if called
+    assert compare(*options, "--seeds", "0,1", "--methods", "plain,mild,clean") == 0
+
+
+def test_other_settings_and_foreign_folders_are_refused(data, tmp_path, capsys):
+    out = tmp_path / "c"
+    options = ["--data", data, "--seeds", "0", "--methods", "mild"]
+    assert compare(*options, "--out", out) == 0
+    assert compare(*options, "--out", out, "--lr", "0.5") == 1
+    assert "other settings" in capsys.readouterr().err
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    assert compare(*options, "--out", tmp_path / "mine") == 1
+    assert "no comparison" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--methods", "mild,magic"], "unknown method magic"),
+        (["--seeds", "a"], "--seeds must be numbers"),
+        (["--noise", "symmetric:7"], "noise rate"),
+    ],
+)
+def test_wrong_options(data, tmp_path, capsys, options, message):
+    assert compare("--data", data, "--out", tmp_path / "c", *options) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_nothing_but_noise_leaves_the_bound_empty(data, tmp_path):
+    out = tmp_path / "c"
+    options = ["--noise", "symmetric-other:1", "--seeds", "0", "--methods", "mild,clean"]
+    assert compare("--data", data, "--out", out, *options) == 0
+    assert [r["test_accuracy"] is None for r in rows(out)] == [False, True]
+
+
+def test_without_true_labels_there_is_no_bound(data, tmp_path, capsys):
+    options = ["--data", data, "--seeds", "0"]
+    assert compare(*options, "--methods", "clean", "--out", tmp_path / "a") == 1
+    assert "true labels are not known" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+    assert compare(*options, "--out", tmp_path / "b") == 0
+    methods = {r["method"] for r in rows(tmp_path / "b")}
+    assert methods == {"plain", "small-loss", "elr", "mild", "mild-ssl"}
+
+
+def test_table_shows_mean_and_standard_deviation():
+    results = [
+        {"noise": "n", "seed": seed, "method": "mild", "test_accuracy": a, "f1": 0.5}
+        for seed, a in enumerate((0.8, 0.9, 1.0))
+    ]
+    text = table(results, ["mild"])
+    assert "90.0 ± 10.0" in text
+    assert "50.0 ± 0.0" in text

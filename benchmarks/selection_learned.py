@@ -4,7 +4,7 @@
 
 Each argument is a folder of learning logs (``record_logs.py``). Randomized trees are given all that
 the default rule looks at and more: of four windows the fitted mixture, its verdict, late error,
-unrest and deciles of the misclassified share; the course of the error; how often samples of each
+instability and deciles of the misclassified share; the course of the error; how often samples of each
 difficulty change; how the classes differ. They predict the share that the best threshold on the
 misclassified count would drop, once as it is and once as a correction of the default rule, on runs
 of a folder, or of a data set, that they were not trained on. Printed: macro-F1 as a share of that
@@ -61,7 +61,7 @@ def features(log: LearningLog, selection: mild_ext.Selection) -> list[float]:
         found += [1 - (histogram * decision.keep).sum() / histogram.sum(), support.supported]
         found += [support.bimodality, support.confusion, mixture.weights_[1], mixture.frailty_]
         found += [*mixture.shapes_, *(mixture.scales_ / stop)]
-        found += [course.error(stop), course.unrest(stop)]
+        found += [course.error(stop), course.instability(stop)]
         found += list(
             np.quantile(1 - memorized[:, :stop].mean(axis=1), np.linspace(0.05, 0.95, 10))
         )

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 import mild_ext
-from mild_ext.mixture.follow_up import Waits, common_horizon
+from mild_ext.mixture.follow_up import KaplanMeierCounts, common_follow_up
 from mild_ext.recording.learning_log import LearningLog, read_learning_log
 from mild_ext.selection.quality import best_threshold, evaluate_selection
 
@@ -209,7 +209,7 @@ def partly_seen(paths: list[Path], shares: list[float], leave: bool) -> None:
         quality = evaluate_selection(selection.mask.numpy(), log.clean)
         ratios.append(quality.macro_f1 / best)
         unsupported += not selection.supported
-        by_wait += isinstance(common_horizon(selection.histogram), Waits)
+        by_wait += isinstance(common_follow_up(selection.histogram), KaplanMeierCounts)
     ratio = np.array(ratios)
     print(
         f"each sample seen in {'the first ' * leave}{' to '.join(f'{s:.1%}' for s in shares)} of the "

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from mild_ext import IndexedDataset, corrupt_labels
 from mild_ext.data import load_data
 from mild_ext.integrations import RoundTracker
-from mild_ext.selection.table import rounds_table, write_table
+from mild_ext.selection.table import write_table
 
 torch.manual_seed(0)
 digits = load_data("digits")
@@ -40,4 +40,4 @@ wrong = noise.labels != digits.labels
 print(
     f"wrong labels: {wrong.float().mean():.0%} of all, {wrong[tracker.kept].float().mean():.0%} of kept"
 )
-write_table(rounds_table(tracker, given_labels=noise.labels), "label_issues.csv")
+write_table(tracker.table(given_labels=noise.labels), "label_issues.csv")

@@ -97,7 +97,7 @@ def test_train_writes_everything_a_person_or_program_needs(npz, tmp_path, capsys
     assert status.num_samples == 240
     assert status.epoch == 15
     dropped_first = [i for i, row in enumerate(rows) if row["round_dropped"] == "0"]
-    counts = status.compute().memorization
+    counts = status.compute().misclassified
     assert counts[dropped_first].tolist() == [int(rows[i]["misclassified"]) for i in dropped_first]
 
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]

@@ -45,7 +45,7 @@ def test_plain_pytorch(tmp_path):
     assert re.search(r"wrong labels: 36% of all, [0-5]% of kept", printed)
     with open(tmp_path / "label_issues.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    issues = sum(row["is_label_issue"] == "True" for row in rows)
+    issues = sum(row["dropped"] == "True" for row in rows)
     assert f"{len(rows) - issues} of {len(rows)} samples kept" in printed
 
 

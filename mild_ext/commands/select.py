@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mild_ext.recording.learning_log import read_learning_log
 from mild_ext.recording.status import LearningStatus
-from mild_ext.selection.select import Selection, select_clean
-from mild_ext.selection.table import selection_table, write_table
+from mild_ext.selection import Selection, select_clean
+from mild_ext.selection.table import write_table
 
 
 def main(options: argparse.Namespace) -> int:
@@ -40,7 +40,7 @@ def main(options: argparse.Namespace) -> int:
         print(quality(selection, log.clean))
     if out is not None:
         ids = None if log is None else log.ids
-        table = selection_table(selection, ids=ids, given_labels=labels, predicted_labels=predicted)
+        table = selection.table(ids=ids, given_labels=labels, predicted_labels=predicted)
         write_table(table, out)
         print(f"Wrote {out}")
     return 0

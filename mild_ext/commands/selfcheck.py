@@ -1,7 +1,8 @@
 """``mild-ext selfcheck``: does the native core do on this machine what the reference says?
 
 For users with a device that the project's own tests have not seen. Every operation runs over random batches and
-histories and is compared with :mod:`mild_ext.recording.reference` bit for bit; on CUDA also what only a device can show.
+histories and is compared with :mod:`mild_ext.recording.reference` bit for bit; on CUDA also what only a
+device can show.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from torch.utils.data.distributed import DistributedSampler
 
 from mild_ext import processes
 from mild_ext.recording.status import LearningStatus
-from mild_ext.selection.select import Selection, select_clean
+from mild_ext.selection import Selection, select_clean
+from mild_ext.selection.table import Table, samples_table, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,11 +189,19 @@ class RoundTracker:
             self, shuffle=shuffle, num_replicas=num_replicas, rank=rank, drop_last=drop_last
         )
 
-    def to_frame(self, **columns: Any) -> pd.DataFrame:
-        """One row per sample, see `mild_ext.selection.table.selection_table`."""
-        from mild_ext.selection.table import rounds_table, to_frame
+    def table(self, **columns: Any) -> Table:
+        """One row per sample, from the last round that watched it; see `mild_ext.selection.table`."""
+        return samples_table(
+            dropped=~self.kept,
+            clean_probability=self.clean_probability,
+            times={"misclassified": self.misclassified, "seen": self.seen},
+            round_dropped=self.round_dropped,
+            **columns,
+        )
 
-        return to_frame(rounds_table(self, **columns))
+    def to_frame(self, **columns: Any) -> pd.DataFrame:
+        """`table` as a pandas DataFrame; needs the extra ``export``."""
+        return to_frame(self.table(**columns))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on: tensors, numbers and text only."""

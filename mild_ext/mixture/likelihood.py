@@ -12,7 +12,7 @@ summed up by two vectors: how many samples had an *event* in [m, m + 1), and how
 *censored* at n. A fit costs O(epochs), whatever the number of samples.
 
 Parametrization of the optimizer. The log cumulative hazard of a Weibull distribution is a line in
-log x. We write it through its values at x = 1 and at the horizon x = p,
+log x. We write it through its values at x = 1 and at the last epoch x = p,
 
     log H(x) = a (1 - t) + b t,    t = log x / log p,
 
@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 #: Bounds that keep the mixture identifiable from whole epochs; see ``bounds_hit_``.
 MIN_SHAPE, MAX_SHAPE = 0.05, 30.0
 MAX_LOG_HAZARD_1 = 3.0  # H(1) <= e^3: all of the component's mass lies at m = 0
-MIN_LOG_HAZARD_P = -12.0  # H(p) >= e^-12: none of it is memorized within the horizon
+MIN_LOG_HAZARD_P = -12.0  # H(p) >= e^-12: none of it is memorized within p epochs
 MAX_FRAILTY = 1.0  # at 1 the clean times are log-logistic
 MAX_ABS_LOGIT = 9.0  # weights in [1.2e-4, 1 - 1.2e-4]
 
@@ -50,7 +50,7 @@ class TimeCounts:
     censored: Floats
 
     @property
-    def horizon(self) -> int:
+    def num_epochs(self) -> int:
         """Largest number of epochs any sample was seen, p."""
         return len(self.events)
 
@@ -61,7 +61,7 @@ class TimeCounts:
 
     def mean(self, event: Floats, censored: Floats) -> float:
         """Mean of a value per outcome, given for events [>= p] and for censored times [> p]."""
-        p = self.horizon
+        p = self.num_epochs
         total = self.events @ event[:p] + self.censored[1:] @ censored[1 : p + 1]
         return float(total / self.total)
 
@@ -89,8 +89,8 @@ class TimeCounts:
         censored[0] = 0.0  # never seen: no evidence
         events = table.sum(axis=1) - table.diagonal()
         seen = np.flatnonzero(table.sum(axis=0)[1:])
-        horizon = int(seen[-1]) + 1 if len(seen) else table.shape[0] - 1
-        return cls(events[:horizon], censored[: horizon + 1])
+        num_epochs = int(seen[-1]) + 1 if len(seen) else table.shape[0] - 1
+        return cls(events[:num_epochs], censored[: num_epochs + 1])
 
 
 def log1p_ratio(z: Floats) -> tuple[Floats, Floats, Floats]:
@@ -133,7 +133,7 @@ class Likelihood:
 
     def __init__(self, counts: TimeCounts) -> None:
         self.total = counts.total
-        self.log_p = float(np.log(max(counts.horizon, 2)))
+        self.log_p = float(np.log(max(counts.num_epochs, 2)))
         self._events = np.flatnonzero(counts.events)
         self._ends = np.flatnonzero(counts.censored)
         # Only the survival at these times matters: the start and end of each event's epoch, and
@@ -460,8 +460,8 @@ def survival_fit(counts: TimeCounts, share: Floats) -> Floats:
     survival = np.clip(np.cumprod(1.0 - hazard, axis=1), 1e-3, 1.0 - 1e-3)  # S(1), ..., S(p)
     y = np.log(-np.log(survival))
     weight = survival * np.log(survival) ** 2 / (1.0 - survival)  # 1 / variance of y
-    log_p = np.log(max(counts.horizon, 2))
-    t = np.log(np.arange(1, counts.horizon + 1)) / log_p
+    log_p = np.log(max(counts.num_epochs, 2))
+    t = np.log(np.arange(1, counts.num_epochs + 1)) / log_p
     mass = weight.sum(axis=1)
     t_mean, y_mean = weight @ t / mass, (weight * y).sum(axis=1) / mass
     spread = (weight * (t - t_mean[:, None]) ** 2).sum(axis=1) / mass
@@ -481,7 +481,7 @@ def feasible(ab: Floats, log_p: float, shapes: tuple[float, float] = (0.2, 10.0)
 
 def starting_points(counts: TimeCounts, ordered: bool, noisy_shapes: tuple[float, float]) -> Floats:
     """Deterministic starting points: soft splits of the histogram at several epochs, [K, 5]."""
-    p = counts.horizon
+    p = counts.num_epochs
     cuts = np.unique(np.round(np.array([0, 0.06, 0.12, 0.2, 0.35, 0.5, 0.7, 0.9, 1]) * p))
     m = np.arange(p + 1)
     low = 1.0 / (1.0 + np.exp((m - cuts[:, None] + 0.5) / (0.06 * p + 0.3)))

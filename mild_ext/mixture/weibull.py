@@ -65,11 +65,11 @@ def _counts(
             )
         if not np.isfinite(weight).all() or (weight < 0).any():
             raise ValueError("sample_weight must be finite and non-negative")
-    horizon = max(int(n.max()), 1)
+    num_epochs = max(int(n.max()), 1)
     # Events by m, censored by n: the two halves of one count, without a [P + 1, P + 1] table.
-    cell = np.where(m < n, m, horizon + n)
-    both = np.bincount(cell, weights=weight, minlength=2 * horizon + 1)
-    events, censored = both[:horizon], both[horizon:].copy()
+    cell = np.where(m < n, m, num_epochs + n)
+    both = np.bincount(cell, weights=weight, minlength=2 * num_epochs + 1)
+    events, censored = both[:num_epochs], both[num_epochs:].copy()
     censored[0] = 0  # never seen
     return TimeCounts(events.astype(np.float64), censored.astype(np.float64))
 
@@ -107,14 +107,14 @@ class _WeibullBase:
         raise NotImplementedError
 
     def _store(self, optimum: Optimum, counts: TimeCounts, lines: Floats, weights: Floats) -> None:
-        log_p = float(np.log(max(counts.horizon, 2)))
+        log_p = float(np.log(max(counts.num_epochs, 2)))
         a, b = lines.T
         self._lines = lines
         self._log_p = log_p
         self.shapes_ = (b - a) / log_p
         self.scales_ = np.exp(-a / self.shapes_)
         self.weights_ = weights
-        self.num_epochs_ = counts.horizon
+        self.num_epochs_ = counts.num_epochs
         self.num_samples_ = counts.total
         self.log_likelihood_ = optimum.value * counts.total
         self.log_likelihood_trace_ = optimum.trace * counts.total
@@ -248,7 +248,7 @@ class Weibull(_WeibullBase):
         if not MIN_SHAPE <= self.min_shape <= 9.0:
             raise ValueError(f"min_shape must lie in [{MIN_SHAPE}, 9], got {self.min_shape}")
         likelihood = Likelihood(counts)
-        everyone = np.ones((1, counts.horizon + 1))
+        everyone = np.ones((1, counts.num_epochs + 1))
         inside = max(0.2, self.min_shape + 0.1), 10.0
         start = feasible(survival_fit(counts, everyone), likelihood.log_p, inside)
         if self.heavy_tail:
@@ -415,7 +415,7 @@ class WeibullMixture(_WeibullBase):
         self._store(optimum, counts, lines, np.array([weight, 1.0 - weight]))
         self._store_errors(optimum, lines, (first, second))
         if not self.ordered:
-            survival = self.sf(np.arange(1, counts.horizon + 1)).sum(axis=0)
+            survival = self.sf(np.arange(1, counts.num_epochs + 1)).sum(axis=0)
             if survival[0] > survival[1] and not self.heavy_tail:
                 self._swap()
         return self
@@ -461,7 +461,7 @@ class WeibullMixture(_WeibullBase):
         """Log-likelihood of other counts under this mixture, nats."""
         event, censored = (
             np.logaddexp(*(np.log(self.weights_)[:, None] + table))
-            for table in self.log_prob_tables(counts.horizon)
+            for table in self.log_prob_tables(counts.num_epochs)
         )
         return float(counts.events @ event + counts.censored[1:] @ censored[1:])
 

@@ -16,11 +16,11 @@ class TransitionTimes:
     section 3; forgetting events: Toneva et al., ICLR 2019.
 
     Attributes:
-        memorization: memorization difficulty, the time spent misclassified, waiting to be memorized.
+        misclassified: the paper's memorization difficulty, the time spent waiting to be memorized.
             Epochs in ``[0, seen]``; lower = cleaner.
-        forgetting: forgetting difficulty, the time spent memorized before being forgotten.
+        memorized: the paper's forgetting difficulty, the time spent memorized before being forgotten.
             Epochs in ``[0, seen]``; higher = cleaner.
-        metric: the MILD metric, ``memorization - forgetting``. Epochs in ``[-seen, seen]``;
+        metric: the MILD metric, ``misclassified - memorized``. Epochs in ``[-seen, seen]``;
             lower = cleaner.
         first_memorized: first epoch (counted from the window's start) in which the sample was
             memorized; ``num_epochs`` if it never was. Lower = cleaner.
@@ -32,8 +32,8 @@ class TransitionTimes:
         num_epochs: length of the window.
     """
 
-    memorization: Tensor
-    forgetting: Tensor
+    misclassified: Tensor
+    memorized: Tensor
     metric: Tensor
     first_memorized: Tensor
     memorization_events: Tensor
@@ -47,10 +47,10 @@ class TransitionTimes:
 
     @property
     def mean_memorization_time(self) -> Tensor:
-        """Mean time to a memorization: ``memorization / max(1, memorization_events)``, float32 ``[N]``, epochs."""
-        return self.memorization / self.memorization_events.clamp(min=1)
+        """Mean time to a memorization: ``misclassified / max(1, memorization_events)``, float32 ``[N]``, epochs."""
+        return self.misclassified / self.memorization_events.clamp(min=1)
 
     @property
     def mean_forgetting_time(self) -> Tensor:
-        """Mean time to a forgetting: ``forgetting / max(1, forgetting_events)``, float32 ``[N]``, epochs."""
-        return self.forgetting / self.forgetting_events.clamp(min=1)
+        """Mean time to a forgetting: ``memorized / max(1, forgetting_events)``, float32 ``[N]``, epochs."""
+        return self.memorized / self.forgetting_events.clamp(min=1)

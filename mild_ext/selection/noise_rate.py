@@ -34,7 +34,7 @@ def estimate_noise_rate(
     ``noisy_share``: mean probability of a wrong label as the rule reads it; ``dropped_share``: the
     share it drops.
     """
-    soft = _monotone_noisy_share(counts, *mixture.posterior_tables(counts.horizon))
+    soft = _monotone_noisy_share(counts, *mixture.posterior_tables(counts.num_epochs))
     weight = float(mixture.weights_[1])
     sampling = float(np.sqrt(soft * (1 - soft) / max(counts.total, 1.0)))
     error = float(mixture.standard_errors_.weights[1])
@@ -61,7 +61,7 @@ def class_noise_rate(
 
     The weight maximizes the class's likelihood (EM over one number; the likelihood is concave).
     """
-    odds = [table[0] - table[1] for table in mixture.log_prob_tables(counts.horizon)]
+    odds = [table[0] - table[1] for table in mixture.log_prob_tables(counts.num_epochs)]
     log_odds = np.concatenate([odds[0], odds[1][1:]])
     mass = np.concatenate([counts.events, counts.censored[1:]])
     total = mass.sum()

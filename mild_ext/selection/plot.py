@@ -1,80 +1,77 @@
-"""Pictures of a selection. matplotlib is an extra (``plot``), imported where it is used."""
+"""The picture of a selection: counts, fitted mixture, threshold. matplotlib is an extra (``plot``)."""
 
 from __future__ import annotations
 
+import os
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mild_ext.mixture.follow_up import common_horizon, seen_unequally
+from mild_ext.files import write_atomically
+from mild_ext.mixture.follow_up import common_follow_up, seen_unequally
+from mild_ext.mixture.weibull import WeibullMixture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from mild_ext.selection.select import Selection
-
-# Okabe and Ito's palette, told apart with every kind of colour vision; components also differ in line style.
+# Okabe and Ito's palette, told apart with every kind of color vision; components also differ in line style.
 _CLEAN, _NOISY, _MIXTURE, _POSTERIOR = "#0072B2", "#D55E00", "#000000", "#009E73"
 
 
-def plot_selection(selection: Selection, ax: Axes | None = None) -> Axes:
+def plot_counts(
+    histogram: NDArray[np.int64],
+    *,
+    title: str = "",
+    mixture: WeibullMixture | None = None,
+    threshold: float | None = None,
+    posterior: NDArray[np.float32] | None = None,
+    level: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """The MILD metric's histogram with the fitted mixture, the threshold and the posterior.
 
     After Figure 2 of Hu et al., IJCAI 2023. Lower metric = cleaner; the right edge holds the samples
     that were never memorized.
 
     Args:
-        selection: what `mild_ext.select_clean` returned.
+        histogram: counts of (misclassified, seen), [P + 1, P + 1].
+        title: text above; long ones are wrapped.
+        mixture: drawn where given.
+        threshold: largest misclassified count kept of a sample seen in all P epochs.
+        posterior: probability of a right label by that count, [P + 1], with the ``level`` asked for.
         ax: axes to draw into; None makes a figure of its own.
 
     Returns:
-        The axes; ``plot_selection(selection).figure.savefig(path)`` saves the picture.
+        The axes; `save_figure` writes their figure.
 
     Raises:
         ImportError: matplotlib is missing.
     """
     if ax is None:
         ax = _new_axes()
-    num_epochs = len(selection.histogram) - 1
-    common = common_horizon(selection.histogram)
-    counts = common.counts(selection.histogram)
-    scale = common.horizon / num_epochs
-    metric = 2 * np.arange(len(counts)) - common.horizon
+    num_epochs = len(histogram) - 1
+    common = common_follow_up(histogram)
+    counts = common.counts(histogram)
+    scale = common.num_epochs / num_epochs
+    metric = 2 * np.arange(len(counts)) - common.num_epochs
     ax.bar(metric, counts, width=1.84, color="0.82", label=f"samples ({counts.sum():,.0f})")
-
-    mixture = selection.mixture
-    if mixture is not None and selection.supported:
-        shares = mixture.weights_[:, None] * mixture.outcome_probabilities(common.horizon)
-        expected = counts.sum() * shares
-        names = ("clean", "noisy")
-        for j, (color, style) in enumerate(((_CLEAN, "--"), (_NOISY, ":"))):
-            label = (
-                f"{names[j]}: {mixture.weights_[j]:.0%}, shape {mixture.shapes_[j]:.2g}, "
-                f"scale {mixture.scales_[j]:.3g} epochs"
-            )
-            ax.plot(metric, expected[j], style, color=color, lw=1.8, label=label)
-        ax.plot(metric, expected.sum(axis=0), color=_MIXTURE, lw=1.2, label="mixture")
-        _draw_posterior(ax, selection, scale)
-    if selection.supported:
+    if mixture is not None:
+        _draw_mixture(ax, mixture, counts, metric)
+    if posterior is not None:
+        _draw_posterior(ax, posterior, level, scale)
+    if threshold is not None:
         # Between the last kept and the next.
-        cut = scale * (2 * selection.threshold - num_epochs + 1)
+        cut = scale * (2 * threshold - num_epochs + 1)
         ax.axvline(cut, color="0.25", lw=1)
-        ax.annotate(
-            "kept ",
-            (cut, 0.98),
-            xycoords=("data", "axes fraction"),
-            va="top",
-            ha="right",
-            color="0.25",
-        )
-        title = f"kept {selection.num_kept:,} of {selection.num_samples:,} samples"
-    else:
-        title = f"kept everything: {_wrap(selection.reason)}"
-    ax.set_title(title, fontsize=10)
+        place: Any = {"xycoords": ("data", "axes fraction"), "va": "top", "ha": "right"}
+        ax.annotate("kept ", (cut, 0.98), color="0.25", **place)
+    ax.set_title(textwrap.fill(title, 70), fontsize=10)
     unit = "epochs"
-    if seen_unequally(selection.histogram):
-        unit = f"as if seen in {common.horizon} epochs"
+    if seen_unequally(histogram):
+        unit = f"as if seen in {common.num_epochs} epochs"
     ax.set_xlabel(f"memorization \N{MINUS SIGN} forgetting ({unit}; lower = cleaner)")
     ax.set_ylabel("samples (square-root scale)")
     # The two ends hold most samples; a root keeps the shelf between them visible.
@@ -85,21 +82,39 @@ def plot_selection(selection: Selection, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def save_selection_plot(selection: Selection, path: str | Path) -> None:
-    """Write `plot_selection` to a file; the suffix chooses the format (png, svg, pdf)."""
-    figure: Any = plot_selection(selection).figure
-    figure.savefig(path, dpi=150)
+def save_figure(ax: Axes, path: str | os.PathLike[str]) -> None:
+    """Write the figure of some axes to a file; the suffix chooses the format (png, svg, pdf)."""
+    figure: Any = ax.figure
+    kind = Path(path).suffix.removeprefix(".") or "png"
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150, format=kind))
 
 
-def _draw_posterior(ax: Axes, selection: Selection, scale: float) -> None:
+def _draw_mixture(
+    ax: Axes, mixture: WeibullMixture, counts: NDArray[Any], metric: NDArray[Any]
+) -> None:
+    """The numbers of samples that each component, and both together, expect."""
+    shares = mixture.weights_[:, None] * mixture.outcome_probabilities(len(counts) - 1)
+    expected = counts.sum() * shares
+    styles = (("clean", _CLEAN, "--"), ("noisy", _NOISY, ":"))
+    for j, (name, color, style) in enumerate(styles):
+        label = (
+            f"{name}: {mixture.weights_[j]:.0%}, shape {mixture.shapes_[j]:.2g}, "
+            f"scale {mixture.scales_[j]:.3g} epochs"
+        )
+        ax.plot(metric, expected[j], style, color=color, lw=1.8, label=label)
+    ax.plot(metric, expected.sum(axis=0), color=_MIXTURE, lw=1.2, label="mixture")
+
+
+def _draw_posterior(
+    ax: Axes, posterior: NDArray[np.float32], level: float | None, scale: float
+) -> None:
     """P(clean) for samples seen in every epoch, on an axis of its own."""
-    epochs = len(selection.histogram) - 1
-    m = np.arange(epochs + 1)
+    epochs = len(posterior) - 1
     right = ax.twinx()
-    right.plot(
-        scale * (2 * m - epochs), selection.posterior, "-", color=_POSTERIOR, lw=1, alpha=0.8
-    )
-    right.axhline(selection.level, color=_POSTERIOR, lw=0.6, ls=(0, (1, 3)))
+    metric = scale * (2 * np.arange(epochs + 1) - epochs)
+    right.plot(metric, posterior, "-", color=_POSTERIOR, lw=1, alpha=0.8)
+    if level is not None:
+        right.axhline(level, color=_POSTERIOR, lw=0.6, ls=(0, (1, 3)))
     right.set_ylim(0, 1.04)
     right.set_ylabel("probability of a right label", color=_POSTERIOR)
     right.tick_params(axis="y", colors=_POSTERIOR)
@@ -116,9 +131,3 @@ def _new_axes() -> Axes:
     figure = Figure(figsize=(7, 4.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure.subplots()
-
-
-def _wrap(text: str) -> str:
-    import textwrap
-
-    return textwrap.fill(text, 70)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_ext.mixture.follow_up import CommonHorizon, common_horizon
+from mild_ext.mixture.follow_up import FollowUp, common_follow_up
 from mild_ext.mixture.likelihood import Floats, TimeCounts, sigmoid
 from mild_ext.mixture.weibull import WeibullMixture
+from mild_ext.selection.metric_rules import keep_by_metric
 from mild_ext.selection.support import Support, fit_with_support
 
 RULES = ("posterior", "release", "scale", "quantile")
@@ -57,17 +58,17 @@ def decide(
     *,
     drop: tuple[float, float] | None = None,
     fitted: Decision | None = None,
-    horizon: CommonHorizon | None = None,
+    follow_up: FollowUp | None = None,
 ) -> Decision:
     """Apply a rule to a histogram; never keeps nothing of what was seen.
 
     ``drop``: the share of the samples that ``posterior`` is to drop and the level at which it is
     to drop them, where better evidence than this histogram has settled it. ``fitted``: what
-    ``posterior`` decided on this histogram before, to spare a second fit. ``horizon``: that of all
+    ``posterior`` decided on this histogram before, to spare a second fit. ``follow_up``: that of all
     samples, where the histogram is of a part of them.
     """
-    horizon = horizon or common_horizon(histogram)
-    counts = horizon.counts(histogram)
+    follow_up = follow_up or common_follow_up(histogram)
+    counts = follow_up.counts(histogram)
     if fitted is None:
         mixture, support = fit_with_support(TimeCounts.from_counts(counts))
     else:
@@ -75,15 +76,15 @@ def decide(
     size = len(histogram)
     if mixture is None or (rule == "posterior" and not support.supported):
         return _everything(size, mixture, support)
-    event, censored = mixture.posterior_tables(horizon.horizon)
+    event, censored = mixture.posterior_tables(follow_up.num_epochs)
     clean = np.append(event, censored[-1])
     if drop is not None:
         clean = _recentred(counts, clean, *drop)
     elif support.confusion > MAX_SURE_CONFUSION:
         share, at_most = _expected_drop(counts, mixture, clean, support.confusion)
         clean = _recentred(counts, clean, share, 0.5, at_most)
-    probability = horizon.table(np.minimum.accumulate(clean), unseen=censored[0])
-    keep = probability > level if rule == "posterior" else _by_metric(histogram, rule, level)
+    probability = follow_up.table(np.minimum.accumulate(clean), unseen=censored[0])
+    keep = probability > level if rule == "posterior" else keep_by_metric(histogram, rule, level)
     keep[0, 0] = True  # never seen: no evidence against it
     kept = int((histogram * keep).sum() - histogram[0, 0])
     if kept < max(1.0, MIN_KEPT * counts.sum()):
@@ -111,31 +112,6 @@ def mean_over_seen(histogram: NDArray[np.int64], table: NDArray[Any]) -> float:
     seen = histogram.copy()
     seen[0, 0] = 0
     return float((seen * table).sum() / max(seen.sum(), 1))
-
-
-def _by_metric(histogram: NDArray[np.int64], rule: str, level: float) -> NDArray[np.bool_]:
-    """The cells that a rule on the metric, misclassified less memorized epochs, keeps."""
-    size = len(histogram)
-    metric = 2 * np.arange(size)[:, None] - np.arange(size)  # misclassified - memorized
-    possible = np.arange(size)[:, None] <= np.arange(size)
-    seen = possible & (np.arange(size) > 0)
-    if rule == "quantile":
-        limit = _quantile(metric[seen], histogram[seen], level)
-    else:
-        # The release shifts the metric to be positive and moves 0 off the edge of the support.
-        shifted = np.maximum(metric + (size - 1), 0.1)
-        limit = density_scales(shifted[seen], histogram[seen]).max()
-        if rule == "scale":
-            metric = shifted  # the release itself compares the unshifted metric
-    return (metric <= limit) & possible
-
-
-def _quantile(values: NDArray[Any], counts: NDArray[np.int64], share: float) -> float:
-    """The value up to which the kept share comes nearest to ``share``; ties stay together."""
-    order = np.argsort(values, kind="stable")
-    values, kept = values[order], np.cumsum(counts[order]) / counts.sum()
-    last = np.append(values[1:] != values[:-1], True) & (kept > 0)
-    return float(values[last][np.argmin(np.abs(kept[last] - share))])
 
 
 def _expected_drop(
@@ -201,46 +177,3 @@ def keep_everything(decision: Decision, reason: str) -> Decision:
     """The same evidence, not believed."""
     support = replace(decision.support, supported=False, reason=reason)
     return _everything(len(decision.keep), decision.mixture, support)
-
-
-def density_scales(values: Floats, counts: NDArray[Any], iterations: int = 200) -> Floats:
-    """Scales of two Weibull densities fitted to positive values by EM, float64 [2].
-
-    The plain density of the release: unbounded on tied values (its shapes grow towards a spike),
-    so shapes are kept below 30. Best of three deterministic starts.
-    """
-    used = np.asarray(counts) > 0
-    x = np.asarray(values, dtype=np.float64)[used]
-    x, where = np.unique(x, return_inverse=True)
-    mass = np.bincount(where, weights=np.asarray(counts, dtype=np.float64)[used])
-    mass = mass / mass.sum()
-    logs = np.log(x)
-    below = np.cumsum(mass)
-    best, scales = -np.inf, np.full(2, float(x @ mass))
-    for cut in (0.25, 0.5, 0.75):
-        share = np.where(below <= max(cut, below[0]), 0.9, 0.1)
-        shape, value = np.ones(2), -np.inf
-        for _ in range(iterations):
-            part = np.stack([share, 1 - share]) * mass
-            weight = part.sum(axis=1)
-            mean_log = part @ logs / weight
-            for _ in range(2):  # Newton steps on the profile likelihood of the shape
-                power = part * np.exp(shape[:, None] * (logs - logs[-1]))
-                total, first = power.sum(axis=1), power @ logs
-                second = power @ logs**2
-                slope = first / total - 1 / shape - mean_log
-                curve = second / total - (first / total) ** 2 + 1 / shape**2
-                shape = np.clip(shape - slope / curve, np.maximum(0.05, shape / 2), shape * 2)
-                shape = np.minimum(shape, 30.0)
-            power = part * np.exp(shape[:, None] * (logs - logs[-1]))
-            log_scale = logs[-1] + np.log(power.sum(axis=1) / weight) / shape
-            z = shape[:, None] * (logs - log_scale[:, None])
-            joint = np.log(weight * shape)[:, None] - logs + z - np.exp(np.minimum(z, 60.0))
-            mixed = np.logaddexp(*joint)
-            share = np.clip(np.exp(joint[0] - mixed), 1e-9, 1 - 1e-9)
-            old, value = value, float(mass @ mixed)
-            if abs(value - old) < 1e-10:
-                break
-        if value > best:
-            best, scales = value, np.exp(log_scale)
-    return scales

@@ -62,10 +62,10 @@ def fit_with_support(counts: TimeCounts) -> tuple[WeibullMixture | None, Support
 
 
 def _judge(counts: TimeCounts, mixture: WeibullMixture) -> Support:
-    if counts.horizon < MIN_EPOCHS:
+    if counts.num_epochs < MIN_EPOCHS:
         return Support(
             False,
-            f"{counts.horizon} epoch{'s' * (counts.horizon > 1)} cannot tell early from late "
+            f"{counts.num_epochs} epoch{'s' * (counts.num_epochs > 1)} cannot tell early from late "
             f"memorization (at least {MIN_EPOCHS})",
         )
     if counts.total < MIN_SAMPLES:
@@ -80,7 +80,7 @@ def _judge(counts: TimeCounts, mixture: WeibullMixture) -> Support:
     )
     gain = (single - mixture.bic) / counts.total
     confusion = _confusion(counts, mixture)
-    bimodality = _bimodality(mixture, counts.horizon)
+    bimodality = _bimodality(mixture, counts.num_epochs)
     share = float(mixture.weights_.min())
 
     def verdict(supported: bool, reason: str) -> Support:
@@ -110,7 +110,7 @@ def _judge(counts: TimeCounts, mixture: WeibullMixture) -> Support:
 
 
 def _confusion(counts: TimeCounts, mixture: WeibullMixture) -> float:
-    event, censored = mixture.posterior_tables(counts.horizon)
+    event, censored = mixture.posterior_tables(counts.num_epochs)
     wrong = counts.mean(np.minimum(event, 1 - event), np.minimum(censored, 1 - censored))
     return float(min(1.0, wrong / mixture.weights_.min()))
 

@@ -1,25 +1,24 @@
-"""Selections as tables: one row per sample, under the column names that label-cleaning tools use.
+"""Tables of samples: one row per sample, columns of NumPy arrays.
 
     id                     the sample's id; the index of a frame
-    is_label_issue         True = dropped
-    label_quality          float32 in [0, 1], probability that the given label is right; higher = cleaner
+    dropped                True = its label is taken to be wrong
+    clean_probability      float32 in [0, 1], probability that the given label is right; higher = cleaner
     given_label            int64, where given to the function
     predicted_label        int64, the model's, where given to the function
     metric                 int32 in [-P, P], MILD metric; lower = cleaner
-    memorization ...       int32, the transition times, see `mild_ext.TransitionTimes`
+    misclassified ...      int32, the transition times, see `mild_ext.TransitionTimes`
     seen                   int32, epochs in which the sample was seen
     round_dropped          int64, missing where the sample was kept
     reason                 text, why it was dropped; empty where it was kept
 
-The first columns and their meaning are those of cleanlab's ``CleanLearning.get_label_issues()``.
+`Selection.table`, `RoundsResult.table` and `RoundTracker.table` make them.
 """
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,81 +30,76 @@ from mild_ext.files import write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mild_ext.recording.transitions import TransitionTimes
-    from mild_ext.selection.select import Selection
-
 Table = dict[str, NDArray[Any]]
 
 
-def selection_table(
-    selection: Selection,
+def samples_table(
     *,
+    dropped: Any,
+    clean_probability: Any,
+    times: Mapping[str, Any],
     ids: Sequence[Any] | ArrayLike | None = None,
     given_labels: ArrayLike | None = None,
     predicted_labels: ArrayLike | None = None,
-    round_dropped: ArrayLike | None = None,
-    times: TransitionTimes | None = None,
+    round_dropped: Any = None,
 ) -> Table:
-    """The table of one selection.
+    """The table of N samples; arrays may be tensors.
 
     Args:
-        selection: N samples.
+        dropped: bool ``[N]``.
+        clean_probability: float ``[N]`` in [0, 1].
+        times: integers ``[N]`` by name, in epochs: ``misclassified`` and ``seen``, and whatever else
+            of the transition times is to be shown.
         ids: ``[N]`` unique ids, numbers or texts; positions in the data set by default.
         given_labels: integers ``[N]``.
         predicted_labels: integers ``[N]``, what a model says.
         round_dropped: integers ``[N]``, -1 where kept; 0 for every dropped sample by default.
-        times: transition times to show; those the selection was made from by default.
 
     Returns:
-        Column names and NumPy arrays ``[N]``, in the order above.
+        Column names and arrays ``[N]``, in the order above.
 
     Raises:
-        ValueError: a column's length is not N, ids are not unique, or the status has changed since.
+        ValueError: a column's length is not N, or ids are not unique.
     """
-    times = _times_of(selection) if times is None else times
-    columns = {item.name: getattr(times, item.name) for item in fields(times)}
-    return _table(
-        kept=_numpy(selection.mask),
-        label_quality=_numpy(selection.clean_probability),
-        times={name: _numpy(v) for name, v in columns.items() if not isinstance(v, int)},
-        round_dropped=round_dropped,
-        ids=ids,
-        given_labels=given_labels,
-        predicted_labels=predicted_labels,
-    )
-
-
-def rounds_table(
-    result: Any,
-    *,
-    ids: Sequence[Any] | ArrayLike | None = None,
-    given_labels: ArrayLike | None = None,
-    predicted_labels: ArrayLike | None = None,
-) -> Table:
-    """The table of several rounds; misclassified and seen are from the last that watched the sample.
-
-    Args:
-        result: a RoundTracker, or a RoundsResult.
-        ids, given_labels, predicted_labels: as for `selection_table`; a RoundsResult has the given labels.
-    """
-    misclassified, seen = _numpy(result.misclassified), _numpy(result.seen)
-    times = {
-        "metric": 2 * misclassified - seen,
-        "memorization": misclassified,
-        "forgetting": seen - misclassified,
-        "seen": seen,
+    dropped, probability = _numpy(dropped), _numpy(clean_probability).astype(np.float32)
+    counts = {name: _numpy(values) for name, values in times.items()}
+    if "memorized" not in counts:
+        counts = {
+            "metric": 2 * counts["misclassified"] - counts["seen"],
+            "misclassified": counts["misclassified"],
+            "memorized": counts["seen"] - counts["misclassified"],
+            "seen": counts["seen"],
+        }
+    count = len(dropped)
+    dropped_in = np.where(dropped, 0, -1) if round_dropped is None else _numpy(round_dropped)
+    ids = np.arange(count) if ids is None else np.asarray(ids)
+    optional = {
+        "ids": ids,
+        "given_labels": None if given_labels is None else _numpy(given_labels),
+        "predicted_labels": None if predicted_labels is None else _numpy(predicted_labels),
+        "round_dropped": dropped_in,
     }
-    if given_labels is None and hasattr(result, "labels"):
-        given_labels = _numpy(result.labels)
-    return _table(
-        kept=_numpy(result.kept),
-        label_quality=_numpy(result.clean_probability),
-        times=times,
-        round_dropped=_numpy(result.round_dropped),
-        ids=ids,
-        given_labels=given_labels,
-        predicted_labels=predicted_labels,
-    )
+    for name, values in (optional | counts).items():
+        if values is not None and values.shape != (count,):
+            raise ValueError(
+                f"{name} must have one entry for each of the {count} samples, got shape "
+                f"{list(values.shape)}"
+            )
+    if len(np.unique(ids)) != count:
+        raise ValueError("ids must be unique, some occur twice")
+    table = {
+        "id": ids,
+        "dropped": dropped,
+        "clean_probability": probability,
+        "given_label": optional["given_labels"],
+        "predicted_label": optional["predicted_labels"],
+        "metric": counts["metric"],
+        **{name: values for name, values in counts.items() if name not in ("metric", "seen")},
+        "seen": counts["seen"],
+        "round_dropped": dropped_in.astype(np.int64),
+        "reason": _reasons(dropped, probability, counts["misclassified"], counts["seen"]),
+    }
+    return {name: values for name, values in table.items() if values is not None}
 
 
 def to_frame(table: Table) -> pd.DataFrame:
@@ -117,6 +111,11 @@ def to_frame(table: Table) -> pd.DataFrame:
     frame = pd.DataFrame(table)
     frame["round_dropped"] = frame["round_dropped"].astype("Int64").mask(frame["round_dropped"] < 0)
     return frame.set_index("id")
+
+
+def to_cleanlab(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame as cleanlab's ``CleanLearning`` takes label issues, with its names for two columns."""
+    return frame.rename(columns={"dropped": "is_label_issue", "clean_probability": "label_quality"})
 
 
 def write_table(table: Table, path: str | os.PathLike[str]) -> None:
@@ -137,7 +136,7 @@ def write_table(table: Table, path: str | os.PathLike[str]) -> None:
 
 def _write_csv(table: Table, path: Path) -> None:
     columns = {name: values.tolist() for name, values in table.items()}
-    columns["label_quality"] = [f"{value:.6g}" for value in columns["label_quality"]]
+    columns["clean_probability"] = [f"{value:.6g}" for value in columns["clean_probability"]]
     columns["round_dropped"] = ["" if value < 0 else value for value in columns["round_dropped"]]
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -158,80 +157,23 @@ def _write_parquet(table: Table, path: Path) -> None:
     pq.write_table(pa.table(arrays), path)
 
 
-def _table(
-    *,
-    kept: NDArray[np.bool_],
-    label_quality: NDArray[np.float32],
-    times: Table,
-    round_dropped: ArrayLike | None,
-    ids: Sequence[Any] | ArrayLike | None,
-    given_labels: ArrayLike | None,
-    predicted_labels: ArrayLike | None,
-) -> Table:
-    count = len(kept)
-    dropped_in = np.where(kept, -1, 0) if round_dropped is None else np.asarray(round_dropped)
-    ids = np.arange(count) if ids is None else np.asarray(ids)
-    optional = {
-        "ids": ids,
-        "given_labels": None if given_labels is None else np.asarray(given_labels),
-        "predicted_labels": None if predicted_labels is None else np.asarray(predicted_labels),
-        "round_dropped": dropped_in,
-    }
-    for name, values in (optional | times).items():
-        if values is not None and values.shape != (count,):
-            raise ValueError(
-                f"{name} must have one entry for each of the {count} samples, got shape "
-                f"{list(values.shape)}"
-            )
-    if len(np.unique(ids)) != count:
-        raise ValueError("ids must be unique, some occur twice")
-    table = {
-        "id": ids,
-        "is_label_issue": ~kept,
-        "label_quality": label_quality.astype(np.float32),
-        "given_label": optional["given_labels"],
-        "predicted_label": optional["predicted_labels"],
-        "metric": times["metric"],
-        **{name: values for name, values in times.items() if name not in ("metric", "seen")},
-        "seen": times["seen"],
-        "round_dropped": dropped_in.astype(np.int64),
-        "reason": _reasons(~kept, label_quality, times["memorization"], times["seen"]),
-    }
-    return {name: values for name, values in table.items() if values is not None}
-
-
 def _reasons(
     dropped: NDArray[np.bool_],
-    quality: NDArray[np.float32],
+    probability: NDArray[np.float32],
     misclassified: NDArray[np.int32],
     seen: NDArray[np.int32],
 ) -> NDArray[Any]:
     reasons = np.full(len(dropped), "", dtype=object)
     # Few different texts for many samples: as many as there are pairs of counts.
-    facts = np.stack([misclassified[dropped], seen[dropped], quality[dropped]], axis=1)
+    facts = np.stack([misclassified[dropped], seen[dropped], probability[dropped]], axis=1)
     facts, which = np.unique(facts, axis=0, return_inverse=True)
     texts = [
-        f"misclassified in {m:.0f} of {n:.0f} epochs; label quality {q:.3f}" for m, n, q in facts
+        f"misclassified in {m:.0f} of {n:.0f} epochs; probability {p:.3f} that the label is right"
+        for m, n, p in facts
     ]
     if texts:
         reasons[dropped] = np.array(texts, dtype=object)[which.ravel()]
     return reasons
-
-
-def _times_of(selection: Selection) -> TransitionTimes:
-    times: TransitionTimes = selection._evidence.transition_times()
-    size = len(selection.histogram)
-    cells = _numpy(times.memorization).astype(np.int64) * size + _numpy(times.seen)
-    counts = np.bincount(cells, minlength=size**2).reshape(size, size)
-    # A rank's share of a sharded status is part of the histogram only.
-    changed = (counts > selection.histogram).any() or (
-        len(cells) == selection.num_samples and (counts != selection.histogram).any()
-    )
-    if changed:
-        raise ValueError(
-            "the status has changed since the selection was made; export it before reset(), or give times="
-        )
-    return times
 
 
 def _numpy(values: Any) -> NDArray[Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mild_ext.mixture.likelihood import TimeCounts
+from mild_ext.selection.evidence import StatusEvidence, TimesEvidence, recorded_epochs
 from mild_ext.selection.rules import Decision, decide, keep_everything, mean_over_seen
 
 #: Windows of epochs, from the first on, among which to choose, as shares of all.
@@ -29,18 +29,18 @@ CLEAR_BIMODALITY = 0.8
 
 #: Late means: in the last of so many parts of a window.
 LATE_PART = 5
-#: Fewest epochs over which a sample can be seen to waver.
-MIN_UNREST_EPOCHS = 3
+#: Fewest epochs over which a sample can be seen to change its status.
+MIN_INSTABILITY_EPOCHS = 3
 #: Wrong labels are being memorized at the end of a window where this many times as many samples
-#: waver as at the end of the first.
-MEMORIZING_UNREST = 1.5
+#: change their status as at the end of the first.
+MEMORIZING_INSTABILITY = 1.5
 #: They have been where the late error has fallen below this share of the first window's, ...
 MEMORIZED_ERROR = 0.63
-#: ... or below this one, where more than this part as many samples still waver.
-MEMORIZED_ERROR_UNRESTING = 0.55
-UNRESTING = 0.5
-#: Training has settled where less than this part as many samples waver as in the first window.
-SETTLED_UNREST = 0.4
+#: ... or below this one, where more than this part as many samples still change their status.
+MEMORIZED_ERROR_UNSTABLE = 0.55
+UNSTABLE = 0.5
+#: Training has settled where less than this part as many samples change their status as in the first window.
+SETTLED_INSTABILITY = 0.4
 #: The first window's verdict then holds up to this many times the late error.
 MOST_MEMORIZED = 2.0
 #: Wrong labels are still misclassified where at least this share of the first window's error is left.
@@ -75,22 +75,34 @@ class Judged(NamedTuple):
         return support.supported and support.bimodality >= CLEAR_BIMODALITY
 
 
-def recorded_epochs(status: Any, histogram: NDArray[np.int64]) -> int:
-    """Number of epochs up to the last in which any sample was seen; all P if none ever was.
+def judge(
+    evidence: StatusEvidence | TimesEvidence, histogram: NDArray[np.int64], rule: str, level: float
+) -> Judged:
+    """The window of epochs to judge by, and what the rule decides on its counts.
+
+    A window that the caller gave stays; the rule ``posterior`` decides on it in the light of all
+    recorded epochs. Where none was given, that rule chooses one, the others take all epochs recorded.
 
     Args:
-        status: a LearningStatus or ShardedStatus.
-        histogram: its counts of (misclassified, seen) in all P epochs, [P + 1, P + 1].
+        evidence: of a status, in the caller's window or without one; or of transition times.
+        histogram: its counts of (misclassified, seen), [P + 1, P + 1].
     """
-    low, high = TimeCounts.from_histogram(histogram).horizon, len(histogram) - 1
-    while low < high:  # the answer lies in [low, high]
-        middle = (low + high) // 2
-        counts = status.histogram(slice(middle, high))
-        if int(counts[0, 0]) < int(counts.sum()):
-            low = middle + 1
-        else:
-            high = middle
-    return low
+    if isinstance(evidence, TimesEvidence):
+        return Judged(slice(0, len(histogram) - 1), histogram, decide(histogram, rule, level))
+    status, whole = evidence.status, histogram
+    if evidence.epochs is None:
+        window = slice(0, recorded_epochs(status, histogram))
+    else:
+        whole = evidence.within(None).histogram()
+        window = slice(*evidence.epochs.indices(len(whole) - 1)[:2])
+    if window.stop - window.start != len(histogram) - 1:
+        histogram = evidence.within(window).histogram()
+    judged = Judged(window, histogram, decide(histogram, rule, level))
+    if rule != "posterior":
+        return judged
+    if evidence.epochs is None:
+        return choose_window(status, histogram, judged.decision, level)
+    return judged._replace(decision=judge_window(status, whole, judged, level))
 
 
 def choose_window(
@@ -162,9 +174,9 @@ def _clearest(course: _Course, options: list[Judged]) -> Judged:
 class _Course:
     """The course of training, measured against its first window: the shortest that is supported.
 
-    Right labels are learned first. While they are, the error falls and ever fewer samples waver
+    Right labels are learned first. While they are, the error falls and ever fewer samples are unstable
     (memorized in one epoch and misclassified in another soon after). Then the error stays at the
-    share of wrong labels, until a network that can memorize these too begins to waver about them,
+    share of wrong labels, until a network that can memorize these too becomes unstable on them,
     and at last gets them "right". Nothing of this is asked about a window that is clear.
     """
 
@@ -186,41 +198,43 @@ class _Course:
         epochs = np.arange(len(counts))
         return float(counts.sum(axis=1) @ epochs / max(counts.sum(axis=0) @ epochs, 1.0))
 
-    def unrest(self, stop: int) -> float:
-        """Share of the samples seen that waver in the last epochs before ``stop``, [0, 1].
+    def instability(self, stop: int) -> float:
+        """Share of the samples seen that are unstable in the last epochs before ``stop``, [0, 1].
 
-        Counted over the same number of epochs wherever a window ends: over more, more waver.
+        Counted over the same number of epochs wherever a window ends: over more, more samples change.
         """
-        length = max(MIN_UNREST_EPOCHS, self.first.window.stop // LATE_PART)
+        length = max(MIN_INSTABILITY_EPOCHS, self.first.window.stop // LATE_PART)
         counts = self._late(stop, min(length, stop))
         m, n = np.indices(counts.shape)
         return float(counts[(m > 0) & (m < n)].sum() / max(counts[n > 0].sum(), 1.0))
 
     def is_memorizing(self, judged: Judged) -> bool:
-        """Whether samples waver at the end of a window that did not at the end of the first."""
+        """Whether samples are unstable at the end of a window that did not at the end of the first."""
         if judged.clear:
             return False
-        most = MEMORIZING_UNREST * self.unrest(self.first.window.stop)
-        return self.unrest(judged.window.stop) > most
+        most = MEMORIZING_INSTABILITY * self.instability(self.first.window.stop)
+        return self.instability(judged.window.stop) > most
 
     def has_memorized(self, judged: Judged) -> bool:
         """Whether much of the error at the end of the first window is gone at the end of this."""
         if judged.clear:
             return False
         first, stop = self.first.window.stop, judged.window.stop
-        unresting = self.unrest(stop) > UNRESTING * self.unrest(first)
-        least = MEMORIZED_ERROR_UNRESTING if unresting else MEMORIZED_ERROR
+        unstable = self.instability(stop) > UNSTABLE * self.instability(first)
+        least = MEMORIZED_ERROR_UNSTABLE if unstable else MEMORIZED_ERROR
         return self.error(stop) < least * self.error(first)
 
     def least_drop(self, judged: Judged, num_epochs: int) -> float:
         """Share of the samples that must be wrong, if training has settled; else 0.
 
-        Once hardly a sample wavers any more, no right label is still on its way. What is
+        Once hardly a sample changes its status any more, no right label is still on its way. What is
         misclassified then is wrong. So is what the first window would drop, as far as it was
         misclassified when that window ended, and unless most of the error has gone since.
         """
         first = self.first.window.stop
-        if judged.clear or self.unrest(num_epochs) >= SETTLED_UNREST * self.unrest(first):
+        if judged.clear or self.instability(num_epochs) >= SETTLED_INSTABILITY * self.instability(
+            first
+        ):
             return 0.0
         late = self.error(num_epochs)
         early = min(self.first.share_dropped, self.error(first), MOST_MEMORIZED * late)

@@ -35,7 +35,7 @@ from mild_ext.data.sets import LabeledData, stratified_holdout
 from mild_ext.files import write_atomically, write_text
 from mild_ext.recording.learning_log import write_learning_log
 from mild_ext.report.tensorboard import TensorBoardLog
-from mild_ext.selection.plot import save_selection_plot
+from mild_ext.selection.plot import save_figure
 from mild_ext.training.loop import Record, accuracy, derive_seed, fit, predict
 from mild_ext.training.models import build_model
 from mild_ext.training.recipe import PRESET_NOISE, PRESETS, Recipe, preset, read_settings
@@ -517,7 +517,7 @@ def _save_round(out: Path, done: Round, say: Callable[[str], None]) -> None:
         (out / "logs").mkdir(exist_ok=True)
         write_learning_log(out / "logs" / f"{name}.npz", done.log)
     try:
-        save_selection_plot(done.selection, out / "figures" / f"{name}.png")
+        save_figure(done.selection.plot(), out / "figures" / f"{name}.png")
     except ImportError as error:
         if done.number == 0:
             say(f"(no figures: {error})")

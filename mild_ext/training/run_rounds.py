@@ -24,7 +24,8 @@ from mild_ext.data.sets import isolated_random_state, labels_of, seed_everything
 from mild_ext.files import write_atomically
 from mild_ext.recording.learning_log import LearningLog, LogRecorder
 from mild_ext.recording.status import LearningStatus
-from mild_ext.selection.select import Selection, select_clean
+from mild_ext.selection import Selection, select_clean
+from mild_ext.selection.table import Table, samples_table
 from mild_ext.training.checkpoint import (
     CheckpointError,
     load_checkpoint,
@@ -82,6 +83,16 @@ class RoundsResult:
     def metric(self) -> Tensor:
         """MILD metric int32 ``[N]``, misclassified minus memorized epochs; lower = cleaner."""
         return 2 * self.misclassified - self.seen
+
+    def table(self, **columns: Any) -> Table:
+        """One row per sample, from the last round that watched it; see `mild_ext.selection.table`."""
+        return samples_table(
+            dropped=~self.kept,
+            clean_probability=self.clean_probability,
+            times={"misclassified": self.misclassified, "seen": self.seen},
+            round_dropped=self.round_dropped,
+            **{"given_labels": self.labels, **columns},
+        )
 
     def save(self, path: str | Path) -> None:
         """Write all but the model as safetensors, the round records as JSON in its header."""
@@ -375,7 +386,7 @@ def _note_evidence(
     """Remember what this round saw of the samples it watched."""
     times = status.compute()
     evidence = {
-        "misclassified": times.memorization,
+        "misclassified": times.misclassified,
         "seen": times.seen,
         "clean_probability": selection.clean_probability,
     }

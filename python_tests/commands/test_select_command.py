@@ -31,7 +31,7 @@ def read(path):
     ("options", "chosen"),
     [
         ([], {}),
-        (["--threshold", "0.9"], {"threshold": 0.9}),
+        (["--threshold", "0.9"], {"level": 0.9}),
         (["--epochs", "2:9"], {"epochs": slice(2, 9)}),
         (["--epochs=-5:"], {"epochs": slice(5, 10)}),
     ],
@@ -42,7 +42,7 @@ def test_the_table_is_that_of_the_selection(saved, options, chosen, tmp_path, ca
     arguments = ["--out", str(out), "--labels", str(folder / "labels.npy"), *options]
     assert main(["select", str(folder / "status.safetensors"), *arguments]) == 0
     selection, rows = select_clean(status, labels=Noisy().labels, **chosen), read(out)
-    assert [row["is_label_issue"] == "False" for row in rows] == selection.mask.tolist()
+    assert [row["dropped"] == "False" for row in rows] == selection.mask.tolist()
     assert [int(row["given_label"]) for row in rows] == Noisy().labels.tolist()
     printed = capsys.readouterr().out
     assert f"{NUM_SAMPLES} samples, 10 of 10 epochs recorded" in printed
@@ -85,7 +85,7 @@ def test_a_learning_log_brings_its_labels_and_the_truth(tmp_path, monkeypatch, c
         (["--out", "issues.csv", "--epochs", "12:"], "is empty: the status has 10 epochs"),
         (["--out", "issues.csv", "--labels", "short.npy"], "one label for each of the 403"),
         (["--out", "issues.csv", "--labels", "status.safetensors"], "mild-ext: error: "),
-        (["--out", "issues.csv", "--threshold", "7"], "threshold"),
+        (["--out", "issues.csv", "--threshold", "7"], "level"),
     ],
 )
 def test_wrong_usage_is_explained_and_writes_nothing(saved, options, message, monkeypatch, capsys):

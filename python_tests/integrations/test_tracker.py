@@ -9,7 +9,7 @@ import torch
 from noisy import NUM_SAMPLES, Noisy, plain_loop
 
 from mild_ext.integrations import RoundTracker
-from mild_ext.selection.select import select_clean
+from mild_ext.selection import select_clean
 
 
 def test_rounds_find_wrong_labels_and_train_on_the_rest():
@@ -61,7 +61,7 @@ def test_an_unsupported_selection_keeps_everything_and_ends_the_rounds():
 
 
 def test_a_rule_of_ones_own_is_used():
-    strict = partial(select_clean, threshold=0.95)
+    strict = partial(select_clean, level=0.95)
     tracker = RoundTracker(10, [1], select=lambda status: seen.append(status) or strict(status))
     seen: list = []
     tracker.end_epoch()

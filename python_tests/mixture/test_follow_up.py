@@ -7,21 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mild_ext import select_clean
-from mild_ext.mixture.follow_up import Shares, Waits, common_horizon
+from mild_ext.mixture.follow_up import KaplanMeierCounts, StretchedCounts, common_follow_up
 from mild_ext.recording.learning_log import LearningLog
 from mild_ext.selection.quality import evaluate_selection
 from mild_ext.selection.rules import decide
 
 
-def position(horizon):
+def position(follow_up):
     """The stretched count of every cell."""
-    return horizon.table(np.arange(horizon.horizon + 1.0), unseen=-1.0)
+    return follow_up.table(np.arange(follow_up.num_epochs + 1.0), unseen=-1.0)
 
 
 @given(st.integers(1, 40).flatmap(lambda p: st.tuples(st.just(p), st.integers(1, p))))
 def test_stretched_counts(case):
     num_epochs, h = case
-    where = position(Shares(num_epochs, h))
+    where = position(StretchedCounts(num_epochs, h))
     assert where[0, 0] == -1.0
     for n in range(1, num_epochs + 1):
         own = where[: n + 1, n]
@@ -31,7 +31,7 @@ def test_stretched_counts(case):
         assert (own[:n] <= h - 1).all()
         assert (where[n + 1 :, n] == 0).all()
         assert (where[:n, n] <= where[:n, n - 1])[where[:n, n - 1] >= 0].all()
-        if n >= 3:  # as large a share of the horizon, whole epochs left for the rest
+        if n >= 3:  # as large a share of the common number, whole epochs left for the rest
             share = np.minimum(np.arange(n) * h / n, h - 1)
             np.testing.assert_allclose(own[:n], share)
 
@@ -42,9 +42,9 @@ def test_samples_seen_equally_often_stay_where_they_are():
         histogram = np.zeros((num_epochs + 1, num_epochs + 1), dtype=np.int64)
         histogram[: seen + 1, seen] = rng.integers(1, 50, seen + 1)
         histogram[0, 0] = 9
-        for horizon in (common_horizon(histogram), Waits(histogram)):
-            assert horizon.horizon == seen
-            assert np.array_equal(horizon.counts(histogram), histogram[: seen + 1, seen])
+        for follow_up in (common_follow_up(histogram), KaplanMeierCounts(histogram)):
+            assert follow_up.num_epochs == seen
+            assert np.array_equal(follow_up.counts(histogram), histogram[: seen + 1, seen])
 
 
 @given(st.integers(0, 2**31), st.integers(1, 30))
@@ -54,14 +54,14 @@ def test_no_sample_is_lost_and_order_is_kept(seed, num_epochs):
     histogram = np.triu(rng.integers(1, 100, shape) * (rng.random(shape) < rng.random()))
     if not histogram[:, 1:].any():
         histogram[0, num_epochs] = 1
-    for horizon in (common_horizon(histogram), Waits(histogram)):
-        counts = horizon.counts(histogram)
+    for follow_up in (common_follow_up(histogram), KaplanMeierCounts(histogram)):
+        counts = follow_up.counts(histogram)
         assert counts.sum() == pytest.approx(histogram.sum() - histogram[0, 0])
         # What is said of a cell is what is said of its samples' counts.
-        values = -np.sort(-rng.random(horizon.horizon + 1))
-        table = horizon.table(values, unseen=0.0)
+        values = -np.sort(-rng.random(follow_up.num_epochs + 1))
+        table = follow_up.table(values, unseen=0.0)
         assert (histogram * table).sum() == pytest.approx(counts @ values)
-        for n in range(1, horizon.horizon + 1):
+        for n in range(1, follow_up.num_epochs + 1):
             assert (np.diff(table[: n + 1, n]) <= 1e-12).all()
             assert (table[: n + 1, n] <= table[: n + 1, min(n + 1, num_epochs)] + 1e-12).all()
 
@@ -71,8 +71,8 @@ def test_waits_that_watching_cut_short_are_taken_from_longer_ones():
     histogram = np.zeros((4, 4), dtype=np.int64)
     histogram[[0, 1, 2, 3], 3] = 1
     histogram[1, 1] = 3
-    waits = Waits(histogram)
-    assert waits.horizon == 3
+    waits = KaplanMeierCounts(histogram)
+    assert waits.num_epochs == 3
     # Not memorized after one epoch are three of four, each as likely to be 1, 2 or 3.
     np.testing.assert_allclose(waits.counts(histogram), [1, 2, 2, 2])
     table = waits.table(np.array([0.9, 0.6, 0.3, 0.0]), unseen=0.5)
@@ -83,7 +83,7 @@ def test_waits_that_watching_cut_short_are_taken_from_longer_ones():
 def test_nothing_seen():
     histogram = np.zeros((6, 6), dtype=np.int64)
     histogram[0, 0] = 4
-    assert common_horizon(histogram).counts(histogram).sum() == 0
+    assert common_follow_up(histogram).counts(histogram).sum() == 0
 
 
 def log(rng, num_samples, num_epochs):
@@ -102,12 +102,12 @@ def test_epochs_left_out_at_random_change_little(shares):
     share = rng.uniform(*shares, size=(3000, 1))
     seen = rng.random((3000, 30)) < share
     partly = LearningLog(complete.memorized, complete.given_label, seen=seen)
-    assert isinstance(common_horizon(partly.status().histogram().numpy()), Shares)
+    assert isinstance(common_follow_up(partly.status().histogram().numpy()), StretchedCounts)
     whole = evaluate_selection(select_clean(complete.status()).mask, clean).macro_f1
     selection = select_clean(partly.status())
     assert selection.supported
     assert evaluate_selection(selection.mask, clean).macro_f1 > whole - 0.05
-    # The samples of a class judged apart are read on the horizon of all.
+    # The samples of a class judged apart are read as out of as many epochs as all.
     labels = torch.from_numpy(np.where(share[:, 0] > np.median(share), 1, 0))
     apart = select_clean(partly.status(), labels=labels, per_class=True)
     assert evaluate_selection(apart.mask, clean).macro_f1 > whole - 0.05
@@ -125,11 +125,11 @@ def test_samples_that_join_and_leave_are_judged_by_their_waits():
         np.add.at(histogram, (misclassified, seen), 1)
         decision = decide(histogram, "posterior", 0.5)
         assert decision.support.supported
-        return common_horizon(histogram), decision.keep[misclassified, seen]
+        return common_follow_up(histogram), decision.keep[misclassified, seen]
 
     _, complete = kept(np.full(5000, 30))
-    horizon, partly = kept(rng.integers(3, 31, 5000))
-    assert isinstance(horizon, Waits)
+    follow_up, partly = kept(rng.integers(3, 31, 5000))
+    assert isinstance(follow_up, KaplanMeierCounts)
     whole = evaluate_selection(complete, clean).macro_f1
     assert whole > 0.94
     assert evaluate_selection(partly, clean).macro_f1 > whole - 0.06

@@ -250,19 +250,19 @@ def test_times_add_up(seed: int, start: int, length: int) -> None:
     assert isinstance(times, TransitionTimes)
     assert times.num_epochs == window
     assert len(times) == 10
-    assert torch.equal(times.memorization + times.forgetting, times.seen)
-    assert torch.equal(times.metric, times.memorization - times.forgetting)
+    assert torch.equal(times.misclassified + times.memorized, times.seen)
+    assert torch.equal(times.metric, times.misclassified - times.memorized)
     assert (times.memorization_events - times.forgetting_events).abs().max() <= 1
-    assert (times.longest_memorized_run <= times.forgetting).all()
-    assert torch.equal(times.first_memorized == window, times.forgetting == 0)
+    assert (times.longest_memorized_run <= times.memorized).all()
+    assert torch.equal(times.first_memorized == window, times.memorized == 0)
     counts = status.histogram(slice(start, start + length))
     assert counts.shape == (window + 1, window + 1)
     assert counts.sum() == 10
-    for m, n in zip(times.memorization.tolist(), times.seen.tolist(), strict=True):
+    for m, n in zip(times.misclassified.tolist(), times.seen.tolist(), strict=True):
         assert counts[m, n] > 0
     table = torch.arange((window + 1) ** 2, dtype=torch.float32).view(window + 1, window + 1)
     values = status.lookup(table, slice(start, start + length))
-    assert torch.equal(values, table[times.memorization.long(), times.seen.long()])
+    assert torch.equal(values, table[times.misclassified.long(), times.seen.long()])
 
 
 def test_merge_refuses_other_sizes() -> None:

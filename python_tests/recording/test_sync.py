@@ -14,7 +14,7 @@ from mild_ext import processes
 from mild_ext.recording import ShardedStatus, merge
 from mild_ext.recording.merge import merge_epoch_, pack_epoch
 from mild_ext.recording.status import LearningStatus
-from mild_ext.selection.select import select_clean
+from mild_ext.selection import select_clean
 
 CLASSES = 4
 

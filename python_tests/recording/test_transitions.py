@@ -8,8 +8,8 @@ import torch
 from mild_ext import LearningStatus
 
 COLUMNS = (
-    "memorization",
-    "forgetting",
+    "misclassified",
+    "memorized",
     "metric",
     "first_memorized",
     "memorization_events",
@@ -33,7 +33,7 @@ def history(text: str) -> LearningStatus:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        # memorization, forgetting, metric, first, 0->1, 1->0, longest run, seen
+        # misclassified, memorized, metric, first, 0->1, 1->0, longest run, seen
         ("0", (1, 0, 1, 1, 0, 0, 0, 1)),
         ("1", (0, 1, -1, 0, 0, 0, 1, 1)),
         ("-", (0, 0, 0, 1, 0, 0, 0, 0)),

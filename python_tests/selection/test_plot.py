@@ -7,7 +7,7 @@ import torch
 from mild_ext import LearningStatus, TransitionTimes, select_clean
 
 pytest.importorskip("matplotlib")
-from mild_ext.selection.plot import plot_selection, save_selection_plot
+from mild_ext.selection.plot import save_figure
 
 
 def times(misclassified, seen, epochs):
@@ -28,7 +28,7 @@ def separated():
 
 
 def test_bars_add_up_to_the_samples_and_the_mixture_expects_as_many(separated):
-    ax = plot_selection(separated)
+    ax = separated.plot()
     bars = ax.containers[0]
     assert sum(bar.get_height() for bar in bars) == 1000
     assert [bar.get_center()[0] for bar in bars] == list(range(-20, 21, 2))
@@ -42,7 +42,7 @@ def test_samples_seen_in_different_numbers_of_epochs_are_drawn_on_one_scale():
     late = np.arange(1000) % 5 < 2
     selection = select_clean(times(generator.binomial(seen, np.where(late, 0.9, 0.1)), seen, 20))
     assert selection.supported
-    ax = plot_selection(selection)
+    ax = selection.plot()
     bars = ax.containers[0]
     assert sum(bar.get_height() for bar in bars) == pytest.approx(1000)
     assert (bars[0].get_center()[0], bars[-1].get_center()[0]) == (-12, 12)
@@ -52,7 +52,7 @@ def test_samples_seen_in_different_numbers_of_epochs_are_drawn_on_one_scale():
 
 def test_threshold_stands_between_the_last_kept_and_the_first_dropped_value(separated):
     assert separated.supported
-    ax = plot_selection(separated)
+    ax = separated.plot()
     cut = ax.lines[-1].get_xdata()[0]
     kept = 2 * separated.threshold - 20
     assert kept < cut < kept + 2
@@ -68,6 +68,6 @@ def test_picture_is_written_for_mixed_visits_unseen_samples_and_without_support(
     assert not few.supported
     for number, selection in enumerate((separated, mixed, few)):
         path = tmp_path / f"{number}.png"
-        save_selection_plot(selection, path)
+        save_figure(selection.plot(), path)
         assert path.read_bytes().startswith(b"\x89PNG")
     assert "kept everything" in few.plot().get_title()

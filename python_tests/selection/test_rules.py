@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mild_ext.selection.rules import RULES, _expected_drop, decide, density_scales
+from mild_ext.selection.metric_rules import density_scales
+from mild_ext.selection.rules import RULES, _expected_drop, decide
 
 
 def histogram_of(m, p):

@@ -8,16 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import mild_ext.selection.select as selection_module
 from mild_ext import LearningStatus
 from mild_ext.recording.learning_log import LearningLog
-from mild_ext.selection.select import select_clean
+from mild_ext.selection import select_clean, windows
 
 
 def times(m, n, p):
     """What select_clean reads of TransitionTimes."""
     return SimpleNamespace(
-        memorization=torch.as_tensor(m, dtype=torch.int32),
+        misclassified=torch.as_tensor(m, dtype=torch.int32),
         seen=torch.as_tensor(n, dtype=torch.int32),
         num_epochs=p,
     )
@@ -38,11 +37,11 @@ class Status:
         t = self._window(epochs)
         table = torch.zeros((t.num_epochs + 1, t.num_epochs + 1), dtype=torch.int64)
         one = torch.ones(len(t.seen), dtype=torch.int64)
-        return table.index_put_((t.memorization.long(), t.seen.long()), one, accumulate=True)
+        return table.index_put_((t.misclassified.long(), t.seen.long()), one, accumulate=True)
 
     def lookup(self, table, epochs=None):
         t = self._window(epochs)
-        return table[t.memorization.long(), t.seen.long()]
+        return table[t.misclassified.long(), t.seen.long()]
 
 
 def draw(seed, clean=700, noisy=300, p=30):
@@ -80,7 +79,7 @@ def test_status_and_times_agree():
 def test_higher_level_keeps_less():
     m, _ = draw(2)
     t = times(m, np.full(len(m), 30), 30)
-    kept = [select_clean(t, threshold=level).num_kept for level in (0.05, 0.5, 0.95)]
+    kept = [select_clean(t, level=level).num_kept for level in (0.05, 0.5, 0.95)]
     assert kept[0] > kept[1] > kept[2] > 0
 
 
@@ -146,8 +145,8 @@ def test_bad_arguments():
     t = times([0, 1], [3, 3], 3)
     with pytest.raises(ValueError, match="rule must be one of"):
         select_clean(t, rule="loss")
-    with pytest.raises(ValueError, match="threshold"):
-        select_clean(t, threshold=1.0)
+    with pytest.raises(ValueError, match="level"):
+        select_clean(t, level=1.0)
     with pytest.raises(ValueError, match="window"):
         select_clean(t, epochs=slice(1, 2))
     with pytest.raises(TypeError, match="LearningStatus"):
@@ -170,7 +169,7 @@ def test_any_histogram_keeps_a_sane_monotone_set(cells, level):
     m = np.repeat([min(a, b) for a, b, _ in cells], [c for *_, c in cells])
     n = np.repeat([max(a, b) for a, b, _ in cells], [c for *_, c in cells])
     p = 12
-    selection = select_clean(times(m, n, p), threshold=level)
+    selection = select_clean(times(m, n, p), level=level)
     assert selection.reason
     assert selection.mask.any()
     assert selection.num_kept == int(selection.mask.sum())
@@ -197,7 +196,7 @@ def test_real_status_and_its_times_agree():
     theirs = select_clean(status.compute())
     assert torch.equal(ours.mask, theirs.mask)
     assert torch.equal(ours.clean_probability, theirs.clean_probability)
-    assert torch.equal(ours.misclassified, status.compute().memorization)
+    assert torch.equal(ours.misclassified, status.compute().misclassified)
     assert torch.equal(ours.seen, status.compute().seen)
 
 
@@ -254,13 +253,13 @@ def test_classes_that_drop_less_than_must_be_wrong_are_judged_together(monkeypat
     status = status_of(m, 30)
     apart = select_clean(status, labels=labels)
     assert apart.per_class
-    choose = selection_module.choose_window
+    choose = windows.choose_window
     for least, per_class in (
         (apart.removed_share - 0.01, True),
         (apart.removed_share + 0.01, False),
     ):
         monkeypatch.setattr(
-            selection_module, "choose_window", lambda *a, m=least: choose(*a)._replace(least_drop=m)
+            windows, "choose_window", lambda *a, m=least: choose(*a)._replace(least_drop=m)
         )
         assert select_clean(status, labels=labels).per_class is per_class
 
@@ -339,9 +338,9 @@ def test_to_frame():
     selection = select_clean(status_of(m, 30))
     frame = selection.to_frame()
     assert isinstance(frame, pandas.DataFrame)
-    assert list(frame["memorization"]) == selection.misclassified.tolist()
-    assert list(~frame["is_label_issue"]) == selection.mask.tolist()
-    assert list(frame["label_quality"]) == selection.clean_probability.tolist()
+    assert list(frame["misclassified"]) == selection.misclassified.tolist()
+    assert list(~frame["dropped"]) == selection.mask.tolist()
+    assert list(frame["clean_probability"]) == selection.clean_probability.tolist()
 
 
 def test_evaluate_and_best_threshold():
@@ -359,7 +358,7 @@ def test_evaluate_and_best_threshold():
 def test_agreement_and_removed_share():
     m, _ = draw(16)
     t = times(m, np.full(len(m), 30), 30)
-    loose, strict = select_clean(t, threshold=0.1), select_clean(t, threshold=0.9)
+    loose, strict = select_clean(t, level=0.1), select_clean(t, level=0.9)
     assert loose.agreement(loose) == 1.0
     assert loose.agreement(strict) == strict.num_kept / loose.num_kept
     assert loose.agreement(strict.mask) == strict.agreement(loose)

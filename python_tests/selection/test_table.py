@@ -10,11 +10,11 @@ import torch
 from noisy import NUM_SAMPLES, Noisy, plain_loop
 
 from mild_ext import select_clean
-from mild_ext.selection.table import rounds_table, selection_table, to_frame, write_table
+from mild_ext.selection.table import to_cleanlab, to_frame, write_table
 
 COLUMNS = [
-    "id", "is_label_issue", "label_quality", "given_label", "predicted_label", "metric",
-    "memorization", "forgetting", "first_memorized", "memorization_events", "forgetting_events",
+    "id", "dropped", "clean_probability", "given_label", "predicted_label", "metric",
+    "misclassified", "memorized", "first_memorized", "memorization_events", "forgetting_events",
     "longest_memorized_run", "seen", "round_dropped", "reason",
 ]  # fmt: skip
 
@@ -27,9 +27,7 @@ def tracker():
 @pytest.fixture(scope="module")
 def table(tracker):
     predicted = Noisy().true
-    return selection_table(
-        tracker.selections[0], given_labels=Noisy().labels, predicted_labels=predicted
-    )
+    return tracker.selections[0].table(given_labels=Noisy().labels, predicted_labels=predicted)
 
 
 def test_columns_say_what_the_selection_and_the_times_say(tracker, table):
@@ -37,36 +35,37 @@ def test_columns_say_what_the_selection_and_the_times_say(tracker, table):
     assert list(table) == COLUMNS
     assert {len(values) for values in table.values()} == {NUM_SAMPLES}
     np.testing.assert_array_equal(table["id"], np.arange(NUM_SAMPLES))
-    np.testing.assert_array_equal(table["is_label_issue"], ~selection.mask)
-    np.testing.assert_array_equal(table["label_quality"], selection.clean_probability)
+    np.testing.assert_array_equal(table["dropped"], ~selection.mask)
+    np.testing.assert_array_equal(table["clean_probability"], selection.clean_probability)
     np.testing.assert_array_equal(table["given_label"], Noisy().labels)
     for name in COLUMNS[5:13]:
         np.testing.assert_array_equal(table[name], getattr(times, name))
     np.testing.assert_array_equal(table["round_dropped"], np.where(selection.mask, -1, 0))
-    issue = int(np.flatnonzero(table["is_label_issue"])[0])
-    m, quality = table["memorization"][issue], table["label_quality"][issue]
+    issue = int(np.flatnonzero(table["dropped"])[0])
+    m, probability = table["misclassified"][issue], table["clean_probability"][issue]
     assert (
-        table["reason"][issue] == f"misclassified in {m} of 10 epochs; label quality {quality:.3f}"
+        table["reason"][issue]
+        == f"misclassified in {m} of 10 epochs; probability {probability:.3f} that the label is right"
     )
     assert (table["reason"] == "").sum() == selection.num_kept
 
 
 def test_labels_that_are_not_known_have_no_column(tracker):
-    table = selection_table(tracker.selections[0], ids=[f"img{i}" for i in range(NUM_SAMPLES)])
-    assert list(table) == [name for name in COLUMNS if "label" not in name or name in COLUMNS[1:3]]
+    table = tracker.selections[0].table(ids=[f"img{i}" for i in range(NUM_SAMPLES)])
+    assert list(table) == [name for name in COLUMNS if "label" not in name]
     assert table["id"][7] == "img7"
 
 
 def test_a_selection_of_transition_times_has_the_same_table(tracker):
     selection = select_clean(tracker.status.compute())
-    from_times = selection_table(selection)
-    for name, values in selection_table(tracker.selections[0]).items():
+    from_times = selection.table()
+    for name, values in tracker.selections[0].table().items():
         np.testing.assert_array_equal(from_times[name], values)
 
 
 def test_rounds_have_one_table(tracker):
-    table = rounds_table(tracker)
-    np.testing.assert_array_equal(table["is_label_issue"], ~tracker.kept)
+    table = tracker.table()
+    np.testing.assert_array_equal(table["dropped"], ~tracker.kept)
     np.testing.assert_array_equal(table["round_dropped"], tracker.round_dropped)
     np.testing.assert_array_equal(table["metric"], tracker.status.compute().metric)
 
@@ -79,14 +78,14 @@ def test_csv_and_parquet_hold_the_same(table, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"selection.csv", "selection.parquet"}
     frame = to_frame(table)
     assert frame.index.name == "id"
-    assert frame["round_dropped"].isna().sum() == (~frame["is_label_issue"]).sum()
+    assert frame["round_dropped"].isna().sum() == (~frame["dropped"]).sum()
 
     parquet = pd.read_parquet(tmp_path / "selection.parquet").set_index("id")
     pd.testing.assert_frame_equal(parquet, frame, check_dtype=False)
     read = pd.read_csv(tmp_path / "selection.csv", keep_default_na=False).set_index("id")
-    for name in frame.columns.drop(["label_quality", "round_dropped"]):
+    for name in frame.columns.drop(["clean_probability", "round_dropped"]):
         np.testing.assert_array_equal(read[name], frame[name])
-    np.testing.assert_allclose(read["label_quality"], frame["label_quality"], rtol=1e-5)
+    np.testing.assert_allclose(read["clean_probability"], frame["clean_probability"], rtol=1e-5)
 
 
 def test_csv_needs_no_other_library(table, tmp_path):
@@ -111,9 +110,9 @@ def test_an_unfinished_file_replaces_nothing(table, tmp_path, monkeypatch):
 def test_what_does_not_fit_is_refused(tracker, table, tmp_path):
     selection = tracker.selections[0]
     with pytest.raises(ValueError, match="given_labels must have one entry for each of the 403"):
-        selection_table(selection, given_labels=[1, 2])
+        selection.table(given_labels=[1, 2])
     with pytest.raises(ValueError, match="ids must be unique"):
-        selection_table(selection, ids=[0] * NUM_SAMPLES)
+        selection.table(ids=[0] * NUM_SAMPLES)
     with pytest.raises(ValueError, match=r"must end in .csv or .parquet, got 'a.xlsx'"):
         write_table(table, tmp_path / "a.xlsx")
 
@@ -124,8 +123,8 @@ def test_a_status_that_changed_since_the_selection_is_noticed():
     _ = selection.clean_probability
     tracker.status.reset()
     with pytest.raises(ValueError, match="has changed since the selection was made"):
-        selection_table(selection)
-    assert len(selection_table(selection, times=times)["id"]) == NUM_SAMPLES
+        selection.table()
+    assert len(selection.table(times=times)["id"]) == NUM_SAMPLES
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -135,7 +134,7 @@ def test_cleanlab_takes_the_frame_as_its_label_issues(tracker):
     cleanlab = pytest.importorskip("cleanlab.classification")
     linear = pytest.importorskip("sklearn.linear_model")
     data = Noisy()
-    frame = tracker.selections[0].to_frame(given_labels=data.labels)
+    frame = to_cleanlab(tracker.selections[0].to_frame(given_labels=data.labels))
 
     learning = cleanlab.CleanLearning(linear.LogisticRegression())
     learning.fit(data.inputs.numpy(), data.labels.numpy(), label_issues=frame)

@@ -8,9 +8,8 @@ import torch
 
 from mild_ext import LearningStatus
 from mild_ext.recording.learning_log import LearningLog
-from mild_ext.selection import windows
+from mild_ext.selection import select_clean, windows
 from mild_ext.selection.rules import Decision, decide
-from mild_ext.selection.select import select_clean
 from mild_ext.selection.support import Support
 from mild_ext.selection.windows import Judged, _clearest, _Course, choose_window, recorded_epochs
 
@@ -76,7 +75,9 @@ def test_course_is_what_the_epochs_say():
         late = ~memorized[:, stop - stop // 5 : stop]
         assert course.error(stop) == pytest.approx(late.mean())
         few = ~memorized[:, stop - 3 : stop]
-        assert course.unrest(stop) == pytest.approx((few.any(axis=1) & ~few.all(axis=1)).mean())
+        assert course.instability(stop) == pytest.approx(
+            (few.any(axis=1) & ~few.all(axis=1)).mean()
+        )
 
 
 def test_course_asks_nothing_where_the_verdict_is_clear():
@@ -135,46 +136,48 @@ def test_first_window_is_the_shortest_that_is_supported(monkeypatch):
 
 
 class Phases:
-    """A status whose samples waver and err as told in each third of 30 epochs."""
+    """A status whose samples change their status and err as told in each third of 30 epochs."""
 
-    def __init__(self, unrest, error):
-        self.unrest, self.error = unrest, error
+    def __init__(self, instability, error):
+        self.instability, self.error = instability, error
 
     def histogram(self, epochs):
         third, size = (epochs.stop - 1) // 10, epochs.stop - epochs.start
-        waver = round(1000 * self.unrest[third])
-        wrong = round(1000 * self.error[third]) - waver // 2
+        changing = round(1000 * self.instability[third])
+        wrong = round(1000 * self.error[third]) - changing // 2
         table = torch.zeros((size + 1, size + 1), dtype=torch.int64)
-        table[size, size], table[0, size] = wrong, 1000 - wrong - waver
-        table[size // 2, size] += waver // 2
-        table[(size + 1) // 2, size] += waver - waver // 2
+        table[size, size], table[0, size] = wrong, 1000 - wrong - changing
+        table[size // 2, size] += changing // 2
+        table[(size + 1) // 2, size] += changing - changing // 2
         return table
 
 
 def test_course_tells_memorization_from_learning():
-    def course(unrest, error):
-        return _Course(Phases(unrest, error), judged(10, 0.5))
+    def course(instability, error):
+        return _Course(Phases(instability, error), judged(10, 0.5))
 
     whole = judged(30, 0.5)
     assert course((0.2, 0.3, 0.31), (0.5, 0.4, 0.4)).is_memorizing(whole)
     assert not course((0.2, 0.3, 0.29), (0.5, 0.4, 0.4)).is_memorizing(whole)
     assert course((0.2, 0.1, 0.1), (0.5, 0.4, 0.31)).has_memorized(whole)
     assert not course((0.2, 0.1, 0.1), (0.5, 0.4, 0.32)).has_memorized(whole)
-    assert not course((0.2, 0.15, 0.12), (0.5, 0.4, 0.28)).has_memorized(whole)  # samples waver
+    assert not course((0.2, 0.15, 0.12), (0.5, 0.4, 0.28)).has_memorized(
+        whole
+    )  # samples are unstable
     assert course((0.2, 0.15, 0.12), (0.5, 0.4, 0.27)).has_memorized(whole)
 
 
 def test_what_must_be_wrong_once_training_has_settled():
-    def least(unrest, error, dropped):
+    def least(instability, error, dropped):
         first = judged(10, 0.5)
         probability = np.ones((11, 11), dtype=np.float32)
         probability.flat[1 : 1 + round(dropped * 120)] = 0.4
         decision = replace(first.decision, probability=probability)
-        course = _Course(Phases(unrest, error), first._replace(decision=decision))
+        course = _Course(Phases(instability, error), first._replace(decision=decision))
         return course.least_drop(judged(30, 0.5), 30)
 
     settled = (0.3, 0.2, 0.1)
-    assert least((0.3, 0.2, 0.13), (0.5, 0.4, 0.3), 0.4) == 0.0  # samples still waver
+    assert least((0.3, 0.2, 0.13), (0.5, 0.4, 0.3), 0.4) == 0.0  # samples are still unstable
     assert least(settled, (0.5, 0.4, 0.3), 0.2) == pytest.approx(0.3)  # what is wrong at the end
     assert least(settled, (0.5, 0.4, 0.3), 0.4) == pytest.approx(0.4, abs=0.005)  # as at the first
     assert least(settled, (0.35, 0.34, 0.3), 0.6) == pytest.approx(0.35)  # not right labels then
@@ -228,10 +231,10 @@ def test_settled_training_drops_what_was_never_learned(monkeypatch):
     assert "training has settled" in selection.reason
     assert selection.noise_rate.high > 0.25
     assert torch.equal(selection.mask, selection.clean_probability > 0.5)
-    stricter = select_clean(status, threshold=0.8)
+    stricter = select_clean(status, level=0.8)
     assert (stricter.mask <= selection.mask).all()
     assert torch.equal(select_clean(status, epochs=slice(0, 30)).mask, selection.mask)
-    monkeypatch.setattr(windows, "SETTLED_UNREST", 0.0)
+    monkeypatch.setattr(windows, "SETTLED_INSTABILITY", 0.0)
     monkeypatch.setattr(windows, "MEMORIZED_ERROR", 0.0)
     without = select_clean(status)
     assert without.removed_share < 0.2
@@ -269,7 +272,7 @@ def test_a_window_ends_before_wrong_labels_are_memorized(monkeypatch):
     assert "later ones memorize" in selection.reason
     assert selection.evaluate(clean).macro_f1 > 0.95
     monkeypatch.setattr(windows, "MEMORIZED_ERROR", 0.0)
-    monkeypatch.setattr(windows, "MEMORIZING_UNREST", 1e9)
+    monkeypatch.setattr(windows, "MEMORIZING_INSTABILITY", 1e9)
     whole = select_clean(status)
     assert whole.epochs == slice(0, 60)
     assert whole.evaluate(clean).macro_f1 < selection.evaluate(clean).macro_f1
@@ -281,9 +284,9 @@ def test_a_given_window_drops_as_many_as_all_epochs_would(level):
     rate = np.concatenate([rng.beta(1, 4, 1400), rng.beta(6, 2, 600)])  # of being misclassified
     memorized = rng.random((2000, 60)) >= rate[:, None]
     status = recorded(memorized)
-    whole = select_clean(status, threshold=level)
+    whole = select_clean(status, level=level)
     for window in (slice(0, 24), slice(10, 30), slice(40, 60)):
-        part = select_clean(status, threshold=level, epochs=window)
+        part = select_clean(status, level=level, epochs=window)
         assert part.supported
         # The counts are whole numbers: half a step of the histogram is the best one can ask for.
         step = part.histogram.sum(axis=1).max() / 2000

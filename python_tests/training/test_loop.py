@@ -75,7 +75,7 @@ def test_status_is_read_off_the_training_forward_pass():
     times = status.compute()
     wrong = predict(net, DATA)[0].argmax(1) != LABELS
     expected = torch.where(wrong, 3, 0)
-    assert torch.equal(times.memorization[::2].long(), expected[::2])
+    assert torch.equal(times.misclassified[::2].long(), expected[::2])
     assert times.seen[::2].tolist() == [3] * 30
     assert times.seen[1::2].tolist() == [0] * 30
     assert status.epoch == 3

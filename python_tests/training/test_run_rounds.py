@@ -201,7 +201,7 @@ def test_a_later_round_can_start_afresh(monkeypatch):
         statuses = []
         recipe = RECIPE.override({"round_start": start, "rounds": 2})
         run(recipe, on_round=lambda done, to=statuses: to.append(done.status))
-        errors[start] = [int(s.compute(slice(0, 1)).memorization[half].sum()) for s in statuses]
+        errors[start] = [int(s.compute(slice(0, 1)).misclassified[half].sum()) for s in statuses]
         monkeypatch.undo()
     assert errors["continue"][0] == errors["scratch"][0]
     assert errors["continue"][1] < 0.7 * errors["scratch"][1]

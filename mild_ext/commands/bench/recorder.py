@@ -111,7 +111,7 @@ def trackers(index: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Callabl
 
     for record in (ours, idiom, dict_of_lists, numpy_counters):
         record()
-    right = status.compute().forgetting.bool()
+    right = status.compute().memorized.bool()
     same = (
         torch.equal(right, flags[:, 0])
         and np.array_equal(counts.astype(bool), right.cpu().numpy())

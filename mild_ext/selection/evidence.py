@@ -1,0 +1,114 @@
+"""What a selection is made from: counts of (misclassified, seen), and a look-up per sample.
+
+Everything that is decided is decided on the counts; only the last step, looking every sample up in
+the resulting table, depends on the number of samples, and it runs where the status lies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mild_ext.mixture.likelihood import TimeCounts
+
+
+class Evidence(Protocol):
+    """What a selection needs to know: counts of (misclassified, seen), and a look-up per sample."""
+
+    def histogram(self) -> NDArray[np.int64]:
+        """Counts [P + 1, P + 1]; cell [0, 0] counts the samples never seen."""
+        ...
+
+    def lookup(self, table: Tensor) -> Tensor:
+        """``table[misclassified, seen]`` of every sample, [N], for a table [P + 1, P + 1]."""
+        ...
+
+    def transition_times(self) -> Any:
+        """The `TransitionTimes` of every sample."""
+        ...
+
+
+@dataclass(frozen=True)
+class StatusEvidence:
+    """A status' evidence in a window of epochs; None: all of them."""
+
+    status: Any
+    epochs: slice | None
+
+    def within(self, epochs: slice | None) -> StatusEvidence:
+        """The same status' evidence in another window."""
+        return StatusEvidence(self.status, epochs)
+
+    def histogram(self) -> NDArray[np.int64]:
+        return np.asarray(self.status.histogram(self.epochs).cpu().numpy())
+
+    def lookup(self, table: Tensor) -> Tensor:
+        result: Tensor = self.status.lookup(table, self.epochs)
+        return result
+
+    def transition_times(self) -> Any:
+        return self.status.compute(self.epochs)
+
+
+@dataclass(frozen=True)
+class TimesEvidence:
+    """The evidence in transition times, which know their window no more."""
+
+    times: Any
+    epochs: None = None
+
+    def within(self, epochs: slice) -> TimesEvidence:
+        """Itself: there is no other window."""
+        return self
+
+    def histogram(self) -> NDArray[np.int64]:
+        size = int(self.times.num_epochs) + 1
+        cell = self.times.misclassified.long() * size + self.times.seen.long()
+        return torch.bincount(cell, minlength=size**2).reshape(size, size).cpu().numpy()
+
+    def lookup(self, table: Tensor) -> Tensor:
+        table = table.to(self.times.seen.device)
+        return table[self.times.misclassified.long(), self.times.seen.long()]
+
+    def transition_times(self) -> Any:
+        return self.times
+
+
+def evidence_of(status_or_times: Any, epochs: slice | None) -> StatusEvidence | TimesEvidence:
+    """The evidence in a LearningStatus or ShardedStatus, or in TransitionTimes."""
+    if hasattr(status_or_times, "histogram") and hasattr(status_or_times, "lookup"):
+        return StatusEvidence(status_or_times, epochs)
+    if hasattr(status_or_times, "misclassified") and hasattr(status_or_times, "seen"):
+        if epochs is not None:
+            raise ValueError(
+                "transition times are already of one window of epochs; give the window to "
+                "compute(epochs), or give the LearningStatus here"
+            )
+        return TimesEvidence(status_or_times)
+    raise TypeError(
+        "status_or_times must be a LearningStatus or its TransitionTimes, got "
+        f"{type(status_or_times).__name__}"
+    )
+
+
+def recorded_epochs(status: Any, histogram: NDArray[np.int64]) -> int:
+    """Number of epochs up to the last in which any sample was seen; all P if none ever was.
+
+    Args:
+        status: a LearningStatus or ShardedStatus.
+        histogram: its counts of (misclassified, seen) in all P epochs, [P + 1, P + 1].
+    """
+    low, high = TimeCounts.from_histogram(histogram).num_epochs, len(histogram) - 1
+    while low < high:  # the answer lies in [low, high]
+        middle = (low + high) // 2
+        counts = status.histogram(slice(middle, high))
+        if int(counts[0, 0]) < int(counts.sum()):
+            low = middle + 1
+        else:
+            high = middle
+    return low

@@ -86,6 +86,54 @@ def test_damaged_file_is_refused(tmp_path):
         load_checkpoint(path)
 
 
+def test_a_flipped_byte_anywhere_in_the_header_is_noticed(tmp_path):
+    """Whatever bit is flipped: refused, or (in the blanks that fill the header up) the same state."""
+    path = tmp_path / "c.safetensors"
+    saved = {"step": 12, "name": "round 1", "counts": torch.arange(4, dtype=torch.uint8)}
+    save_checkpoint(path, saved)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    refused = 0
+    for position in range(8, 8 + length):
+        for bit in (1, 2, 8):
+            damaged = bytearray(content)
+            damaged[position] ^= bit
+            path.write_bytes(damaged)
+            try:
+                loaded = load_checkpoint(path)
+            except CheckpointError as error:
+                assert str(path) in str(error)
+                refused += 1
+            else:
+                assert chr(content[position]).isspace()
+                assert loaded["counts"].dtype == torch.uint8
+    assert refused > 2.5 * length
+    start = content.index(b"round 1")
+    damaged = bytearray(content)
+    damaged[start] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=r"checksum of its header.*delete it"):
+        load_checkpoint(path)
+
+
+def test_the_kind_of_a_tensor_is_part_of_the_checksum(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, {"counts": torch.arange(4, dtype=torch.uint8)})
+    content = path.read_bytes()
+    assert content.count(b'"U8"') == 1
+    path.write_bytes(content.replace(b'"U8"', b'"I8"'))
+    with pytest.raises(CheckpointError, match="checksum of its header"):
+        load_checkpoint(path)
+
+
+def test_checkpoints_of_earlier_versions_are_refused(tmp_path):
+    path = tmp_path / "c.safetensors"
+    metadata = {"format": "mild_ext-checkpoint-1", "tree": '{"$dict": []}', "crc32": "{}"}
+    save_file({}, path, metadata=metadata)
+    with pytest.raises(CheckpointError, match=r"earlier version.*no checksum.*delete it"):
+        load_checkpoint(path)
+
+
 def test_foreign_file_is_refused(tmp_path):
     path = tmp_path / "c.safetensors"
     save_file({"x": torch.zeros(1)}, path)

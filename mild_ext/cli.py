@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from mild_ext.booleans import parse_bool
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
@@ -305,11 +307,10 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _parse_bool(text: str) -> bool:
-    if text.lower() in ("true", "yes", "1", "on"):
-        return True
-    if text.lower() in ("false", "no", "0", "off"):
-        return False
-    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    try:
+        return parse_bool(text)
+    except ValueError as error:  # argparse shows the message of its own error only
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _or_none(parse: Any) -> Any:

@@ -56,9 +56,9 @@ def _add_info(commands: Any) -> None:
 
 
 def _run_info(options: argparse.Namespace) -> int:
-    from mild_ext.commands.info import main as info
+    from mild_ext.commands.info import main
 
-    return int(info() or 0)
+    return main(options)
 
 
 def _add_select(commands: Any) -> None:
@@ -90,9 +90,9 @@ def _add_select(commands: Any) -> None:
 
 
 def _run_select(options: argparse.Namespace) -> int:
-    from mild_ext.commands.select import main as select
+    from mild_ext.commands.select import main
 
-    return select(options)
+    return main(options)
 
 
 def _add_train(commands: Any) -> None:
@@ -162,9 +162,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> Any:
 
 
 def _run_train(options: argparse.Namespace) -> int:
-    from mild_ext.training.experiment import main_train
+    from mild_ext.commands.train import main
 
-    return main_train(options)
+    return main(options)
 
 
 def _add_compare(commands: Any) -> None:
@@ -190,9 +190,9 @@ def _add_compare(commands: Any) -> None:
 
 
 def _run_compare(options: argparse.Namespace) -> int:
-    from mild_ext.training.comparison import main_compare
+    from mild_ext.commands.compare import main
 
-    return main_compare(options)
+    return main(options)
 
 
 def _add_selfcheck(commands: Any) -> None:
@@ -204,9 +204,9 @@ def _add_selfcheck(commands: Any) -> None:
 
 
 def _run_selfcheck(options: argparse.Namespace) -> int:
-    from mild_ext.commands.selfcheck import run
+    from mild_ext.commands.selfcheck import main
 
-    return run(options)
+    return main(options)
 
 
 def _add_bench(commands: Any) -> None:
@@ -248,10 +248,10 @@ def _add_bench(commands: Any) -> None:
 
 def _run_bench(options: argparse.Namespace) -> int:
     if options.what == "overhead":
-        from mild_ext.commands.bench.overhead import run
+        from mild_ext.commands.bench.overhead import main
     else:
-        from mild_ext.commands.bench.recorder import run
-    return run(options)
+        from mild_ext.commands.bench.recorder import main
+    return main(options)
 
 
 def _add_report(commands: Any) -> None:
@@ -270,9 +270,9 @@ def _add_report(commands: Any) -> None:
 
 
 def _run_report(options: argparse.Namespace) -> int:
-    from mild_ext.report.page import main_report
+    from mild_ext.commands.report import main
 
-    return main_report(options)
+    return main(options)
 
 
 class _Override(argparse.Action):

@@ -1,7 +1,8 @@
 """``mild-ext selfcheck``: does the native core do on this machine what the reference says?
 
 For users with a device that the project's own tests have not seen. Every operation runs over random batches and
-histories and is compared with :mod:`mild_ext.recording.reference` bit for bit; on CUDA also what only a device can show.
+histories and is compared with :mod:`mild_ext.recording.reference` bit for bit; on CUDA also what only a
+device can show.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ LOGIT_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 WIDTHS = (1, 3, 10, 33, 100, 1000, 4099)
 
 
-def run(options: argparse.Namespace) -> int:
+def main(options: argparse.Namespace) -> int:
     """Runs every check on ``options.device`` and prints a verdict; 0 if all passed."""
     device = torch.device(options.device)
     if device.type == "cuda":

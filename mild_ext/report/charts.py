@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from mild_ext.report.page import Sample
+from mild_ext.report.run_data import Sample
 
 # Okabe and Ito's palette, told apart with every kind of colour vision; lines differ in marker too.
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"

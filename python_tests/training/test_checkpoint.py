@@ -1,5 +1,7 @@
 """Checkpoints: what goes in comes out; damage is noticed; the previous file survives."""
 
+import contextlib
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -99,15 +101,14 @@ def test_a_flipped_byte_anywhere_in_the_header_is_noticed(tmp_path):
             damaged = bytearray(content)
             damaged[position] ^= bit
             path.write_bytes(damaged)
-            try:
-                loaded = load_checkpoint(path)
-            except CheckpointError as error:
-                assert str(path) in str(error)
-                refused += 1
+            if chr(content[position]).isspace():
+                with contextlib.suppress(CheckpointError):
+                    assert str(load_checkpoint(path)) == str(saved)
             else:
-                assert chr(content[position]).isspace()
-                assert loaded["counts"].dtype == torch.uint8
-    assert refused > 2.5 * length
+                with pytest.raises(CheckpointError, match=str(path)):
+                    load_checkpoint(path)
+                refused += 1
+    assert refused > 2 * length
     start = content.index(b"round 1")
     damaged = bytearray(content)
     damaged[start] ^= 1

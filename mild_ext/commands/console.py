@@ -24,7 +24,7 @@ def percent(value: float | None) -> str:
 
 
 def describe(
-    data: LabeledData, noise: LabelNoise | None, settings: RunSettings, device: torch.device
+    data: LabeledData, noise: LabelNoise | None, settings: RunSettings, device: torch.device | str
 ) -> str:
     """The data, its noise and the recipe, before the rounds begin."""
     recipe = settings.recipe

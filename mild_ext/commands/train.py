@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mild_ext import processes
 from mild_ext.commands import console
@@ -19,7 +20,9 @@ from mild_ext.report.tensorboard import TensorBoardLog
 from mild_ext.selection.plot import save_selection_plot
 from mild_ext.training.context import Record, RunContext
 from mild_ext.training.experiment import (
+    Outcome,
     RunSettings,
+    Split,
     choose_settings,
     compare_models,
     find_wrong_labels,
@@ -129,63 +132,29 @@ def run(
         from mild_ext.report.page import require_packages, write_report
 
         require_packages()  # not to find out at the end
-    device = pick_device(settings.device)
+    context = RunContext(
+        seed=settings.seed,
+        device=pick_device(settings.device),
+        folder=folder.checkpoints,
+        checkpoint_seconds=checkpoint_seconds,
+        fingerprint=settings.fingerprint(),
+        progress=not quiet,
+    )
     torch.set_num_threads(settings.threads)
     data, noise = prepare_data(settings) if prepared is None else prepared
-    train_ids, validation_ids = split_validation(data, settings)
-    say(console.describe(data, noise, settings, device))
-    folder.write_config(settings, data, noise, device)
-    with contextlib.ExitStack() as open_logs:
-        listeners: list[Callable[[Record], None]] = [console.RoundsTable(say, data)]
-        if tensorboard:
-            log = TensorBoardLog(folder.path / "tensorboard")
-            listeners.insert(0, open_logs.enter_context(log))
-        listeners.insert(0, open_logs.enter_context(folder.history()))  # the file comes first
+    say(console.describe(data, noise, settings, context.device))
+    folder.write_config(settings, data, noise, context.device)
+    split = split_validation(data, settings)
+    with _records(folder, tensorboard) as listen:
+        table = console.RoundsTable(say, data)
 
         def on_record(record: Record) -> None:
-            for listener in listeners:
-                listener(record)
+            listen(record)
+            table(record)
 
-        context = RunContext(
-            seed=settings.seed,
-            device=device,
-            folder=folder.checkpoints,
-            checkpoint_seconds=checkpoint_seconds,
-            fingerprint=settings.fingerprint(),
-            on_record=on_record,
-            progress=not quiet,
-        )
-        result = find_wrong_labels(
-            data,
-            settings.recipe,
-            context,
-            train_ids=train_ids,
-            learning_logs=settings.learning_logs,
-            on_round=lambda done: _keep_round(folder, done, say),
-        )
-        say(f"Stopped: {result.stop_reason}.")
-        folder.save_result(result)
-        semi = None
-        if settings.recipe.ssl != "none":
-            semi = go_on_unlabeled(data, settings.recipe, result, context, train_ids=train_ids)
-        models = compare_models(data, settings, result, context, semi=semi, train_ids=train_ids)
-
-    final = result.model if semi is None else semi.model
-    assert final is not None
-    folder.save_model(final)
-    workers = settings.recipe.workers
-    logits, _ = predict(final, data.plain or data.train, device=device, workers=workers)
-    predicted = logits.argmax(1)
-    folder.write_selection(result, data, predicted, train_ids=train_ids)
-    validation = validation_accuracy(
-        final, predicted, data, settings, context, validation_ids=validation_ids
-    )
-    summary = summarize(
-        *(data, noise, settings, result, models),
-        semi=semi,
-        validation=validation,
-        train_ids=train_ids,
-    )
+        context = replace(context, on_record=on_record)
+        done = _train(data, settings, folder, context, split.train_ids, say)
+    summary, logits = _write_outcome(done, data, noise, settings, folder, context, split)
     summary["seconds"] = round(time.monotonic() - started, 1)
     folder.write_summary(summary)
     say(console.models_table(summary))
@@ -193,8 +162,79 @@ def run(
         write_report(folder.path)
     say(f"Wrote {folder.path}/ in {summary['seconds']:.1f} s: {folder.contents()}")
     if noise is None:  # somebody's real labels: what to do with the result
-        say(console.next_steps(folder.path, result, data, train_ids, logits))
+        say(console.next_steps(folder.path, done.result, data, split.train_ids, logits))
     return summary
+
+
+@contextlib.contextmanager
+def _records(folder: RunFolder, tensorboard: bool) -> Iterator[Callable[[Record], None]]:
+    """Where the records of the run go: ``history.jsonl``, and TensorBoard where asked for."""
+    with contextlib.ExitStack() as open_logs:
+        log = None
+        if tensorboard:
+            log = open_logs.enter_context(TensorBoardLog(folder.path / "tensorboard"))
+        history = open_logs.enter_context(folder.history())
+
+        def listen(record: Record) -> None:
+            history(record)
+            if log is not None:
+                log(record)
+
+        yield listen
+
+
+def _train(
+    data: LabeledData,
+    settings: RunSettings,
+    folder: RunFolder,
+    context: RunContext,
+    train_ids: Tensor | None,
+    say: Callable[[str], None],
+) -> Outcome:
+    """All trainings of the run, one after the other."""
+    result = find_wrong_labels(
+        data,
+        settings.recipe,
+        context,
+        train_ids=train_ids,
+        learning_logs=settings.learning_logs,
+        on_round=lambda done: _keep_round(folder, done, say),
+    )
+    say(f"Stopped: {result.stop_reason}.")
+    folder.save_result(result)
+    semi = None
+    if settings.recipe.ssl != "none":
+        semi = go_on_unlabeled(data, settings.recipe, result, context, train_ids=train_ids)
+    models = compare_models(data, settings, result, context, semi=semi, train_ids=train_ids)
+    return Outcome(result, semi, models)
+
+
+def _write_outcome(
+    done: Outcome,
+    data: LabeledData,
+    noise: LabelNoise | None,
+    settings: RunSettings,
+    folder: RunFolder,
+    context: RunContext,
+    split: Split,
+) -> tuple[dict[str, Any], Tensor]:
+    """Write the model and the selection; returns the summary, and the model's logits ``[N, K]``."""
+    folder.save_model(done.model)
+    logits, _ = predict(
+        done.model,
+        data.plain or data.train,
+        device=context.device,
+        workers=settings.recipe.workers,
+    )
+    predicted = logits.argmax(1)
+    folder.write_selection(done.result, data, predicted, train_ids=split.train_ids)
+    validation = validation_accuracy(
+        done.model, predicted, data, settings, context, validation_ids=split.validation_ids
+    )
+    summary = summarize(
+        data, noise, settings, done, validation=validation, train_ids=split.train_ids
+    )
+    return summary, logits
 
 
 def _keep_round(folder: RunFolder, done: Round, say: Callable[[str], None]) -> None:

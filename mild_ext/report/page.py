@@ -93,51 +93,72 @@ def gather(run: Path, *, suspicious: int = 48, thumbnails: bool = True) -> dict[
     notes: list[str] = []
     if summary is None:
         notes.append("The run is not finished: this page shows what it has finished so far.")
-
-    ranked = sorted(samples, key=lambda s: (s.clean_probability, -s.metric, s.id))
-    # Where nothing was dropped, the ranking by metric still tells where to look first.
-    shown = ([s for s in ranked if not s.kept] or ranked)[:suspicious]
+    shown = most_suspicious(samples)[:suspicious]
     pictures: dict[int, str] = {}
     if shown and thumbnails:
         pictures, note = _thumbnails(config, [s.id for s in shown])
         notes += [note] if note else []
-
     settings = config["settings"]
-    known = any(s.true_label is not None for s in samples)
     # Where no round told two groups apart, there is no estimate: the probability of 1 says nothing.
     estimated = any(record["supported"] for record in rounds)
-    per_class = class_noise(samples, len(classes), estimated=estimated)
-    semi = [r for r in history if r["type"] == "epoch" and "pseudo_rate" in r]
     return {
         "title": f"{config['data']['name']}: label noise report",
         "config": config,
+        "config_text": json.dumps(config, indent=2),
         "settings": settings,
         "recipe": settings["recipe"],
         "summary": summary,
         "notes": notes,
         "classes": classes,
+        "suspicious": shown,
+        "pictures": pictures,
+        **_facts_of_rounds(run, rounds),
+        "status_figure": charts.status_figure(run, samples),
+        **_facts_of_samples(samples, len(classes), estimated=estimated),
+        **_facts_of_semi_supervised([r for r in history if "pseudo_rate" in r]),
+    }
+
+
+def _facts_of_rounds(run: Path, rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
         "rounds": rounds,
         "quality_known": "precision" in rounds[0],
         "test_known": "test_accuracy" in rounds[0],
         "quality_figure": charts.rounds_figure(rounds),
         "mixture_figures": _mixture_figures(run, rounds),
-        "status_figure": charts.status_figure(run, samples),
-        "per_class": per_class,
-        "shown_classes": _SHOWN_CLASSES,
-        "flows": flows(samples)[:_SHOWN_FLOWS],
-        "dropped": sum(not s.kept for s in samples),
+    }
+
+
+def _facts_of_samples(
+    samples: list[Sample], num_classes: int, *, estimated: bool
+) -> dict[str, Any]:
+    return {
         "samples": samples,
+        "dropped": sum(not s.kept for s in samples),
+        "truth_known": any(s.true_label is not None for s in samples),
         "estimated": estimated,
         "estimated_noise": _mean([1 - s.clean_probability for s in samples]) if estimated else None,
-        "truth_known": known,
-        "suspicious": shown,
-        "pictures": pictures,
-        "semi": semi,
-        # Runs of earlier versions did not note the method's title.
-        "ssl_name": semi[0].get("title", semi[0]["stage"]) if semi else "",
-        "semi_figure": charts.pseudo_label_figure(semi) if semi else None,
-        "config_text": json.dumps(config, indent=2),
+        "per_class": class_noise(samples, num_classes, estimated=estimated),
+        "shown_classes": _SHOWN_CLASSES,
+        "flows": flows(samples)[:_SHOWN_FLOWS],
     }
+
+
+def _facts_of_semi_supervised(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """From the stage's records, one per epoch; none where there was no such stage."""
+    return {
+        "semi": records,
+        # Runs of earlier versions did not note the method's title.
+        "ssl_name": records[0].get("title", records[0]["stage"]) if records else "",
+        "semi_figure": charts.pseudo_label_figure(records) if records else None,
+    }
+
+
+def most_suspicious(samples: list[Sample]) -> list[Sample]:
+    """The dropped samples, least likely to be right first; all of them where nothing was dropped."""
+    ranked = sorted(samples, key=lambda s: (s.clean_probability, -s.metric, s.id))
+    # Where nothing was dropped, the ranking by metric still tells where to look first.
+    return [s for s in ranked if not s.kept] or ranked
 
 
 def class_noise(

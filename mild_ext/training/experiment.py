@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -172,21 +172,42 @@ def make_model(data: LabeledData, recipe: Recipe) -> nn.Module:
     )
 
 
-def split_validation(
-    data: LabeledData, settings: RunSettings
-) -> tuple[Tensor | None, Tensor | None]:
-    """Ids to train on and ids held out, by the recipe's ``validation``; None, None for all."""
+class Split(NamedTuple):
+    """Ids to train on, and ids held out; None where that is all samples, or none."""
+
+    train_ids: Tensor | None = None
+    validation_ids: Tensor | None = None
+
+
+def split_validation(data: LabeledData, settings: RunSettings) -> Split:
+    """Hold the recipe's ``validation`` share of each class out."""
     if settings.recipe.validation == 0:
-        return None, None
+        return Split()
     held = stratified_holdout(
         data.labels, settings.recipe.validation, derive_seed(settings.seed, "validation")
     )
     if not held.any():  # every class is too small to give a sample
-        return None, None
-    return (~held).nonzero().flatten(), held.nonzero().flatten()
+        return Split()
+    return Split((~held).nonzero().flatten(), held.nonzero().flatten())
 
 
 # ------------------------------------------------------------------------------------- trainings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the trainings of a run came to; ``models`` has a row for each model that was tested."""
+
+    result: RoundsResult
+    semi: SemiSupervisedResult | None
+    models: list[Row]
+
+    @property
+    def model(self) -> nn.Module:
+        """The final model: that of the semi-supervised stage, where there was one."""
+        model = self.result.model if self.semi is None else self.semi.model
+        assert model is not None
+        return model
 
 
 def find_wrong_labels(

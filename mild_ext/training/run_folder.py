@@ -146,7 +146,7 @@ class RunFolder:
         settings: RunSettings,
         data: LabeledData,
         noise: LabelNoise | None,
-        device: torch.device,
+        device: torch.device | str,
     ) -> None:
         """``config.json`` and ``given_labels.npy``."""
         config = {

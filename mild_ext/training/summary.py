@@ -12,21 +12,17 @@ from mild_ext.data.noise import LabelNoise
 from mild_ext.data.sets import LabeledData
 from mild_ext.selection.quality import evaluate_selection
 from mild_ext.training.context import RunContext
-from mild_ext.training.experiment import Row, RunSettings
+from mild_ext.training.experiment import Outcome, Row, RunSettings
 from mild_ext.training.loop import accuracy
 from mild_ext.training.methods import METHODS
-from mild_ext.training.run_rounds import RoundsResult
-from mild_ext.training.ssl import SemiSupervisedResult
 
 
 def summarize(
     data: LabeledData,
     noise: LabelNoise | None,
     settings: RunSettings,
-    result: RoundsResult,
-    models: list[Row],
+    done: Outcome,
     *,
-    semi: SemiSupervisedResult | None = None,
     validation: float | None = None,
     train_ids: Tensor | None = None,
 ) -> dict[str, Any]:
@@ -34,12 +30,11 @@ def summarize(
 
     Args:
         data, noise, settings: of the run.
-        result: of its rounds.
-        models: a row for each model, see `compare_models`.
-        semi: of the semi-supervised stage, where there was one.
+        done: what its trainings came to.
         validation: see `validation_accuracy`.
         train_ids: int64 ids of the samples that were used; None for all.
     """
+    result, models = done.result, done.models
     ids = torch.arange(len(data)) if train_ids is None else train_ids
     summary: dict[str, Any] = {
         "data": data.name,
@@ -62,8 +57,8 @@ def summarize(
         summary["gap_closed"] = gap
     if validation is not None:
         summary["validation_accuracy"] = validation
-    if semi is not None:
-        last = semi.history[-1]
+    if done.semi is not None:
+        last = done.semi.history[-1]
         keys = ("title", "pseudo_rate", "pseudo_accuracy", "pseudo_classes")
         summary["ssl"] = {"method": settings.recipe.ssl} | {key: last[key] for key in keys}
     if data.test is not None:

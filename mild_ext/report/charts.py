@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mild_ext.recording.status import LearningStatus
 from mild_ext.report.run_data import Sample
 
-# Okabe and Ito's palette, told apart with every kind of colour vision; lines differ in marker too.
+# Okabe and Ito's palette, told apart with every kind of color vision; lines differ in marker too.
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 
 #: Rows of the learning-status picture; beyond this, neighbours in the order are averaged.

@@ -31,7 +31,7 @@ class TrainingDiverged(RuntimeError):
 
 
 class Objective(Protocol):
-    """What is minimised. Called once a batch; returns the loss (a scalar) and the logits."""
+    """What is minimized. Called once a batch; returns the loss (a scalar) and the logits."""
 
     def start_epoch(self, epoch: int, epochs: int, generator: torch.Generator) -> None:
         """Called before an epoch, with the generator that the epoch's random numbers come from."""
@@ -158,7 +158,7 @@ def fit(
         ids: int64 ids of the samples to train on; None for all.
         status: recorder to update and advance, of at least ``epochs`` epochs; None records nothing.
         recorder: records loss and margin beside ``status``, for a learning log.
-        objective: what to minimise; None is the recipe's cross-entropy.
+        objective: what to minimize; None is the recipe's cross-entropy.
         weight_decay: in place of the recipe's.
 
     Returns:

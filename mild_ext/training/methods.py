@@ -169,7 +169,7 @@ class Method:
         run_title: its name among the models of one run; ``{ssl}`` stands for the title of the
             semi-supervised method.
         stage: name of its training in a run's history, where it has one of its own there.
-        objective: makes what it minimises, from the number of samples; None is the recipe's
+        objective: makes what it minimizes, from the number of samples; None is the recipe's
             cross-entropy.
         needs_true_labels: learns from the right labels only, so these have to be known.
         rounds: finds the wrong labels in rounds first, and trains without them.

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from mild_ext.cli import main
 from mild_ext.recording.learning_log import read_learning_log
 from mild_ext.recording.status import LearningStatus
-from mild_ext.training.experiment import behind_plain
 from mild_ext.training.models import build_model
 from mild_ext.training.run_rounds import RoundsResult
+from mild_ext.training.summary import behind_plain, gap_closed
 
 FAST = [
     "--model=mlp", "--width=32", "--rounds=2", "--first-epochs=15", "--round-epochs=6",
@@ -84,6 +84,7 @@ def test_train_writes_everything_a_person_or_program_needs(npz, tmp_path, capsys
 
     report = summary(out)
     assert [m["model"].split()[0] for m in report["models"]] == ["plain", "MILD", "correct"]
+    assert [m["method"] for m in report["models"]] == ["plain", "mild", "clean"]
     assert [m["samples"] for m in report["models"]] == [240, sum(kept), 240 - sum(wrong)]
     assert report["f1"] > 0.85
 
@@ -128,11 +129,10 @@ def test_compared_models_have_the_same_number_of_epochs_and_the_same_start(npz, 
 
 def test_a_warning_where_dropping_did_harm():
     def models(plain, mild, semi=None):
-        rows = [("plain cross-entropy (all samples)", plain), ("MILD (kept samples)", mild)]
-        rows.append(("correct labels only (bound)", 0.9))
+        rows = {"plain": plain, "mild": mild, "clean": 0.9}
         if semi is not None:
-            rows.insert(2, ("MILD + MixMatch (dropped ones unlabeled)", semi))
-        return [{"model": name, "test_accuracy": value} for name, value in rows]
+            rows["mild-ssl"] = semi
+        return [{"method": key, "test_accuracy": value} for key, value in rows.items()]
 
     assert "(40.0% against 46.0%)" in behind_plain(models(0.46, 0.40), 1000)
     assert behind_plain(models(0.46, 0.40), 100) is None  # by chance, as well
@@ -142,6 +142,11 @@ def test_a_warning_where_dropping_did_harm():
     assert behind_plain(models(None, 0.46), 1000) is None
     assert behind_plain(models(0.46, None), 1000) is None
     assert behind_plain([], 1000) is None
+
+    assert gap_closed(models(0.5, 0.8, 0.85)) == pytest.approx(0.75)
+    assert gap_closed(models(0.5, 0.8)[:2]) is None  # no bound
+    assert gap_closed(models(None, 0.8)) is None
+    assert gap_closed(models(0.95, 0.8)) is None  # no gap
 
 
 def test_learning_logs_of_every_round(npz, tmp_path, capsys):

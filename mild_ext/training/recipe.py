@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from mild_ext.booleans import parse_bool
+
 
 def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
     return field(default=default, metadata={"help": help, "choices": choices})
@@ -264,7 +266,12 @@ def preset(name: str) -> Recipe:
 def read_settings(path: Path) -> dict[str, Any]:
     """Settings from a TOML (``.toml``), YAML (``.yaml``, ``.yml``) or JSON (``.json``) file.
 
-    The file is one flat table. It may name the preset it starts from as ``recipe``.
+    The file is one flat table. It may name the preset it starts from as ``recipe``. Booleans may be
+    the words that the command line takes, whatever the format makes of them.
+
+    Raises:
+        ValueError: there is no such file, or it is not a table of settings.
+        ImportError: the package that reads its format is missing.
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
@@ -294,7 +301,15 @@ def read_settings(path: Path) -> dict[str, Any]:
         loaded = {}
     if not isinstance(loaded, dict):
         raise ValueError(f"the recipe {path} must be one flat table of settings")
-    return {str(key).replace("-", "_"): value for key, value in loaded.items()}
+    settings = {str(key).replace("-", "_"): value for key, value in loaded.items()}
+    for name, (kind, _) in setting_types().items():
+        # Anything but a word or a number is left to `Recipe.override` to refuse.
+        if kind is bool and type(settings.get(name)) in (str, int):
+            try:
+                settings[name] = parse_bool(str(settings[name]))
+            except ValueError as error:
+                raise ValueError(f"cannot read the recipe {path}: {name}: {error}") from error
+    return settings
 
 
 def _import_reader(names: list[str], needs: str) -> Any:

@@ -25,15 +25,16 @@ from mild_ext.files import write_atomically
 from mild_ext.recording.learning_log import LearningLog, LogRecorder
 from mild_ext.recording.status import LearningStatus
 from mild_ext.selection import Selection, select_clean
+from mild_ext.selection.quality import evaluate_selection
 from mild_ext.selection.table import Table, samples_table
 from mild_ext.training.checkpoint import (
     CheckpointError,
     load_checkpoint,
     save_checkpoint,
 )
+from mild_ext.training.context import Record, RunContext
 from mild_ext.training.loop import (
     CrossEntropy,
-    Record,
     accuracy,
     derive_seed,
     fit,
@@ -133,32 +134,6 @@ class Round:
     log: LearningLog | None = None
 
 
-def selection_quality(kept: Tensor, wrong: Tensor) -> dict[str, float | None]:
-    """How well ``kept`` finds the samples whose label is right.
-
-    Args:
-        kept: bool ``[N]``.
-        wrong: bool ``[N]``, True where the given label is wrong.
-
-    Returns:
-        ``precision`` (share of kept samples that are right), ``recall`` (share of right samples
-        that are kept), ``f1``, and ``noise_removed`` (share of wrong samples that are dropped), all
-        in [0, 1], None where undefined.
-    """
-    right_kept = int((kept & ~wrong).sum())
-    num_kept, num_right, num_wrong = int(kept.sum()), int((~wrong).sum()), int(wrong.sum())
-
-    def ratio(part: int, whole: int) -> float | None:
-        return part / whole if whole else None
-
-    return {
-        "precision": ratio(right_kept, num_kept),
-        "recall": ratio(right_kept, num_right),
-        "f1": ratio(2 * right_kept, num_kept + num_right),
-        "noise_removed": ratio(int((wrong & ~kept).sum()), num_wrong),
-    }
-
-
 def fresh_model(factory: ModelFactory, seed: int) -> nn.Module:
     """A model whose initial weights follow from ``seed``; the global random state is left alone."""
     with isolated_random_state():
@@ -228,6 +203,15 @@ def run_rounds(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(recipe, seed, labels, everyone)
+    context = RunContext(
+        seed,
+        device,
+        folder,
+        checkpoint_seconds,
+        fingerprint,
+        on_record=on_record,
+        progress=progress,
+    )
 
     model = fresh_model(model_factory, seed).to(device)
     state: dict[str, Any] = {
@@ -260,16 +244,10 @@ def run_rounds(
             dataset,
             labels,
             recipe,
+            context,
             epochs=epochs,
             stage=stage,
-            seed=seed,
             ids=ids,
-            device=device,
-            checkpoint=None if folder is None else folder / "training.safetensors",
-            checkpoint_seconds=checkpoint_seconds,
-            fingerprint=fingerprint,
-            on_epoch=on_record,
-            progress=progress,
             **options,
         )
         state["history"] += result.history
@@ -339,8 +317,8 @@ def run_rounds(
             "histogram": _sparse(status.histogram()),
         }
         if true_labels is not None:
-            wrong = (labels != true_labels)[everyone]
-            record |= selection_quality(state["kept"][everyone], wrong)
+            right = (labels == true_labels)[everyone]
+            record |= evaluate_selection(state["kept"][everyone], right).record()
         if test is not None:
             record["test_accuracy"] = accuracy(
                 evaluated, test, device=device, workers=recipe.workers

@@ -16,7 +16,7 @@ from layouts import (
 )
 
 from mild_ext.cli import main
-from mild_ext.training.experiment import _next_steps
+from mild_ext.commands.console import next_steps
 from mild_ext.training.recipe import PRESET_NOISE, preset
 
 CIFAR = [f"cifar{k}-{noise}" for k in (10, 100) for noise in ("sym20", "sym50", "sym80", "asym40")]
@@ -159,12 +159,12 @@ def test_a_report_that_is_there_is_not_proposed(tmp_path):
     result = SimpleNamespace(kept=probability > 0.5, labels=labels, clean_probability=probability)
     data = Three(class_names=["cat", "dog"], sample_names=None, test=None)
     logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
-    text = _next_steps(tmp_path, result, data, None, logits)
+    text = next_steps(tmp_path, result, data, None, logits)
     assert "1 of 3 labels may be wrong" in text
     assert "sample 2: labeled dog, looks like cat" in text
     assert f"mild-ext report {tmp_path} makes a page" in text
     page = tmp_path / "report.html"
     page.write_text("here")
-    text = _next_steps(tmp_path, result, data, None, logits)
+    text = next_steps(tmp_path, result, data, None, logits)
     assert f"{page} is a page" in text
     assert "mild-ext report" not in text

@@ -8,10 +8,11 @@ import torch
 from torch.utils.data import Dataset
 
 from mild_ext.data import ArrayDataset, corrupt_labels
+from mild_ext.selection.quality import evaluate_selection
 from mild_ext.training import CheckpointError, Recipe
 from mild_ext.training import run_rounds as rounds
 from mild_ext.training.models import build_model
-from mild_ext.training.run_rounds import RoundsResult, run_rounds, selection_quality
+from mild_ext.training.run_rounds import RoundsResult, run_rounds
 
 COUNT = 600
 TRUE = torch.arange(COUNT) % 4
@@ -58,7 +59,7 @@ def result():
 
 
 def test_it_finds_the_wrong_labels_and_trains_a_better_model(result):
-    quality = selection_quality(result.kept, GIVEN != TRUE)
+    quality = evaluate_selection(result.kept, GIVEN == TRUE).record()
     assert quality["f1"] > 0.9
     assert quality["noise_removed"] > 0.9
     first = result.rounds[0]
@@ -313,20 +314,3 @@ def test_folder_of_another_run_is_refused(tmp_path):
     run(folder=tmp_path)
     with pytest.raises(CheckpointError, match="other settings or data"):
         run(folder=tmp_path, seed=1)
-
-
-# ----------------------------------------------------------------------------------------- quality
-
-
-def test_selection_quality():
-    kept = torch.tensor([True, True, True, False, False])
-    wrong = torch.tensor([False, False, True, True, False])
-    quality = selection_quality(kept, wrong)
-    assert quality == {
-        "precision": pytest.approx(2 / 3),
-        "recall": pytest.approx(2 / 3),
-        "f1": pytest.approx(2 / 3),
-        "noise_removed": 0.5,
-    }
-    assert selection_quality(kept, torch.zeros(5, dtype=torch.bool))["noise_removed"] is None
-    assert selection_quality(kept & False, wrong)["precision"] is None

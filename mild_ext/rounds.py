@@ -7,6 +7,7 @@ IJCAI 2023, Algorithm 1, with refusals and stop rules of our own. There is no lo
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -317,6 +318,13 @@ class Rounds:
             getattr(self, name).copy_(values)
 
     # ---- keeping
+
+    def copy(self) -> Rounds:
+        """Rounds with the same settings, in the same state."""
+        other = copy.copy(self)
+        for name in _TENSORS:
+            setattr(other, name, getattr(self, name).clone())
+        return other
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on: copies of tensors, numbers, text, lists and None."""

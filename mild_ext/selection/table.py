@@ -86,7 +86,8 @@ def rounds_table(
 
     Args:
         result: a RoundTracker, or a RoundsResult.
-        ids, given_labels, predicted_labels: as for `selection_table`; a RoundsResult has the given labels.
+        ids, given_labels, predicted_labels: as for `selection_table`; the result has given labels, a tracker
+            once it knows them (-1 for a sample that was in no batch).
     """
     misclassified, seen = _numpy(result.misclassified), _numpy(result.seen)
     times = {
@@ -95,10 +96,10 @@ def rounds_table(
         "forgetting": seen - misclassified,
         "seen": seen,
     }
-    if given_labels is None and hasattr(result, "labels"):
+    if given_labels is None and result.labels is not None:
         given_labels = _numpy(result.labels)
     return _table(
-        kept=_numpy(result.kept),
+        kept=_numpy(result.round_dropped) < 0,  # samples that took no part were not dropped
         label_quality=_numpy(result.clean_probability),
         times=times,
         round_dropped=_numpy(result.round_dropped),

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from mild_ext.integrations import RoundTracker
 from mild_ext.integrations import tracker as tracker_module
 from mild_ext.integrations.batch_labels import BatchLabels
+from mild_ext.recording._native import has_cuda
 from mild_ext.selection.select import select_clean
 from mild_ext.selection.table import rounds_table
 
@@ -193,6 +194,23 @@ def test_labels_noted_amid_an_epoch_survive_a_restart(tmp_path):
     feed(restored, labels, torch.arange(6, 10))
     restored.end_epoch()
     assert torch.equal(restored.labels, labels)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not (torch.cuda.is_available() and has_cuda()), reason="needs a CUDA device")
+def test_on_a_device_labels_are_noted_without_waiting_and_bad_ids_spare_them():
+    labels = (torch.arange(10) % 3).cuda()
+    tracker = RoundTracker(10, [2], device="cuda")
+    index, logits = torch.tensor([0, 3, 9, -1, 10]).cuda(), torch.eye(5).cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        tracker.update(index, logits, labels[:5])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    tracker.advance()
+    assert tracker.labels.tolist() == [0, -1, -1, 1, -1, -1, -1, -1, -1, 2]
+    with pytest.raises(ValueError, match="2 rows with an index out of range"):
+        tracker.status.compute()
 
 
 def keep_but_class_2(status, *, labels):

@@ -151,7 +151,8 @@ class Rounds:
         self.num_samples, self.rounds = num_samples, tuple(int(epochs) for epochs in rounds)
         self.reselect, self.min_removed = reselect, float(min_removed)
         self.taking_part = torch.zeros(num_samples, dtype=torch.bool)
-        self.taking_part[slice(None) if train_ids is None else train_ids.cpu()] = True
+        who = slice(None) if train_ids is None else torch.as_tensor(train_ids).cpu()
+        self.taking_part[who] = True
         if not self.taking_part.any():
             raise ValueError("there are no samples to train on; train_ids must name at least one")
         self._select: Select = select or select_clean
@@ -205,6 +206,7 @@ class Rounds:
         Raises:
             TypeError, ValueError: labels are not integers, or not one for each sample.
         """
+        labels = torch.as_tensor(labels)
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise TypeError(f"labels must be integers, got {labels.dtype}")
         if tuple(labels.shape) != (self.num_samples,):

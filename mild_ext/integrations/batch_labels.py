@@ -39,8 +39,8 @@ class BatchLabels:
             index: int64 or int32 ``[B]``, sample ids; those out of range are ignored.
             labels: int64 or int32 ``[B]``, the given labels.
         """
-        rows = index.to(torch.int64).clamp(-1, len(self._rows) - 2) + 1
-        self._rows[rows] = labels.to(torch.int64)
+        rows = index.to(torch.int64).clamp(-1, len(self._rows) - 2).add_(1)
+        self._rows.scatter_(0, rows, labels.to(torch.int64))
 
     def merge(self, group: processes.Group = None) -> None:
         """Take over what the other ranks have noted; a collective of 8 bytes a sample."""

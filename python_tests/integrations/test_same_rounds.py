@@ -8,6 +8,7 @@ learning, and differences could only come from how it selects, refuses and stops
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 
 import numpy as np
@@ -262,6 +263,15 @@ def test_scikit_learn(name, expected, monkeypatch):
         classifier.label_quality_, expected(name).clean_probability.numpy()
     )
     assert classifier.stop_reason_ == expected(name).stop_reason
+
+
+def test_the_defaults_are_the_recipes():
+    recipe, settings = Recipe(), inspect.signature(RoundTracker).parameters
+    for name in ("reselect", "min_removed"):
+        assert settings[name].default == getattr(recipe, name)
+    rule = inspect.signature(select_clean).parameters
+    for name in ("rule", "threshold"):
+        assert rule[name].default == getattr(recipe, name)
 
 
 # ------------------------------------------------------------- every refusal and stop, both drivers

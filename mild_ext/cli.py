@@ -77,7 +77,10 @@ def _add_select(commands: Any) -> None:
     parser.add_argument("--out", help="also write a table of the samples: FILE.csv or FILE.parquet")
     parser.add_argument("--rule", default="posterior", help="selection rule (default: posterior)")
     parser.add_argument(
-        "--threshold", type=float, default=0.5, help="the rule's threshold (default: 0.5)"
+        "--level",
+        type=float,
+        default=0.5,
+        help="a probability, or the share to keep (default: 0.5)",
     )
     parser.add_argument("--epochs", metavar="A:B", help="window of epochs (default: all)")
     parser.add_argument(

@@ -36,8 +36,13 @@ class Recipe:
         0.01, "stop when a round drops less than this share of its samples"
     )
     rule: str = _setting("posterior", "selection rule")
-    threshold: float = _setting(0.5, "keep samples whose probability of being clean is above this")
-    per_class: bool = _setting(False, "select inside each class")
+    level: float = _setting(
+        0.5,
+        "keep samples whose probability of a right label is above this; quantile: share to keep",
+    )
+    per_class: bool | None = _setting(
+        None, "judge each class by its own samples: true, false, or none: where it pays"
+    )
     reselect: str = _setting(
         "kept",
         "kept: a dropped sample stays out; all: it is still watched and may return",
@@ -111,7 +116,7 @@ class Recipe:
         for name in ("final_epochs", "workers", "lr", "momentum", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("threshold", "min_removed", "validation", "label_smoothing"):
+        for name in ("level", "min_removed", "validation", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         for name in ("ssl_ramp", "ssl_confidence"):

@@ -198,9 +198,16 @@ def test_what_cannot_be_found_is_explained(options, module, message, tmp_path):
     assert not callback.tracker.status.words.any()
 
 
-def test_a_loader_that_does_not_draw_from_the_callback_is_refused(tmp_path):
-    callback = MILDCallback(NUM_SAMPLES, ROUNDS)
-    with pytest.raises(ValueError, match=r"sampler=callback.sampler\(\)"):
+@pytest.mark.parametrize(
+    ("rounds", "options", "why"),
+    [
+        (ROUNDS, {}, "later rounds would train on all"),
+        ([1], {"train_ids": torch.arange(9)}, "train_ids has no effect"),
+    ],
+)
+def test_a_loader_that_does_not_draw_from_the_callback_is_refused(rounds, options, why, tmp_path):
+    callback = MILDCallback(NUM_SAMPLES, rounds, **options)
+    with pytest.raises(ValueError, match=why + r".*sampler=callback.sampler\(\)"):
         trainer(1, tmp_path, callbacks=[callback]).fit(Classifier(), DataLoader(Noisy(), 32))
 
 

@@ -212,6 +212,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
             train_dataset=Texts(),
             tracker=RoundTracker(7, [1]),
         )
+    with pytest.raises(ValueError, match="tracker must have reselect='kept', got 'all'"):
+        make_trainer(tmp_path, tracker_options={"reselect": "all"})
     with pytest.raises(ValueError, match="train_sampling_strategy must be"):
         make_trainer(tmp_path, train_sampling_strategy="group_by_length")
 

@@ -45,7 +45,7 @@ def test_override_checks_names_types_and_ranges():
         {"lr": float("nan")},
         {"lr": -0.1},
         {"optimizer": "adam"},
-        {"threshold": 1.0},
+        {"level": 1.0},
         {"ema_decay": 1.0},
         {"clip_norm": 0.0},
         {"validation": -0.1},

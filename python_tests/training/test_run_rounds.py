@@ -11,6 +11,7 @@ from mild_ext.data import ArrayDataset, corrupt_labels
 from mild_ext.selection.quality import evaluate_selection
 from mild_ext.training import CheckpointError, Recipe
 from mild_ext.training import run_rounds as rounds
+from mild_ext.training.checkpoint import load_checkpoint, save_checkpoint
 from mild_ext.training.models import build_model
 from mild_ext.training.run_rounds import RoundsResult, run_rounds
 
@@ -314,3 +315,16 @@ def test_folder_of_another_run_is_refused(tmp_path):
     run(folder=tmp_path)
     with pytest.raises(CheckpointError, match="other settings or data"):
         run(folder=tmp_path, seed=1)
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path):
+    run(folder=tmp_path)
+    path = tmp_path / "rounds.safetensors"
+    checkpoint = load_checkpoint(path)
+    checkpoint["state"]["format"] = "mild_ext-rounds-state-0"
+    save_checkpoint(path, checkpoint)
+    with pytest.raises(CheckpointError, match=r"cannot go on from .*got 'mild_ext-rounds-state-0'"):
+        run(folder=tmp_path)
+
+
+# ----------------------------------------------------------------------------------------- quality

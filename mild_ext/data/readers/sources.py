@@ -153,7 +153,7 @@ def _split_test(data: LabeledData, fraction: float, seed: int) -> LabeledData:
 
 
 def load_digits(argument: str = "") -> LabeledData:
-    """Scikit-learn's 1,797 handwritten digits (8 x 8, 16 grey levels), a quarter kept for testing.
+    """Scikit-learn's 1,797 handwritten digits (8 x 8, 16 gray levels), a quarter kept for testing.
 
     The split is the same whatever the run's seed.
     """

@@ -138,6 +138,7 @@ def assert_same(tracker, expected):
     assert (tracker.stop_reason, tracker.epochs) == (expected.stop_reason, expected.epochs)
 
 
+@pytest.mark.slow
 def test_words_and_selection_equal_those_of_a_plain_loop(expected, tmp_path):
     trainer = make_trainer(tmp_path)
     outputs = trainer.train_rounds()
@@ -158,6 +159,7 @@ def test_words_and_selection_equal_those_of_a_plain_loop(expected, tmp_path):
     assert trainer.args.num_train_epochs == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("saving", "steps"),
     [
@@ -229,6 +231,7 @@ def _train_on_two(folder):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_agree(tmp_path):
     one, two = run_on_ranks(2, _train_on_two, tmp_path)
     for first, second in zip(one, two, strict=True):

@@ -155,6 +155,7 @@ def test_bad_arguments():
         select_clean(times([], [], 3))
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 12).flatmap(
         lambda p: st.lists(

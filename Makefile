@@ -6,8 +6,8 @@
 #   make sanitize  the native host code under the address, undefined-behaviour and thread sanitizers
 #   make bench  the tracker against what people use instead
 #   make clean  remove the environment and what was built
-# JOBS is the number of processes that share the tests (2). PYTHON chooses the interpreter (3.10 or newer), VENV the environment's folder, and TORCH the torch
-# requirement: by default the release this tree is tested with.
+# PYTHON chooses the interpreter (3.10 or newer), VENV the environment's folder, and TORCH the torch
+# requirement: by default the release this tree is tested with. JOBS processes share the tests (2).
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0

@@ -24,7 +24,10 @@ from mild_ext.integrations.transformers import (  # noqa: E402
 NUM_SAMPLES, CLASSES, VOCABULARY, LENGTH = 250, 3, 40, 6
 ROUNDS = [8, 3]
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*pin_memory.*"),
+]
 
 
 class Texts(Dataset):
@@ -138,7 +141,6 @@ def assert_same(tracker, expected):
     assert (tracker.stop_reason, tracker.epochs) == (expected.stop_reason, expected.epochs)
 
 
-@pytest.mark.slow
 def test_words_and_selection_equal_those_of_a_plain_loop(expected, tmp_path):
     trainer = make_trainer(tmp_path)
     outputs = trainer.train_rounds()
@@ -159,7 +161,6 @@ def test_words_and_selection_equal_those_of_a_plain_loop(expected, tmp_path):
     assert trainer.args.num_train_epochs == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("saving", "steps"),
     [
@@ -231,7 +232,6 @@ def _train_on_two(folder):
     )
 
 
-@pytest.mark.slow
 def test_two_processes_agree(tmp_path):
     one, two = run_on_ranks(2, _train_on_two, tmp_path)
     for first, second in zip(one, two, strict=True):

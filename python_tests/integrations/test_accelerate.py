@@ -69,6 +69,7 @@ def test_words_on_one_process_are_those_of_the_reference_and_of_a_plain_loop():
     np.testing.assert_array_equal(words, plain[0])
 
 
+@pytest.mark.slow
 def test_words_on_two_processes_are_those_of_the_reference():
     results = run_on_ranks(2, train)
     expected = by_reference([batch for _, batches in results for batch in batches])

@@ -228,6 +228,7 @@ def _fit_on_two(folder, epochs):
     return tracker.status.words.numpy(), tracker.kept.numpy(), tracker.round_dropped.numpy()
 
 
+@pytest.mark.slow
 def test_two_processes_record_what_one_does(tmp_path):
     expected = plain_loop([2, 1], 4, ranks=2, batch_size=32, select=keep_even)
     for words, kept, round_dropped in run_on_ranks(2, _fit_on_two, tmp_path, 4):

@@ -56,6 +56,7 @@ def test_the_same_random_state_gives_the_same_classifier(arrays):
     assert (one != other).any()
 
 
+@pytest.mark.slow
 def test_it_works_in_scikit_learns_tools(arrays):
     X, y, *_ = arrays
     classifier = MILDClassifier(**QUICK, random_state=0)

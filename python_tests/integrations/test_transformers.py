@@ -24,7 +24,10 @@ from mild_ext.integrations.transformers import (  # noqa: E402
 NUM_SAMPLES, CLASSES, VOCABULARY, LENGTH = 250, 3, 40, 6
 ROUNDS = [8, 3]
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*pin_memory.*"),
+]
 
 
 class Texts(Dataset):

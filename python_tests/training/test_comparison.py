@@ -9,6 +9,8 @@ import pytest
 from mild_ext.cli import main
 from mild_ext.commands.console import methods_table
 
+pytestmark = pytest.mark.slow
+
 FAST = [
     "--model=mlp", "--width=32", "--rounds=2", "--first-epochs=12", "--round-epochs=4",
     "--final-epochs=6", "--batch-size=32", "--lr=0.05", "--device=cpu", "--quiet",

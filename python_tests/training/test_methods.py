@@ -55,6 +55,7 @@ def test_small_component_is_finite_on_anything(values):
     assert probability.max() > 0.5
 
 
+@pytest.mark.slow
 def test_small_loss_finds_the_wrong_labels_and_resists_them():
     objective = SmallLoss(300)
     right = TRUE == GIVEN
@@ -95,6 +96,7 @@ def test_elr_is_the_papers_formula():
     assert not objective.targets[[0, 2, 4]].any()
 
 
+@pytest.mark.slow
 def test_elr_resists_wrong_labels():
     data = ArrayDataset(INPUTS, TRUE)
     assert (

@@ -84,6 +84,7 @@ def test_every_sample_has_its_evidence_and_its_round(result):
     assert sum(count for _, _, count in histogram) == COUNT
 
 
+@pytest.mark.slow
 def test_same_seed_same_result(result):
     again = run()
     assert torch.equal(result.kept, again.kept)
@@ -99,6 +100,7 @@ def test_true_labels_and_test_set_are_for_the_report_only(result):
     assert "test_accuracy" not in blind.rounds[0]
 
 
+@pytest.mark.slow
 def test_any_map_style_dataset(result):
     class Plain(Dataset):
         def __len__(self):
@@ -158,6 +160,7 @@ def test_a_round_that_drops_little_is_the_last(monkeypatch):
     assert "changed the fate of 3 samples" in result.stop_reason
 
 
+@pytest.mark.slow
 def test_all_rounds_done(monkeypatch):
     masks = [torch.arange(COUNT) % 10 > k for k in range(3)]
     forced_selection(monkeypatch, masks)
@@ -182,6 +185,7 @@ def test_a_selection_that_would_collapse_is_refused(monkeypatch, mask, reason):
     assert reason in result.stop_reason
 
 
+@pytest.mark.slow
 def test_dropped_samples_return_only_when_asked(monkeypatch):
     first = torch.arange(COUNT) % 2 == 0
     back = torch.arange(COUNT) % 4 < 3
@@ -194,6 +198,7 @@ def test_dropped_samples_return_only_when_asked(monkeypatch):
         monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_a_later_round_can_start_afresh(monkeypatch):
     """With fresh weights it has to learn again what a round that continues knows from the start."""
     half = torch.arange(COUNT) % 2 == 0
@@ -247,6 +252,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{}, {"reselect": "all", "round_start": "scratch"}], ids=["continue", "scratch"]
 )

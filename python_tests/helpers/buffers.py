@@ -12,6 +12,7 @@ INT_TYPES = [torch.int64, torch.int32]
 
 
 def generator(seed: int) -> torch.Generator:
+    """A generator of its own, so that no test draws from another's."""
     return torch.Generator().manual_seed(seed)
 
 

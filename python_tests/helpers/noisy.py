@@ -37,11 +37,13 @@ class Noisy(Dataset):
 
 
 def make_model() -> nn.Module:
+    """A small network, the same at every call."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(FEATURES, 32), nn.ReLU(), nn.Linear(32, CLASSES))
 
 
 def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    """What all loops train it with."""
     return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 
 

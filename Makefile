@@ -3,7 +3,7 @@
 #   make test   run the tests
 #   make quick  run those that take no more than about a second and start no process
 #   make lint   formatting, lint, types and the plan of the imports
-#   make sanitize  the native host code under the address, undefined-behaviour and thread sanitizers
+#   make sanitize  the native host code under the address, undefined-behavior and thread sanitizers
 #   make bench  the tracker against what people use instead
 #   make clean  remove the environment and what was built
 # PYTHON chooses the interpreter (3.10 or newer), VENV the environment's folder, and TORCH the torch

@@ -260,7 +260,7 @@ def test_scikit_learn(name, expected, monkeypatch):
     classifier = by_scikit_learn(*_model(name), monkeypatch)
     np.testing.assert_array_equal(classifier.clean_mask_, expected(name).kept.numpy())
     np.testing.assert_array_equal(
-        classifier.label_quality_, expected(name).clean_probability.numpy()
+        classifier.clean_probability_, expected(name).clean_probability.numpy()
     )
     assert classifier.stop_reason_ == expected(name).stop_reason
 

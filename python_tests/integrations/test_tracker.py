@@ -281,7 +281,7 @@ def test_only_train_ids_are_drawn_and_only_dropped_samples_are_label_issues():
     tracker = plain_loop([10, 4], 15, train_ids=ids)
     assert (tracker.seen > 0).nonzero().flatten().tolist() == ids.tolist()
     table = tracker.table()
-    issues = torch.from_numpy(table["is_label_issue"])
+    issues = torch.from_numpy(table["dropped"])
     assert torch.equal(issues, tracker.round_dropped >= 0)
     assert 0 < issues[::2].float().mean() < 0.5
     assert torch.equal(torch.from_numpy(table["given_label"])[ids], Noisy().labels[ids])

@@ -9,7 +9,7 @@ from mild_ext.data import ArrayDataset, IndexedDataset, corrupt_labels
 from mild_ext.mixture.weibull import Weibull, WeibullMixture
 from mild_ext.recording.status import LearningStatus
 from mild_ext.recording.transitions import TransitionTimes
-from mild_ext.selection import Selection, select_clean
+from mild_ext.selection import PlantedLabels, Selection, plant_labels, select_clean
 from mild_ext.training.recipe import Recipe
 from mild_ext.training.run_rounds import RoundsResult, run_rounds
 from mild_ext.training.ssl import train_semi_supervised
@@ -20,6 +20,7 @@ __all__ = [
     "ArrayDataset",
     "IndexedDataset",
     "LearningStatus",
+    "PlantedLabels",
     "Recipe",
     "RoundsResult",
     "Selection",
@@ -28,6 +29,7 @@ __all__ = [
     "WeibullMixture",
     "__version__",
     "corrupt_labels",
+    "plant_labels",
     "run_rounds",
     "select_clean",
     "train_semi_supervised",

@@ -6,6 +6,7 @@ The public names; see README.md for a ten-line example.
 from importlib.metadata import version
 
 from mild_ext.data import ArrayDataset, IndexedDataset, corrupt_labels
+from mild_ext.dynamics import Dynamics, MajorityVote
 from mild_ext.rounds import RoundsResult, run_rounds
 from mild_ext.selection import Selection, select_clean
 from mild_ext.status import LearningStatus
@@ -18,8 +19,10 @@ __version__ = version("mild_ext")
 
 __all__ = [
     "ArrayDataset",
+    "Dynamics",
     "IndexedDataset",
     "LearningStatus",
+    "MajorityVote",
     "Recipe",
     "RoundsResult",
     "Selection",

@@ -123,6 +123,17 @@ METHODS: dict[str, Callable[[LearningLog], Kept | None]] = {
     "confident learning (cleanlab)": confident_learning,
 }
 
+#: Those that recordings with planted labels are compared on.
+WITHOUT_TRUTH = (
+    "ours: posterior (default)",
+    "ours: posterior, labels given",
+    "Gaussian mixture, last loss",
+    "Gaussian mixture, mean loss",
+    "AUM + Gaussian mixture",
+    "Beta mixture",
+    "forgetting counts",
+)
+
 
 def compare(paths: list[Path]) -> list[dict[str, Any]]:
     rows = []
@@ -283,8 +294,22 @@ def main() -> None:
     parser.add_argument(
         "--leave", action="store_true", help="with --seen: in the first epochs, not in random ones"
     )
+    parser.add_argument(
+        "--planted", action="store_true", help="recordings with planted labels: the measured rule"
+    )
+    parser.add_argument(
+        "--constants", action="store_true", help="with --planted: move its constants instead"
+    )
     parser.add_argument("--csv", type=Path, help="also write every figure here")
     arguments = parser.parse_args()
+    if arguments.planted:
+        import planted_quality
+
+        if arguments.constants:
+            planted_quality.sensitivity(arguments.logs)
+        else:
+            planted_quality.report(arguments.logs, {name: METHODS[name] for name in WITHOUT_TRUTH})
+        return
     if arguments.windows:
         windows(arguments.logs)
         return

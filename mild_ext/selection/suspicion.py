@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mild_ext.selection.measure import LEVEL, MOST_CLASSES, Measurement, Z
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
-from mild_ext.selection.votes import PlantedEvidence, separation
+from mild_ext.selection.votes import PlantedEvidence, separation, some
 
 Floats = NDArray[np.float64]
 
@@ -27,6 +27,9 @@ Floats = NDArray[np.float64]
 SHORTFALL_WEIGHT = 1.0
 #: ... and what a nat of a one-sided confusion of classes does.
 PAIR_WEIGHT = 0.4
+
+#: Where noise is so plentiful that planted labels are as often right, they do not tell the recall.
+LEAST_TOLD_APART = 0.1
 
 _SHORTFALL_LIMIT = math.log(1e4)
 _BINS = 512
@@ -45,10 +48,11 @@ class Verdicts:
         suggestion_confidence: float32 in [0, 1], that the suggested label is the true one, if the given one is wrong.
         transition: float64 ``[K, K]``, on the CPU: how many samples of true class ``i`` (row) are wrongly given as
             class ``j``; None with too many classes.
-        estimated_recall: share of the wrong labels that is dropped.
+        estimated_recall: share of the wrong labels that is dropped; None where nothing may be.
         estimated_precision: share of the dropped labels that is wrong; None where nothing is dropped.
         doubt: why the verdict should be trusted less; None where it need not.
         actionable: whether anything may be dropped: planted labels are told from the others.
+        num_planted: planted samples that were seen, by which all this was measured.
     """
 
     suspicion: Tensor
@@ -58,10 +62,11 @@ class Verdicts:
     suggested_label: Tensor
     suggestion_confidence: Tensor
     transition: Tensor | None
-    estimated_recall: Estimate
+    estimated_recall: Estimate | None
     estimated_precision: Estimate | None
     doubt: str | None
     actionable: bool
+    num_planted: int
 
 
 def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float) -> Verdicts:
@@ -80,9 +85,15 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
     suspicion = _judge_planted_by_given(evidence, suspicion, threshold, dropped)
     mask = suspicion < threshold
     clean = torch.sigmoid(-(slope * suspicion + offset)).float()
+    # Rounding shall not part the two: kept exactly where the probability is above the level.
+    limit = torch.tensor(level, dtype=clean.dtype, device=clean.device)
+    above = limit.nextafter(limit + 1)
+    clean = torch.where(mask, clean.maximum(above), clean.minimum(limit))
     precision = _precision(clean[evidence.others & ~mask], rate)
     unseen = evidence.misclassified_share(slice(0, evidence.recorded)) < 0
     mask, clean = mask | unseen, torch.where(unseen, 1.0 - rate.rate, clean)
+    if not actionable:  # nothing is known of any sample, and nothing dropped
+        mask, clean, threshold = torch.ones_like(mask), torch.ones_like(clean), float("inf")
     label, confidence = _suggestions(evidence, measured)
     return Verdicts(
         suspicion=suspicion,
@@ -92,10 +103,11 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
         suggested_label=label,
         suggestion_confidence=confidence,
         transition=_transition(evidence, measured, label, 1.0 - clean),
-        estimated_recall=recall,
-        estimated_precision=precision,
+        estimated_recall=recall if actionable else None,
+        estimated_precision=precision if actionable else None,
         doubt=_doubt(actionable, measured.settled),
         actionable=actionable,
+        num_planted=len(evidence.index),
     )
 
 
@@ -128,14 +140,23 @@ def _recall(hits: int, planted: int, rate: float, dropped: float, classes: int) 
     (1 - k) recall + k f, all others at rate recall + (1 - rate) f, f the share of right labels dropped.
     """
     chance = rate / (classes - 1)
-    equations = np.array([[1 - chance, chance], [rate, 1 - rate]])
+    low, high = _beta_interval(hits, planted)
+    chance = rate / (classes - 1)
+    told_apart = 1 - rate - chance  # the determinant; nothing is known where it vanishes
+    if told_apart < LEAST_TOLD_APART:
+        return Estimate(hits / planted, 0.0, 1.0)
 
     def solved(share: float) -> float:
-        return float(np.clip(np.linalg.solve(equations, [share, dropped])[0], 0.0, 1.0))
+        return float(np.clip(((1 - rate) * share - chance * dropped) / told_apart, 0.0, 1.0))
 
+    return Estimate(solved(hits / planted), solved(low), solved(high))
+
+
+def _beta_interval(hits: int, total: int) -> tuple[float, float]:
+    """Interval of a binomial share (Jeffreys'); it ends at 0 or 1 where nothing speaks against that."""
     tail = (1 - LEVEL) / 2
-    bounds = beta.ppf([tail, 1 - tail], hits + 0.5, planted - hits + 0.5)
-    return Estimate(solved(hits / planted), solved(float(bounds[0])), solved(float(bounds[1])))
+    low, high = beta.ppf([tail, 1 - tail], hits + 0.5, total - hits + 0.5)
+    return float(low) if hits else 0.0, float(high) if hits < total else 1.0
 
 
 def _precision(clean: Tensor, rate: NoiseRate) -> Estimate | None:
@@ -224,7 +245,7 @@ def _judge_planted_by_given(
     rank = np.empty(n, dtype=np.int64)
     rank[np.argsort(share, kind="stable")] = np.arange(n)
     others = suspicion[evidence.others]
-    sample = others[:: max(1, len(others) // 100_000)].sort().values
+    sample = some(others).sort().values
     at = ((torch.from_numpy(rank).to(sample.device) + 0.5) / n * len(sample)).long()
     values = sample[at.clamp(max=len(sample) - 1)]
     if math.isfinite(threshold):
@@ -248,11 +269,8 @@ def _suggestions(evidence: PlantedEvidence, measured: Measurement) -> tuple[Tens
     believed = float(confidence[evidence.index].double().mean())
     scale = right / believed if believed else 0.0
     # Of a planted sample, the given label is the one to be judged: the class voted for besides both labels.
-    votes = evidence.planted_votes(evidence.recorded, exclude=evidence.planted_labels)
-    votes[np.arange(len(votes)), evidence.withheld] = -1.0
-    best, total = votes.argmax(axis=1), votes.clip(min=0).sum(axis=1)
-    share = np.where(total > 0, votes.max(axis=1) / np.maximum(total, 1), 0.0)
-    best = np.where(total > 0, best, -1)
+    best, count, total = evidence.planted_majority(evidence.planted_labels, evidence.withheld)
+    share = count / np.maximum(total, 1)
     device = label.device
     label[evidence.index] = torch.from_numpy(best).to(device)
     confidence[evidence.index] = torch.from_numpy(share).float().to(device)

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from mild_ext.data import ArrayDataset, IndexedDataset, corrupt_labels
 from mild_ext.mixture.weibull import Weibull, WeibullMixture
+from mild_ext.recording.dynamics import Dynamics, MajorityVote
 from mild_ext.recording.status import LearningStatus
 from mild_ext.recording.transitions import TransitionTimes
 from mild_ext.selection import PlantedLabels, Selection, plant_labels, select_clean
@@ -18,8 +19,10 @@ __version__ = version("mild_ext")
 
 __all__ = [
     "ArrayDataset",
+    "Dynamics",
     "IndexedDataset",
     "LearningStatus",
+    "MajorityVote",
     "PlantedLabels",
     "Recipe",
     "RoundsResult",

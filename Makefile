@@ -1,28 +1,33 @@
 # The few commands people need. Each works alone, from a fresh clone; CI runs the same ones.
 #   make demo   find the wrong labels in a real data set and train a better model for it
 #   make test   run the tests
+#   make quick  run those that take no more than about a second and start no process
 #   make lint   formatting, lint, types and the plan of the imports
-#   make sanitize  the native host code under the address, undefined-behaviour and thread sanitizers
+#   make sanitize  the native host code under the address, undefined-behavior and thread sanitizers
 #   make bench  the tracker against what people use instead
 #   make clean  remove the environment and what was built
 # PYTHON chooses the interpreter (3.10 or newer), VENV the environment's folder, and TORCH the torch
-# requirement: by default the release this tree is tested with.
+# requirement: by default the release this tree is tested with. JOBS processes share the tests (2).
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
+JOBS ?= 2
 
 bin := $(VENV)/bin
 sources := pyproject.toml CMakeLists.txt README.md $(shell find csrc mild_ext -type f -not -name '*.pyc')
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint sanitize bench clean
+.PHONY: demo test quick lint sanitize bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	$(bin)/mild-ext train --data digits --noise symmetric:0.5 --seed 0 --out runs/digits --overwrite
 
 test: $(VENV)/.test
-	$(bin)/pytest
+	OMP_NUM_THREADS=1 $(bin)/pytest -n $(JOBS)
+
+quick: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(bin)/pytest -n $(JOBS) -m "not slow"
 
 lint: $(VENV)/.lint
 	$(bin)/ruff check .

@@ -6,6 +6,20 @@ Each log is one small training run with labels made wrong on purpose, named DATA
 Five sets, of which benchmarks/selection.md says what each was used for. The same seed gives the same
 log on the same machine. One CPU thread: seconds for most runs, up to nine minutes for the larger CNN.
 
+The logs that the tests judge a selection by are a set of their own, small and with planted labels:
+
+    python benchmarks/record_logs.py python_tests/recordings --set planted
+
+There, before training, one sample in 25 is given a label drawn from the other classes. The files are
+learning logs without loss and margin; ``memorized`` and ``true_label`` are as always, and beside them lie
+
+- ``given_label``: before planting;  ``trained_label``: after it, what ``memorized`` is about;
+- ``planted``: int64 [n], which samples these are, ascending;
+- ``predicted``: uint8 [N, E], the class that the training forward pass predicted;
+- ``shortfall``, ``shortfall_first_half``: float16 [N], how far the trained label's logit stays behind the
+  largest one: mean over all epochs and over the first half of them, 0 where it is the largest, each
+  epoch's at most log 10,000.
+
 Samples, labels and networks are made here and not by ``mild_ext.data`` and ``mild_ext.training``, so that
 a log stays what it is when those change.
 
@@ -27,7 +41,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mild_ext.recording.learning_log import LearningLog, write_learning_log
+from mild_ext.recording.learning_log import LearningLog, read_learning_log, write_learning_log
 
 NOISES = ("sym20", "sym50", "sym80", "nxt40", "asy40", "nxt20", "clean")
 #: asyNN: pairs that look alike. nxtNN: the next class, for all ten. symNN: drawn from all ten.
@@ -49,6 +63,7 @@ class Run:
     rate: str = "cosine"
     augment: bool = True
     folds: bool = True
+    planted: float = 0.0
 
     @property
     def name(self) -> str:
@@ -133,12 +148,26 @@ def fifth_set() -> Iterator[Run]:
             seed += 1
 
 
+def planted_set() -> Iterator[Run]:
+    """An easy one, a hard one, and one without a wrong label but the planted ones."""
+    for seed, (data, noise, variant, epochs, source, model) in enumerate(
+        (
+            ("digits", "sym40", "easy", 30, "digits:31:1500", "mlp128"),
+            ("mcnn", "nxt40", "hard", 20, "mnist:32:1500", "images16"),
+            ("mcnn", "clean", "right", 20, "mnist:33:1500", "images12"),
+        ),
+        300,
+    ):
+        yield Run(data, noise, variant, seed, epochs, source, model, folds=False, planted=0.04)
+
+
 SETS = {
     "first": first_set,
     "second": second_set,
     "third": third_set,
     "fourth": fourth_set,
     "fifth": fifth_set,
+    "planted": planted_set,
 }
 
 
@@ -270,7 +299,7 @@ def train(
         optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
     scheduler = schedule(run, optimizer, steps)
     shape = (len(y), epochs)
-    memorized = np.zeros(shape, dtype=bool)
+    memorized, predicted = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.uint8)
     values = {name: np.zeros(shape, np.float16) for name in ("loss", "margin", "label_prob")}
     for epoch in range(epochs):
         model.train()
@@ -288,12 +317,14 @@ def train(
             with torch.no_grad():
                 rows, own = index.numpy(), logits[torch.arange(len(index)), target]
                 others = logits.scatter(1, target[:, None], -1e9).max(dim=1).values
-                memorized[rows, epoch] = (logits.argmax(1) == target).numpy()
+                classes = logits.argmax(1)
+                predicted[rows, epoch] = classes.numpy()
+                memorized[rows, epoch] = (classes == target).numpy()
                 values["loss"][rows, epoch] = losses.clamp(max=6e4).numpy()
                 values["margin"][rows, epoch] = (own - others).numpy()
                 probability = logits.softmax(1)[torch.arange(len(index)), target]
                 values["label_prob"][rows, epoch] = probability.numpy()
-    return model, {"memorized": memorized, **values}
+    return model, {"memorized": memorized, "predicted": predicted, **values}
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -325,9 +356,39 @@ def record(run: Run, cifar: str | None) -> LearningLog:
     given = spoil(true, run)
     y = torch.from_numpy(given)
     _, arrays = train(run, x, y, run.epochs, torch.arange(len(y)))
+    del arrays["predicted"]
     if run.folds and run.data != "cifar":
         arrays["oof_probs"] = out_of_fold(run, x, y)
     return LearningLog(given_label=given, true_label=true, **arrays)
+
+
+def plant(given: np.ndarray, run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Labels to train on, and the samples whose label is not the given one but drawn from the others."""
+    rng = np.random.default_rng(2000 + run.seed)
+    planted = np.sort(rng.permutation(len(given))[: round(run.planted * len(given))])
+    trained = given.copy()
+    trained[planted] = (given[planted] + rng.integers(1, 10, len(planted))) % 10
+    return trained, planted
+
+
+def record_planted(run: Run) -> dict[str, np.ndarray]:
+    """The arrays of a log with planted labels, as this file's first lines say."""
+    x, true = load(run.source, run.model, None)
+    given = spoil(true, run)
+    trained, planted = plant(given, run)
+    _, arrays = train(run, x, torch.from_numpy(trained), run.epochs, torch.arange(len(true)))
+    shortfall = np.clip(-arrays["margin"].astype(np.float64), 0, np.log(1e4))
+    return {
+        "num_epochs": np.int64(run.epochs),
+        "memorized": np.packbits(arrays["memorized"], axis=1),
+        "predicted": arrays["predicted"],
+        "given_label": given.astype(np.uint8),
+        "trained_label": trained.astype(np.uint8),
+        "true_label": true.astype(np.uint8),
+        "planted": planted,
+        "shortfall": shortfall.mean(axis=1).astype(np.float16),
+        "shortfall_first_half": shortfall[:, : run.epochs // 2].mean(axis=1).astype(np.float16),
+    }
 
 
 def main() -> None:
@@ -350,8 +411,12 @@ def main() -> None:
             print(f"{number}/{len(runs)} {run.name}: left out, needs --cifar")
             continue
         start = time.perf_counter()
-        log = record(run, arguments.cifar)
-        write_learning_log(path, log)
+        if run.planted:
+            np.savez_compressed(path, **record_planted(run))
+            log = read_learning_log(path)
+        else:
+            log = record(run, arguments.cifar)
+            write_learning_log(path, log)
         wrong = (log.given_label != log.true_label).mean()
         seconds = time.perf_counter() - start
         print(f"{number}/{len(runs)} {run.name}: {wrong:.1%} wrong, {seconds:.0f} s", flush=True)

@@ -49,7 +49,7 @@ def block(own, spec, inputs, labels, epochs):
     data, status = ArrayDataset(inputs, labels), LearningStatus(len(labels), epochs)
     started = time.perf_counter()
     if own:
-        options = {"epochs": epochs, "stage": "bench", "seed": 0, "status": status}
+        options = {"epochs": epochs, "stage": "bench", "status": status}
         fit(model, data, labels, RECIPE, **options)
     else:
         bare(model, inputs, labels, epochs)

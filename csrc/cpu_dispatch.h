@@ -1,5 +1,5 @@
-// Two things every CPU loop needs: the best instruction set of this machine, and threads where they
-// pay.
+// What every CPU loop needs: the best instruction set of this machine, threads where they pay, and
+// a hint about memory.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +12,9 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define MILD_X86 1
-#define MILD_AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
+#define MILD_AVX2 __attribute__((target("avx2,fma,bmi,bmi2,lzcnt,popcnt")))
 #define MILD_AVX512 \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi,bmi2,lzcnt,popcnt")))
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi,bmi2,lzcnt,popcnt")))
 #endif
 
 namespace mild::cpu {
@@ -57,6 +57,14 @@ void run(const Body& body, int64_t begin, int64_t end) {
     }
 #endif
     run_plain(body, begin, end);
+}
+
+MILD_HD void prefetch_for_write(const void* address) {
+#if defined(__GNUC__)
+    __builtin_prefetch(address, 1);
+#else
+    (void)address;
+#endif
 }
 
 // How many of at most `threads` threads the work is worth. A thread takes about 20 us to start

@@ -2,10 +2,9 @@
 #include <algorithm>
 #include <atomic>
 #include <stdexcept>
-#include <string>
 #include <type_traits>
 
-#include "cpu_dispatch.h"
+#include "batch_checks.h"
 #ifdef MILD_X86
 #include <immintrin.h>
 #endif
@@ -23,8 +22,8 @@ Isa best_isa() {
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt"))
         return Isa::kAvx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") &&
-        __builtin_cpu_supports("popcnt"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt"))
         return Isa::kAvx2;
 #endif
     return Isa::kPlain;
@@ -112,14 +111,6 @@ constexpr bool kHasAtomicOr = false;
 MILD_HD void set_bit(uint64_t* word, uint64_t bit, bool) { *word |= bit; }
 #endif
 
-MILD_HD void prefetch_for_write(const void* address) {
-#if defined(__GNUC__)
-    __builtin_prefetch(address, 1);
-#else
-    (void)address;
-#endif
-}
-
 template <class T>
 struct RecordRows {
     const Update& args;
@@ -132,58 +123,27 @@ struct RecordRows {
         const int64_t num_words = args.status.num_words;
         WordPair* const words = args.status.words + pair_offset(0, num_words, epoch);
         const uint64_t bit = bit_of(epoch);
-        const T* row = static_cast<const T*>(args.logits) + begin * args.row_stride;
+        const T* row = static_cast<const T*>(args.batch.logits) + begin * args.batch.row_stride;
         for (int64_t i = begin; i < std::min(begin + kAhead, end); ++i)
-            prefetch_for_write(words + args.index[i] * num_words);
-        for (int64_t i = begin; i < end; ++i, row += args.row_stride) {
-            if (i + kAhead < end) prefetch_for_write(words + args.index[i + kAhead] * num_words);
-            const RowStatus status = row_status<isa>(row, args.classes, args.labels[i]);
-            WordPair* const sample = words + args.index[i] * num_words;
+            prefetch_for_write(words + args.batch.index[i] * num_words);
+        for (int64_t i = begin; i < end; ++i, row += args.batch.row_stride) {
+            if (i + kAhead < end)
+                prefetch_for_write(words + args.batch.index[i + kAhead] * num_words);
+            const RowStatus status = row_status<isa>(row, args.batch.classes, args.batch.labels[i]);
+            WordPair* const sample = words + args.batch.index[i] * num_words;
             set_bit(&sample->seen, bit, shared);
             if (!status.memorized) set_bit(&sample->wrong, bit, shared);
         }
     }
 };
 
-// Whether every value lies in [0, limit).
-struct AllBelow {
-    IntVector values;
-    uint64_t limit;
-    bool* out;
-
-    template <class Int>
-    MILD_HD bool check(const Int* x, int64_t begin, int64_t end) const {
-        int fails = 0;
-        for (int64_t i = begin; i < end; ++i)
-            fails |= static_cast<uint64_t>(static_cast<int64_t>(x[i])) >= limit;
-        return !fails;
-    }
-    template <Isa isa>
-    MILD_HD void operator()(int64_t begin, int64_t end) const {
-        *out = values.is_int64 ? check(static_cast<const int64_t*>(values.data), begin, end)
-                               : check(static_cast<const int32_t*>(values.data), begin, end);
-    }
-};
-
-void require_below(IntVector values, int64_t count, int64_t limit, const char* name,
-                   const char* limit_name) {
-    bool good = false;
-    run(AllBelow{values, static_cast<uint64_t>(limit), &good}, 0, count);
-    if (good) return;
-    int64_t at = 0;
-    while (values[at] >= 0 && values[at] < limit) ++at;
-    throw std::invalid_argument(std::string(name) + "[" + std::to_string(at) + "] is " +
-                                std::to_string(values[at]) + ", but must be in [0, " +
-                                std::to_string(limit) + "), the " + limit_name +
-                                "; nothing of this batch was recorded");
-}
-
 template <class T>
 void record(const Update& args, int64_t epoch, int threads) {
-    const int parts =
-        threads_for(args.rows, args.classes * int64_t{sizeof(T)}, kHasAtomicOr ? threads : 1);
+    const int parts = threads_for(args.batch.rows, args.batch.classes * int64_t{sizeof(T)},
+                                  kHasAtomicOr ? threads : 1);
     const RecordRows<T> body{args, epoch, parts > 1};
-    parallel(args.rows, parts, [&](int, int64_t begin, int64_t end) { run(body, begin, end); });
+    parallel(args.batch.rows, parts,
+             [&](int, int64_t begin, int64_t end) { run(body, begin, end); });
 }
 
 }  // namespace
@@ -197,16 +157,9 @@ void use_isa(Isa isa) {
 }
 
 void update(const Update& args, int threads) {
-    if (args.rows == 0) return;
-    const int64_t epoch = *args.epoch;
-    if (epoch < 0 || epoch >= args.num_epochs)
-        throw std::invalid_argument(
-            "the current epoch is " + std::to_string(epoch) +
-            ", but the status was made for num_epochs = " + std::to_string(args.num_epochs) +
-            "; make it with more epochs, or reset() it for a new round");
-    require_below(args.index, args.rows, args.status.num_samples, "index", "number of samples");
-    require_below(args.labels, args.rows, args.classes, "labels", "number of classes");
-    switch (args.logit_type) {
+    if (args.batch.rows == 0) return;
+    const int64_t epoch = checked_epoch(args.batch, args.status.num_samples);
+    switch (args.batch.logit_type) {
         case LogitType::kFloat64:
             return record<double>(args, epoch, threads);
         case LogitType::kFloat32:

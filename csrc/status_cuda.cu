@@ -26,7 +26,7 @@ unsigned grid_for(int64_t wanted, int device, int per_multiprocessor) {
 
 template <class T, int kLanes>
 void launch_update(const Update& args, Target target) {
-    const int64_t blocks = ceil_div(args.rows, kBlock / kLanes);
+    const int64_t blocks = ceil_div(args.batch.rows, kBlock / kLanes);
     update_kernel<T, kLanes><<<grid_for(blocks, target.device, 32), kBlock, 0,
                                static_cast<cudaStream_t>(target.stream)>>>(args);
     check(cudaGetLastError(), "update: launch");
@@ -35,18 +35,18 @@ void launch_update(const Update& args, Target target) {
 // Few classes: a lane takes about eight of them. Many: a warp, then a block for each row.
 template <class T>
 void update_as(const Update& args, Target target) {
-    if (args.classes <= 4) return launch_update<T, 1>(args, target);
-    if (args.classes <= 32) return launch_update<T, 4>(args, target);
-    if (args.classes <= 2048) return launch_update<T, kWarp>(args, target);
+    if (args.batch.classes <= 4) return launch_update<T, 1>(args, target);
+    if (args.batch.classes <= 32) return launch_update<T, 4>(args, target);
+    if (args.batch.classes <= 2048) return launch_update<T, kWarp>(args, target);
     launch_update<T, kBlock>(args, target);
 }
 
 }  // namespace
 
 void update(const Update& args, Target target) {
-    if (args.rows == 0) return;
+    if (args.batch.rows == 0) return;
     const DeviceGuard guard(target.device);
-    switch (args.logit_type) {
+    switch (args.batch.logit_type) {
         case LogitType::kFloat64:
             return update_as<double>(args, target);
         case LogitType::kFloat32:

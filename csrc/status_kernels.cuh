@@ -108,27 +108,28 @@ __device__ __forceinline__ void set_bit(uint64_t* word, uint64_t bit) {
 // same for the whole block, so that all its threads meet in every vote.
 template <class T, int kLanes>
 __global__ void __launch_bounds__(kBlock) update_kernel(const Update args) {
+    const Batch& batch = args.batch;
     constexpr int64_t kRows = kBlock / kLanes;  // rows of a block
     const int lane = static_cast<int>(threadIdx.x) % kLanes;
-    const int64_t epoch = *args.epoch;
-    const bool epoch_good = 0 <= epoch && epoch < args.num_epochs;
-    for (int64_t base = blockIdx.x * kRows; base < args.rows; base += gridDim.x * kRows) {
+    const int64_t epoch = *batch.epoch;
+    const bool epoch_good = 0 <= epoch && epoch < batch.num_epochs;
+    for (int64_t base = blockIdx.x * kRows; base < batch.rows; base += gridDim.x * kRows) {
         const int64_t i = base + threadIdx.x / kLanes;
-        const bool owns_row = i < args.rows;
+        const bool owns_row = i < batch.rows;
         int64_t sample = 0;
         int64_t label = 0;
         bool index_good = false;
         bool label_good = false;
         bool agrees = false;
         if (owns_row) {
-            sample = args.index[i];
-            label = args.labels[i];
+            sample = batch.index[i];
+            label = batch.labels[i];
             index_good = 0 <= sample && sample < args.status.num_samples;
-            label_good = 0 <= label && label < args.classes;
+            label_good = 0 <= label && label < batch.classes;
             if (epoch_good && index_good && label_good)
-                agrees =
-                    lane_agrees<T, kLanes>(static_cast<const T*>(args.logits) + i * args.row_stride,
-                                           args.classes, label, lane);
+                agrees = lane_agrees<T, kLanes>(
+                    static_cast<const T*>(batch.logits) + i * batch.row_stride, batch.classes,
+                    label, lane);
         }
         const bool memorized = group_agrees<kLanes>(agrees);
         if (!owns_row || lane != 0) continue;
@@ -138,9 +139,9 @@ __global__ void __launch_bounds__(kBlock) update_kernel(const Update args) {
             set_bit(&pair->seen, bit_of(epoch));
             if (!memorized) set_bit(&pair->wrong, bit_of(epoch));
         } else {
-            if (!epoch_good) atomicAdd(args.faults + kBadEpoch, 1ull);
-            if (!index_good) atomicAdd(args.faults + kBadIndex, 1ull);
-            if (!label_good) atomicAdd(args.faults + kBadLabel, 1ull);
+            if (!epoch_good) atomicAdd(batch.faults + kBadEpoch, 1ull);
+            if (!index_good) atomicAdd(batch.faults + kBadIndex, 1ull);
+            if (!label_good) atomicAdd(batch.faults + kBadLabel, 1ull);
         }
     }
 }

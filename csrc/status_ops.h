@@ -39,15 +39,11 @@ struct ConstStatusBuffer {
 // What update counts instead of recording, where it cannot raise (CUDA).
 enum Fault : int { kBadIndex = 0, kBadLabel = 1, kBadEpoch = 2, kNumFaults = 3 };
 
-// update: records one batch into epoch `*epoch`.
-//   for each row i:  memorized_i = labels[i] is the first maximum of logits[i, :], none a NaN;
-//                    seen bit of sample index[i] |= 1,  wrong bit |= !memorized_i
-// Duplicates in index are allowed; the result does not depend on their order.
-// Valid: 0 <= index < num_samples, 0 <= labels < classes, 0 <= *epoch < num_epochs <= 64 num_words.
+// One batch of the training loop, as every recording operation takes it.
+// Valid: 0 <= index < number of samples, 0 <= labels < classes, 0 <= *epoch < num_epochs.
 //   CPU: raises std::invalid_argument before the first write.
 //   CUDA: skips the row and adds it to `faults`.
-struct Update {
-    StatusBuffer status;
+struct Batch {
     IntVector index;     // [rows]
     const void* logits;  // [rows, classes], rows `row_stride` elements apart, classes adjacent
     LogitType logit_type;
@@ -59,6 +55,16 @@ struct Update {
     const int64_t* epoch;
     int64_t num_epochs;
     unsigned long long* faults;  // [kNumFaults], where the status is; the CPU leaves it alone
+};
+
+// update: records one batch into epoch `*epoch`.
+//   for each row i:  memorized_i = labels[i] is the first maximum of logits[i, :], none a NaN;
+//                    seen bit of sample index[i] |= 1,  wrong bit |= !memorized_i
+// Duplicates in index are allowed; the result does not depend on their order.
+// Valid also: num_epochs <= 64 num_words.
+struct Update {
+    StatusBuffer status;
+    Batch batch;
 };
 
 // transition_times: out int32 [8, num_samples], one row for each field of TransitionTimes.

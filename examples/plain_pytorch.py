@@ -30,14 +30,13 @@ for epoch in range(40):  # 20 and 10 epochs of rounds, then 10 on the samples ke
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    before = tracker.round
-    tracker.end_epoch()
-    if tracker.round != before:
-        print(f"epoch {epoch}: {int(tracker.kept.sum())} of {len(dataset)} samples kept")
+    outcome = tracker.end_epoch()
+    if outcome is not None:  # a round ended
+        print(f"epoch {epoch}: {int(outcome.kept.sum())} of {len(dataset)} samples kept")
 
 print(f"rounds ended: {tracker.stop_reason}")
 wrong = noise.labels != digits.labels
 print(
     f"wrong labels: {wrong.float().mean():.0%} of all, {wrong[tracker.kept].float().mean():.0%} of kept"
 )
-write_table(tracker.table(given_labels=noise.labels), "label_issues.csv")
+write_table(tracker.table(), "label_issues.csv")

@@ -11,6 +11,10 @@ cuda_architectures: str
 cuda_version: str
 max_epochs: int
 num_faults: int
+max_classes: int
+no_visit: int
+num_sums: int
+num_shortfall_sums: int
 
 def update(
     words: int,
@@ -67,6 +71,117 @@ def lookup(
     stream: int,
     threads: int,
 ) -> None: ...
+def first_run(
+    words: int,
+    num_samples: int,
+    num_words: int,
+    start: int,
+    stop: int,
+    length: int,
+    out: int,
+    device: int,
+    stream: int,
+    threads: int,
+) -> None: ...
+def plane_bits(num_classes: int) -> int: ...
+def sum_places(num_epochs: int) -> list[int]:
+    """Binary places of each row of the running sums."""
+
+def record_visits(
+    record: int,
+    num_samples: int,
+    index: int,
+    index_is_int64: bool,
+    logits: int,
+    logit_type: int,
+    rows: int,
+    classes: int,
+    row_stride: int,
+    labels: int,
+    labels_are_int64: bool,
+    epoch: int,
+    num_epochs: int,
+    faults: int,
+    statistics: bool,
+    device: int,
+    stream: int,
+    threads: int,
+) -> None: ...
+def fold_epoch(
+    record: int,
+    num_samples: int,
+    words: int,
+    num_words: int,
+    planes: int,
+    num_classes: int,
+    sums: int,
+    epoch: int,
+    num_epochs: int,
+    statistics: bool,
+    parts: int,
+    device: int,
+    stream: int,
+    threads: int,
+) -> None: ...
+def predictions(
+    planes: int,
+    num_samples: int,
+    num_classes: int,
+    epoch: int,
+    out: int,
+    device: int,
+    stream: int,
+    threads: int,
+) -> None: ...
+def class_votes(
+    planes: int,
+    num_samples: int,
+    num_classes: int,
+    start: int,
+    stop: int,
+    first: int,
+    last: int,
+    out: int,
+    device: int,
+    stream: int,
+    threads: int,
+) -> None: ...
+def majority_vote(
+    planes: int,
+    num_samples: int,
+    num_classes: int,
+    start: int,
+    stop: int,
+    excluded: int,
+    out: int,
+    device: int,
+    stream: int,
+    threads: int,
+) -> None: ...
+def count_predicted(
+    planes: int,
+    num_samples: int,
+    num_classes: int,
+    start: int,
+    stop: int,
+    labels: int,
+    out: int,
+    device: int,
+    stream: int,
+    threads: int,
+) -> None: ...
+def prediction_changes(
+    planes: int,
+    num_samples: int,
+    num_classes: int,
+    start: int,
+    stop: int,
+    out: int,
+    changed: int,
+    device: int,
+    stream: int,
+    threads: int,
+) -> None: ...
 def use_tensor_type(tensor_type: type) -> bool:
     """Lets ``try_update`` read tensors of exactly this type; False where this torch has no table for that."""
 
@@ -82,6 +197,21 @@ def try_update(
     /,
 ) -> bool:
     """Records a batch where the arguments are the plain case; False, and nothing done, where they are not."""
+
+def try_record(
+    record: Tensor,
+    faults: Tensor,
+    epoch: Tensor,
+    index: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    num_epochs: int,
+    num_classes: int,
+    statistics: bool,
+    threads: int,
+    /,
+) -> bool:
+    """Records a batch's visits where the arguments are the plain case; False, and nothing done, where they are not."""
 
 def advise_large_pages(memory: int, bytes: int) -> None:
     """Hints that a new CPU buffer should lie in large pages."""

@@ -7,9 +7,10 @@ from importlib.metadata import version
 
 from mild_ext.data import ArrayDataset, IndexedDataset, corrupt_labels
 from mild_ext.mixture.weibull import Weibull, WeibullMixture
+from mild_ext.recording.dynamics import Dynamics, MajorityVote
 from mild_ext.recording.status import LearningStatus
 from mild_ext.recording.transitions import TransitionTimes
-from mild_ext.selection import Selection, select_clean
+from mild_ext.selection import PlantedLabels, Selection, plant_labels, select_clean
 from mild_ext.training.recipe import Recipe
 from mild_ext.training.run_rounds import RoundsResult, run_rounds
 from mild_ext.training.ssl import train_semi_supervised
@@ -18,8 +19,11 @@ __version__ = version("mild_ext")
 
 __all__ = [
     "ArrayDataset",
+    "Dynamics",
     "IndexedDataset",
     "LearningStatus",
+    "MajorityVote",
+    "PlantedLabels",
     "Recipe",
     "RoundsResult",
     "Selection",
@@ -28,6 +32,7 @@ __all__ = [
     "WeibullMixture",
     "__version__",
     "corrupt_labels",
+    "plant_labels",
     "run_rounds",
     "select_clean",
     "train_semi_supervised",

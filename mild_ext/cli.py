@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from mild_ext.booleans import parse_bool
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
@@ -54,9 +56,9 @@ def _add_info(commands: Any) -> None:
 
 
 def _run_info(options: argparse.Namespace) -> int:
-    from mild_ext.commands.info import main as info
+    from mild_ext.commands.info import main
 
-    return int(info() or 0)
+    return main(options)
 
 
 def _add_select(commands: Any) -> None:
@@ -75,7 +77,10 @@ def _add_select(commands: Any) -> None:
     parser.add_argument("--out", help="also write a table of the samples: FILE.csv or FILE.parquet")
     parser.add_argument("--rule", default="posterior", help="selection rule (default: posterior)")
     parser.add_argument(
-        "--threshold", type=float, default=0.5, help="the rule's threshold (default: 0.5)"
+        "--level",
+        type=float,
+        default=0.5,
+        help="a probability, or the share to keep (default: 0.5)",
     )
     parser.add_argument("--epochs", metavar="A:B", help="window of epochs (default: all)")
     parser.add_argument(
@@ -88,9 +93,9 @@ def _add_select(commands: Any) -> None:
 
 
 def _run_select(options: argparse.Namespace) -> int:
-    from mild_ext.commands.select import main as select
+    from mild_ext.commands.select import main
 
-    return select(options)
+    return main(options)
 
 
 def _add_train(commands: Any) -> None:
@@ -160,9 +165,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> Any:
 
 
 def _run_train(options: argparse.Namespace) -> int:
-    from mild_ext.training.experiment import main_train
+    from mild_ext.commands.train import main
 
-    return main_train(options)
+    return main(options)
 
 
 def _add_compare(commands: Any) -> None:
@@ -188,9 +193,9 @@ def _add_compare(commands: Any) -> None:
 
 
 def _run_compare(options: argparse.Namespace) -> int:
-    from mild_ext.training.comparison import main_compare
+    from mild_ext.commands.compare import main
 
-    return main_compare(options)
+    return main(options)
 
 
 def _add_selfcheck(commands: Any) -> None:
@@ -202,9 +207,9 @@ def _add_selfcheck(commands: Any) -> None:
 
 
 def _run_selfcheck(options: argparse.Namespace) -> int:
-    from mild_ext.commands.selfcheck import run
+    from mild_ext.commands.selfcheck import main
 
-    return run(options)
+    return main(options)
 
 
 def _add_bench(commands: Any) -> None:
@@ -246,10 +251,10 @@ def _add_bench(commands: Any) -> None:
 
 def _run_bench(options: argparse.Namespace) -> int:
     if options.what == "overhead":
-        from mild_ext.commands.bench.overhead import run
+        from mild_ext.commands.bench.overhead import main
     else:
-        from mild_ext.commands.bench.recorder import run
-    return run(options)
+        from mild_ext.commands.bench.recorder import main
+    return main(options)
 
 
 def _add_report(commands: Any) -> None:
@@ -268,9 +273,9 @@ def _add_report(commands: Any) -> None:
 
 
 def _run_report(options: argparse.Namespace) -> int:
-    from mild_ext.report.page import main_report
+    from mild_ext.commands.report import main
 
-    return main_report(options)
+    return main(options)
 
 
 class _Override(argparse.Action):
@@ -305,11 +310,10 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _parse_bool(text: str) -> bool:
-    if text.lower() in ("true", "yes", "1", "on"):
-        return True
-    if text.lower() in ("false", "no", "0", "off"):
-        return False
-    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    try:
+        return parse_bool(text)
+    except ValueError as error:  # argparse shows the message of its own error only
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _or_none(parse: Any) -> Any:

@@ -139,6 +139,14 @@ class Wire:
             work.wait(self.timeout)
         return out
 
+    def all_reduce_max(self, tensor: Tensor) -> Tensor:
+        """The largest of the ranks' values, entry by entry, in a new tensor on the backend's device."""
+        tensor = tensor.to(self.device, copy=True)
+        with self._errors():
+            work = dist.all_reduce(tensor, dist.ReduceOp.MAX, self.group, async_op=True)
+            work.wait(self.timeout)
+        return tensor
+
     def bitwise_or(self, tensor: Tensor) -> tuple[Tensor, int]:
         """All-reduce a uint8 vector by OR; returns the result and the bytes this rank sent."""
         slice_bytes = -(-tensor.numel() // self.ranks)

@@ -9,14 +9,15 @@ import sys
 import numpy as np
 import pytest
 import torch
+from ranks import forks
 from safetensors.torch import load_file
 
 from mild_ext.cli import main
 from mild_ext.recording.learning_log import read_learning_log
 from mild_ext.recording.status import LearningStatus
-from mild_ext.training.experiment import behind_plain
 from mild_ext.training.models import build_model
 from mild_ext.training.run_rounds import RoundsResult
+from mild_ext.training.summary import behind_plain, gap_closed
 
 FAST = [
     "--model=mlp", "--width=32", "--rounds=2", "--first-epochs=15", "--round-epochs=6",
@@ -84,6 +85,7 @@ def test_train_writes_everything_a_person_or_program_needs(npz, tmp_path, capsys
 
     report = summary(out)
     assert [m["model"].split()[0] for m in report["models"]] == ["plain", "MILD", "correct"]
+    assert [m["method"] for m in report["models"]] == ["plain", "mild", "clean"]
     assert [m["samples"] for m in report["models"]] == [240, sum(kept), 240 - sum(wrong)]
     assert report["f1"] > 0.85
 
@@ -128,11 +130,10 @@ def test_compared_models_have_the_same_number_of_epochs_and_the_same_start(npz, 
 
 def test_a_warning_where_dropping_did_harm():
     def models(plain, mild, semi=None):
-        rows = [("plain cross-entropy (all samples)", plain), ("MILD (kept samples)", mild)]
-        rows.append(("correct labels only (bound)", 0.9))
+        rows = {"plain": plain, "mild": mild, "clean": 0.9}
         if semi is not None:
-            rows.insert(2, ("MILD + MixMatch (dropped ones unlabeled)", semi))
-        return [{"model": name, "test_accuracy": value} for name, value in rows]
+            rows["mild-ssl"] = semi
+        return [{"method": key, "test_accuracy": value} for key, value in rows.items()]
 
     assert "(40.0% against 46.0%)" in behind_plain(models(0.46, 0.40), 1000)
     assert behind_plain(models(0.46, 0.40), 100) is None  # by chance, as well
@@ -143,7 +144,13 @@ def test_a_warning_where_dropping_did_harm():
     assert behind_plain(models(0.46, None), 1000) is None
     assert behind_plain([], 1000) is None
 
+    assert gap_closed(models(0.5, 0.8, 0.85)) == pytest.approx(0.75)
+    assert gap_closed(models(0.5, 0.8)[:2]) is None  # no bound
+    assert gap_closed(models(None, 0.8)) is None
+    assert gap_closed(models(0.95, 0.8)) is None  # no gap
 
+
+@pytest.mark.slow
 def test_learning_logs_of_every_round(npz, tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--noise", "symmetric:0.4", "--seed", 3, "--learning-logs", "--validation", 0.25]
@@ -166,6 +173,7 @@ def test_learning_logs_of_every_round(npz, tmp_path, capsys):
     assert "by the true labels" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_users_noisy_labels_with_the_truth_known(npz, tmp_path):
     values = arrays()
     given = values["y_train"].copy()
@@ -181,6 +189,7 @@ def test_users_noisy_labels_with_the_truth_known(npz, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_without_truth_and_without_test_split(npz, tmp_path, capsys):
     values = arrays(x_test=None, y_test=None)
     spec = npz(**values)
@@ -205,6 +214,7 @@ def test_validation_split_is_left_out_of_everything(npz, tmp_path):
     assert all(int(row["seen"]) > 0 for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "options"),
     [
@@ -237,6 +247,7 @@ def test_divergence_is_one_clear_line(npz, tmp_path, capsys):
     assert len(error.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_output_folder_is_protected(npz, tmp_path, capsys):
     spec = npz(**arrays(count=30))
     out = tmp_path / "run"
@@ -271,6 +282,7 @@ def test_nothing_is_made_when_the_input_is_wrong(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_resume_of_a_finished_run_gives_the_same_and_takes_no_other_settings(npz, tmp_path, capsys):
     spec = npz(**arrays())
     out = tmp_path / "run"
@@ -284,6 +296,11 @@ def test_resume_of_a_finished_run_gives_the_same_and_takes_no_other_settings(npz
     assert "no run to resume" in capsys.readouterr().err
 
 
+def _train_alone(arguments):
+    sys.exit(main(arguments))
+
+
+@pytest.mark.slow
 def test_killed_twice_and_resumed_ends_as_if_nothing_had_happened(npz, tmp_path):
     """A real kill -9 of a real process, in the rounds and in the final training."""
     spec = npz(**arrays())
@@ -291,16 +308,17 @@ def test_killed_twice_and_resumed_ends_as_if_nothing_had_happened(npz, tmp_path)
     options = ["--data", spec, "--noise", "symmetric:0.4", "--first-epochs=30"]
     options += ["--final-epochs=100", "--threads=1"]  # long enough to be caught in the act
     assert train(*options, "--out", whole) == 0
-    command = [sys.executable, "-m", "mild_ext", "train", "--checkpoint-seconds=0", "--quiet"]
+    command = ["train", "--checkpoint-seconds=0", "--quiet"]
     first = [*command, *FAST, *options, "--out", str(out)]
     history = out / "history.jsonl"
     for reached, arguments in ((20, first), (70, [*command, "--resume", "--out", str(out)])):
-        process = subprocess.Popen(arguments, cwd=tmp_path)
-        while process.poll() is None:
+        process = forks().Process(target=_train_alone, args=(arguments,), daemon=True)
+        process.start()
+        while process.is_alive():
             if history.exists() and len(history.read_text().splitlines()) >= reached:
                 process.kill()
-                process.wait()
-        assert process.returncode == -signal.SIGKILL
+            process.join(0.01)
+        assert process.exitcode == -signal.SIGKILL
     assert main(["train", "--resume", "--quiet", "--out", str(out)]) == 0
 
     assert (out / "selection.csv").read_bytes() == (whole / "selection.csv").read_bytes()
@@ -376,6 +394,7 @@ def test_figure_of_the_metric(npz, tmp_path):
     assert (out / "metric.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.slow
 def test_help_is_quick_to_load_and_names_every_setting(tmp_path):
     code = (
         "import sys, mild_ext.cli\n"

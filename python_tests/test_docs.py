@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import os
 import pkgutil
 import re
 import subprocess
@@ -12,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ranks import run_script
 
 import mild_ext
 
@@ -33,23 +33,17 @@ def examples(page):
 PAGES = [page.relative_to(DOCS).as_posix() for page in sorted(DOCS.rglob("*.md"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(DOCS / page)])
 def test_the_examples_of_a_page_run(page, tmp_path):
     for library in NEEDS.get(page, []):
         pytest.importorskip(library)
     script = tmp_path / "page.py"
     script.write_text(examples(DOCS / page), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
+    run_script(script, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_documentation_builds_and_its_links_lead_somewhere(tmp_path):
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings_handlers.python")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from ranks import run_script
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -18,14 +18,7 @@ def run(name, folder, needs, *, processes=1):
     """Run an example in an empty folder; returns what it printed."""
     for library in needs:
         pytest.importorskip(library)
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    command = [sys.executable, *(launcher if processes == 2 else []), str(EXAMPLES / name)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run_script(EXAMPLES / name, folder, ranks=processes, ACCELERATE_USE_CPU="true")
 
 
 def test_every_example_is_run_here():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import platform
 import re
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -19,7 +20,7 @@ _FOR_DEVELOPERS = ("demo", "test", "lint", "docs")
 _REBUILD = "where nvcc is on PATH: MILD_EXT_CUDA=ON pip install --force-reinstall --no-deps . in a checkout"
 
 
-def main() -> int:
+def main(options: argparse.Namespace) -> int:
     """Print the report; always 0: a missing GPU or extra is no failure."""
     print(report())
     return 0

@@ -30,7 +30,7 @@ def main(options: argparse.Namespace) -> int:
     selection = select_clean(
         status,
         options.rule,
-        options.threshold,
+        options.level,
         labels=None if labels is None else torch.from_numpy(labels),
         epochs=epochs,
     )

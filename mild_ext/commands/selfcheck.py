@@ -21,7 +21,7 @@ LOGIT_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 WIDTHS = (1, 3, 10, 33, 100, 1000, 4099)
 
 
-def run(options: argparse.Namespace) -> int:
+def main(options: argparse.Namespace) -> int:
     """Runs every check on ``options.device`` and prints a verdict; 0 if all passed."""
     device = torch.device(options.device)
     if device.type == "cuda":

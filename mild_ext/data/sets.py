@@ -241,7 +241,7 @@ def statistics_of(inputs: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     """
     values = inputs
     if inputs.dtype == torch.uint8 and len(inputs) > 10_000:
-        values = inputs[:: len(inputs) // 10_000]  # a tenth of a grey level is accurate enough
+        values = inputs[:: len(inputs) // 10_000]  # a tenth of a gray level is accurate enough
     values = values.to(torch.float64)
     dims = (0, 2, 3) if kind == "image" else (0,)
     mean = values.mean(dims)

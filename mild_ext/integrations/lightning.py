@@ -44,7 +44,9 @@ class MILDCallback(pl.Callback):
         read: name of a method of the LightningModule, or a function, in place of those three: from
             what ``training_step`` returned and the batch to ``(index, logits, labels)``.
         restart_optimizers: call ``configure_optimizers`` anew after each round.
-        tracker_options: ``select``, ``device``, ``group``, ``seed`` of `RoundTracker`.
+        tracker_options: ``labels``, ``train_ids``, ``reselect``, ``min_removed``, ``select``, ``device``,
+            ``group``, ``seed`` of `RoundTracker`. With ``reselect="all"`` it is for ``training_step`` to
+            leave samples that are not ``tracker.kept`` out of the loss.
 
     Attributes:
         tracker: the RoundTracker: ``kept``, ``round_dropped``, ``selections``, ``stop_reason``, ...
@@ -96,10 +98,16 @@ class MILDCallback(pl.Callback):
         loaders = _leaves(trainer.train_dataloader)
         samplers = [x.sampler for x in loaders if isinstance(x, DataLoader)]
         mine = any(isinstance(s, KeptSampler) and s.tracker is self.tracker for s in samplers)
-        if not mine and len(self.tracker.rounds) > 1:
+        everybody = bool(self.tracker.taking_part.all())
+        if not mine and (len(self.tracker.rounds) > 1 or not everybody):
+            what = (
+                "later rounds would train on all samples again"
+                if everybody
+                else "train_ids has no effect"
+            )
             raise ValueError(
-                "the training DataLoader must draw from this callback, or later rounds would train on all "
-                "samples again: DataLoader(dataset, sampler=callback.sampler(), ...)"
+                f"the training DataLoader must draw from this callback, or {what}: "
+                "DataLoader(dataset, sampler=callback.sampler(), ...)"
             )
 
     def on_train_batch_start(
@@ -123,12 +131,10 @@ class MILDCallback(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Merge the ranks, and end the round where this was its last epoch."""
-        before = self.tracker.round
-        self.tracker.end_epoch()
+        round_ended = self.tracker.end_epoch() is not None
         # Lightning counts the batches of an epoch when it sets up the loader: it has to look again.
-        changed = self.tracker.round != before
-        self._reload(trainer, changed)
-        if changed and self.restart_optimizers:
+        self._reload(trainer, round_ended)
+        if round_ended and self.restart_optimizers:
             trainer.strategy.setup_optimizers(trainer)
 
     def on_save_checkpoint(

@@ -38,15 +38,15 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         batch_size: samples per step.
         learning_rate: at the start of each round; a cosine to zero from there.
         weight_decay: of SGD with momentum 0.9.
-        rule, threshold, per_class: of the selection, see `mild_ext.select_clean`.
+        rule, level, per_class: of the selection, see `mild_ext.select_clean`.
         device: where to train, e.g. ``"cuda"``.
         random_state: int, RandomState or None; everything random follows from it.
 
     Attributes:
         classes_: ``[K]``, the labels.
         n_features_in_: number of features.
-        clean_mask_: bool ``[N]``, True for the training samples whose label is believed.
-        label_quality_: float32 ``[N]`` in [0, 1], probability that the label is right.
+        kept_: bool ``[N]``, True for the training samples whose label is believed.
+        clean_probability_: float32 ``[N]`` in [0, 1], probability that the label is right.
         rounds_: one record per round.
         stop_reason_: why there were no more rounds.
         module_: the network, from float features ``[B, n_features_in_]`` to logits ``[B, K]``; None where the
@@ -59,7 +59,7 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         >>> y[::4] = (y[::4] + 1) % 10  # every fourth label is wrong
         >>> quick = {"rounds": 2, "first_epochs": 20, "final_epochs": 10}
         >>> classifier = MILDClassifier(**quick, random_state=0).fit(X[:1200], y[:1200])
-        >>> bool(classifier.clean_mask_[::4].mean() < 0.25 < 0.9 < classifier.clean_mask_[1::4].mean())
+        >>> bool(classifier.kept_[::4].mean() < 0.25 < 0.9 < classifier.kept_[1::4].mean())
         True
     """
 
@@ -75,8 +75,8 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         learning_rate: float = 0.01,
         weight_decay: float = 5e-3,
         rule: str = "posterior",
-        threshold: float = 0.5,
-        per_class: bool = False,
+        level: float = 0.5,
+        per_class: bool | None = None,
         device: str = "cpu",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -89,7 +89,7 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.rule = rule
-        self.threshold = threshold
+        self.level = level
         self.per_class = per_class
         self.device = device
         self.random_state = random_state
@@ -111,8 +111,8 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         self.classes_, encoded = np.unique(y, return_inverse=True)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self.clean_mask_ = np.ones(len(encoded), dtype=bool)
-        self.label_quality_ = np.ones(len(encoded), dtype=np.float32)
+        self.kept_ = np.ones(len(encoded), dtype=bool)
+        self.clean_probability_ = np.ones(len(encoded), dtype=np.float32)
         self.rounds_: list[dict[str, Any]] = []
         self.stop_reason_ = "all samples have one label"
         self.module_: torch.nn.Module | None = None
@@ -130,8 +130,8 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
                 "lr": float(self.learning_rate),
                 "weight_decay": float(self.weight_decay),
                 "rule": self.rule,
-                "threshold": float(self.threshold),
-                "per_class": bool(self.per_class),
+                "level": float(self.level),
+                "per_class": self.per_class,
                 "augment": "none",
             }
         )
@@ -155,8 +155,8 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
             seed=seed,
             device=self.device,
         )
-        self.clean_mask_ = result.kept.numpy()
-        self.label_quality_ = result.clean_probability.numpy()
+        self.kept_ = result.kept.numpy()
+        self.clean_probability_ = result.clean_probability.numpy()
         self.rounds_, self.stop_reason_ = result.rounds, result.stop_reason
         assert result.model is not None
         self.module_ = result.model.cpu().eval()

@@ -7,57 +7,65 @@ batches and ends of epochs to a `RoundTracker`, and draws its samples from a `Ke
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data.distributed import DistributedSampler
 
 from mild_ext import processes
-from mild_ext.recording.status import LearningStatus
-from mild_ext.selection import Selection, select_clean
+from mild_ext.files import write_atomically
+from mild_ext.integrations.batch_labels import BatchLabels
+from mild_ext.rounds import MIN_REMOVED, RoundOutcome, Rounds, Select
+from mild_ext.selection import Selection
 from mild_ext.selection.table import Table, samples_table, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Select = Callable[[LearningStatus], Selection]
-
-_FORMAT = "mild_ext-tracker-1"
-_TENSORS = ("kept", "round_dropped", "misclassified", "seen", "clean_probability")
+_FORMAT = "mild_ext-tracker-2"
 
 
 class RoundTracker:
     """Records status through a sequence of rounds and narrows down the samples to train on.
 
     A round is a number of epochs; at its end the samples with wrong labels are dropped, and the
-    next round records the rest anew. After the last round, or where a selection is not supported
-    by the data, nothing is recorded any more and training goes on with the samples kept.
+    next round records the rest anew. After the last round, or where a selection is refused (see
+    `mild_ext.rounds.Rounds`), nothing is recorded any more and training goes on with the samples kept.
+    The rules and their defaults are those of `mild_ext.run_rounds`: the same batches give the same samples.
 
     Under torch.distributed every rank has a tracker; `end_epoch` is then a collective (see
-    `mild_ext.processes.sync`), and all ranks keep the same samples.
+    `LearningStatus.sync`), and all ranks keep the same samples.
 
     Args:
         num_samples: samples in the data set; ids are its positions.
         rounds: epochs of each round.
-        select: from a round's LearningStatus to a Selection; ``functools.partial(select_clean, ...)``
-            sets a rule. None is `select_clean` with its defaults.
+        labels: integers ``[N]``, the given labels, which the selection and its refusals look at. None
+            takes them from the batches, until that of every sample is known.
+        train_ids: the samples that take part, as int64 ids or a mask bool ``[N]``; None for all.
+        reselect: "kept": a dropped sample stays out. "all": in every round all are drawn and recorded,
+            and a dropped one may return; the loss must then leave out those that are not ``kept``.
+        min_removed: a round that drops, or takes back, less than this share of its samples is the last.
+        select: called as ``select(status, labels=labels)`` with a round's LearningStatus and int64
+            labels ``[N]`` on its device, -1 for a sample that was in no batch, or None if all are;
+            returns a Selection. ``functools.partial(select_clean, ...)`` sets a rule. None is
+            `select_clean` with its defaults.
         device: where the status lies, see LearningStatus.
         group: process group to merge over; None is the default one, or none.
         seed: of the order in which `sampler` goes through the samples.
 
     Attributes:
+        rounds: epochs of each round.
         status: LearningStatus of the current round; the last round's when finished.
-        kept: bool ``[N]`` on the CPU, the samples to train on.
-        round_dropped: int64 ``[N]``, the round that dropped the sample, -1 where none did.
-        misclassified, seen: int32 ``[N]``, epochs, in the last finished round that watched the sample.
-        clean_probability: float32 ``[N]`` in [0, 1], that the label is right, from the same round.
         selections: of each round that was finished since this tracker was made or restored.
-        round: number of the current round, from 0; the number of rounds when finished.
         epochs: epochs ended so far, all rounds and what came after.
-        stop_reason: why there are no more rounds; None while there are.
+
+    Raises:
+        TypeError, ValueError: as `mild_ext.rounds.Rounds` and LearningStatus.
 
     Examples:
         >>> import torch
@@ -66,7 +74,7 @@ class RoundTracker:
         >>> for epoch in range(3):
         ...     for i in tracker.sampler(shuffle=False):
         ...         tracker.update(torch.tensor([i]), torch.tensor([[2.0, 1.0]]), torch.tensor([0]))
-        ...     tracker.end_epoch()
+        ...     outcome = tracker.end_epoch()
         >>> tracker.finished, tracker.kept.tolist()
         (True, [True, True, True, True])
     """
@@ -76,55 +84,127 @@ class RoundTracker:
         num_samples: int,
         rounds: Sequence[int],
         *,
+        labels: Tensor | None = None,
+        train_ids: Tensor | None = None,
+        reselect: str = "kept",
+        min_removed: float = MIN_REMOVED,
         select: Select | None = None,
         device: torch.device | str = "cpu",
         group: processes.Group = None,
         seed: int = 0,
     ) -> None:
-        if not rounds or any(epochs < 1 for epochs in rounds):
-            raise ValueError(
-                f"rounds must name at least one round of at least one epoch each, got {list(rounds)}"
-            )
-        self.num_samples, self.rounds = num_samples, tuple(rounds)
+        self._rounds = Rounds(
+            num_samples,
+            rounds,
+            train_ids=train_ids,
+            labels=labels,
+            reselect=reselect,
+            min_removed=min_removed,
+            select=select,
+        )
+        self.num_samples, self.rounds = num_samples, self._rounds.rounds
         self.device, self.group, self.seed = torch.device(device), group, seed
-        self._select = select or select_clean
-        self.status = LearningStatus(num_samples, self.rounds[0], device=device)
-        self.kept = torch.ones(num_samples, dtype=torch.bool)
-        self.round_dropped = torch.full((num_samples,), -1)
-        self.misclassified = torch.zeros(num_samples, dtype=torch.int32)
-        self.seen = torch.zeros(num_samples, dtype=torch.int32)
-        self.clean_probability = torch.ones(num_samples)
+        self.status = self._rounds.new_status(self.device)
         self.selections: list[Selection] = []
-        self.round = 0
         self.epochs = 0
-        self.stop_reason: str | None = None
+        self._start_noting()
+
+    # ---- where it stands
+
+    @property
+    def kept(self) -> Tensor:
+        """Bool ``[N]`` on the CPU, the samples to train on; written in place."""
+        return self._rounds.kept
+
+    @property
+    def watched(self) -> Tensor:
+        """Bool ``[N]`` on the CPU, the samples to draw: ``kept``, or with reselect="all" all in the rounds."""
+        return self._rounds.watched
+
+    @property
+    def taking_part(self) -> Tensor:
+        """Bool ``[N]`` on the CPU, the samples of ``train_ids``."""
+        return self._rounds.taking_part
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Int64 ``[N]`` on the CPU, the given labels as far as known, else -1; None while none is."""
+        return self._rounds.labels
+
+    @property
+    def round_dropped(self) -> Tensor:
+        """Int64 ``[N]``, the round that dropped the sample, -1 where none did."""
+        return self._rounds.round_dropped
+
+    @property
+    def misclassified(self) -> Tensor:
+        """Int32 ``[N]``, misclassified epochs in the last finished round that watched the sample."""
+        return self._rounds.misclassified
+
+    @property
+    def seen(self) -> Tensor:
+        """Int32 ``[N]``, epochs in which that round saw the sample."""
+        return self._rounds.seen
+
+    @property
+    def clean_probability(self) -> Tensor:
+        """Float32 ``[N]`` in [0, 1], probability that the label is right, from the same round."""
+        return self._rounds.clean_probability
+
+    @property
+    def reselect(self) -> str:
+        """Whether dropped samples may return, see the argument."""
+        return self._rounds.reselect
+
+    @property
+    def round(self) -> int:
+        """Number of the current round, from 0; when finished, how many there were."""
+        return self._rounds.round
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why there are no more rounds; None while there are."""
+        return self._rounds.stop_reason
 
     @property
     def finished(self) -> bool:
         """Whether there are no more rounds, and nothing is recorded any more."""
-        return self.stop_reason is not None
+        return self._rounds.finished
 
     @property
     def round_complete(self) -> bool:
         """Whether all epochs of the current round are recorded, and `end_round` is due."""
-        return not self.finished and self.status.epoch >= self.status.num_epochs
+        return self._rounds.is_over(self.status)
+
+    # ---- recording
 
     def update(self, index: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Record a training batch, see `LearningStatus.update`; nothing when finished."""
-        if not self.finished:
-            device = self.status.device
-            self.status.update(index.to(device), logits.detach().to(device), labels.to(device))
+        if self.finished:
+            return
+        device = self.status.device
+        index, labels = index.to(device), labels.to(device)
+        self.status.update(index, logits.detach().to(device), labels)
+        if self._noted is not None:
+            self._noted.update(index, labels)
 
-    def end_epoch(self) -> None:
-        """To be called after each epoch of training; ends the round too where it was its last."""
+    def end_epoch(self) -> RoundOutcome | None:
+        """To be called after each epoch of training; ends the round too where it was its last.
+
+        Returns:
+            What the end of the round did (renew the optimizer then); None where no round ended.
+        """
         self.advance()
-        if self.round_complete:
-            self.end_round()
+        return self.end_round() if self.round_complete else None
 
     def advance(self) -> None:
         """Merge the ranks and end the epoch, but leave the end of a round to the caller."""
         if not self.finished:
             self.status.sync(self.group)
+            # Among ranks an epoch shows each only its part of the labels: one merge a round will do.
+            last = self.status.epoch + 1 == self.status.num_epochs
+            if last or processes.world_size(self.group) == 1:
+                self._merge_labels()
             self.status.advance()
         self.epochs += 1
 
@@ -132,49 +212,36 @@ class RoundTracker:
         """Merge what the ranks have recorded so far, e.g. before saving amid an epoch; a collective."""
         if not self.finished:
             self.status.sync(self.group)
+            self._merge_labels()
 
-    def end_round(self) -> None:
-        """Select, and prepare the next round.
+    def end_round(self) -> RoundOutcome:
+        """Select, follow the selection or refuse it, and prepare the next round.
 
         Raises:
-            RuntimeError: the round's epochs are not over.
+            RuntimeError: the round's epochs are not over, or there are no more rounds.
+            TypeError, ValueError: ``select`` did not return a selection of these samples.
         """
-        if not self.round_complete:
-            raise RuntimeError(
-                f"round {self.round} is not over: {self.status.epoch} of {self.status.num_epochs} epochs "
-                "are recorded; call advance() after each"
-            )
-        watched = self.kept.clone()
-        selection = self._select(self.status)
+        selection = self._rounds.select(self.status)
+        outcome = self._rounds.end_round(self.status, selection)
         self.selections.append(selection)
-        self._note_evidence(selection, watched)
-        proposed = selection.mask.cpu() & watched
-        if not selection.supported:
-            self.stop_reason = selection.reason
-        elif not proposed.any():
-            self.stop_reason = "the selection would keep no sample; all were kept instead"
-        else:
-            self.round_dropped[watched & ~proposed] = self.round
-            self.kept.copy_(proposed)  # in place: samplers look at it
-        self.round += 1
-        if self.stop_reason is None and self.round == len(self.rounds):
-            self.stop_reason = f"all {len(self.rounds)} rounds are done"
-        if self.stop_reason is None:
-            self.status = LearningStatus(
-                self.num_samples, self.rounds[self.round], device=self.device
-            )
+        if not self.finished:
+            self.status = self._rounds.new_status(self.device)
+        return outcome
 
-    def _note_evidence(self, selection: Selection, watched: Tensor) -> None:
-        epochs = torch.arange(self.status.num_epochs + 1, device=self.status.device)
-        table = torch.cartesian_prod(epochs, epochs).float().view(len(epochs), len(epochs), 2)
-        new = {
-            "misclassified": self.status.lookup(table[..., 0].contiguous()),
-            "seen": self.status.lookup(table[..., 1].contiguous()),
-            "clean_probability": selection.clean_probability,
-        }
-        for name, values in new.items():
-            old = getattr(self, name)
-            old[watched] = values.cpu()[watched].to(old.dtype)
+    def _start_noting(self) -> None:
+        """Take labels from the batches from here on, as long as some are not known."""
+        self._noted: BatchLabels | None = None
+        if not (self._rounds.labels_known or self.finished):
+            self._noted = BatchLabels(self.num_samples, self.device, self.labels)
+
+    def _merge_labels(self) -> None:
+        if self._noted is not None:
+            self._noted.merge(self.group)
+            self._rounds.take_labels(self._noted.labels)
+            if self._rounds.labels_known:
+                self._noted = None
+
+    # ---- drawing and looking
 
     def sampler(
         self,
@@ -184,99 +251,125 @@ class RoundTracker:
         rank: int | None = None,
         drop_last: bool = False,
     ) -> KeptSampler:
-        """A sampler for a DataLoader that goes through the kept samples, see `KeptSampler`."""
+        """A sampler for a DataLoader that goes through the samples watched, see `KeptSampler`."""
         return KeptSampler(
             self, shuffle=shuffle, num_replicas=num_replicas, rank=rank, drop_last=drop_last
         )
 
     def table(self, **columns: Any) -> Table:
-        """One row per sample, from the last round that watched it; see `mild_ext.selection.table`."""
+        """One row per sample, from the last round that watched it; see `mild_ext.selection.table`.
+
+        Given labels are those known so far, -1 for a sample that was in no batch.
+        """
         return samples_table(
-            dropped=~self.kept,
+            dropped=self.round_dropped >= 0,  # samples that took no part were not dropped
             clean_probability=self.clean_probability,
             times={"misclassified": self.misclassified, "seen": self.seen},
             round_dropped=self.round_dropped,
-            **columns,
+            **{"given_labels": self.labels, **columns},
         )
 
     def to_frame(self, **columns: Any) -> pd.DataFrame:
         """`table` as a pandas DataFrame; needs the extra ``export``."""
         return to_frame(self.table(**columns))
 
+    # ---- keeping
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on: tensors, numbers and text only."""
-        status = self.status.state_dict()
+        """Everything needed to go on: copies of tensors, numbers, text, lists and None.
+
+        Among several ranks call `sync` on all of them first, unless an epoch has just ended.
+        """
+        rounds, status = self._rounds, self.status.state_dict()
+        if self._noted is not None:
+            # Into the copy alone: what this rank goes by must stay what all ranks go by.
+            rounds = rounds.copy()
+            rounds.take_labels(self._noted.labels)
         return {
             "format": _FORMAT,
-            "rounds": list(self.rounds),
-            "round": self.round,
             "epochs": self.epochs,
-            "stop_reason": self.stop_reason,
+            "rounds": rounds.state_dict(),
             "status": status | {"words": status["words"].clone()},
-            **{name: getattr(self, name).clone() for name in _TENSORS},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`.
+        """Go on from a `state_dict`; on an error nothing changes.
 
         Raises:
-            ValueError: it is of another kind, another data set or other rounds.
+            ValueError: it is of another kind, another data set, other settings, or damaged.
         """
         if state.get("format") != _FORMAT:
             raise ValueError(
-                f"state must be of a RoundTracker ({_FORMAT}), got {state.get('format')}"
+                f"state must be of a RoundTracker ({_FORMAT}), got {state.get('format')!r}; start the "
+                "rounds anew where it is of another version"
             )
-        if len(state["kept"]) != self.num_samples:
-            raise ValueError(
-                f"state is of {len(state['kept'])} samples, this tracker of {self.num_samples}"
-            )
-        if list(state["rounds"]) != list(self.rounds):
-            raise ValueError(
-                f"state is of rounds {list(state['rounds'])}, this tracker of {list(self.rounds)}"
-            )
-        # When finished, the status is still that of the last round.
-        recorded = state["round"] - (state["stop_reason"] is not None)
-        status = LearningStatus(self.num_samples, self.rounds[recorded], device=self.device)
+        missing = {"epochs", "rounds", "status"} - set(state)
+        if missing:
+            raise ValueError(f"state is damaged: it has no {', '.join(sorted(missing))}")
+        rounds = self._rounds.copy()
+        rounds.load_state_dict(state["rounds"])
+        status = rounds.new_status(self.device)
         status.load_state_dict(state["status"])
-        self.status = status
-        for name in _TENSORS:
-            getattr(self, name).copy_(state[name])
-        self.round, self.epochs = state["round"], state["epochs"]
-        self.stop_reason = state["stop_reason"]
+        self._rounds, self.status, self.epochs = rounds, status, state["epochs"]
         self.selections = []
+        self._start_noting()
 
     def save(self, path: str | Path) -> None:
-        """Write `state_dict` as safetensors."""
-        from safetensors.torch import save_file
+        """Write `state_dict` as safetensors; an existing file is replaced only by a complete one.
 
-        state = self.state_dict()
-        status = state.pop("status")
-        tensors = {name: state.pop(name) for name in _TENSORS}
-        tensors |= {f"status.{k}": v.cpu() for k, v in status.items() if isinstance(v, Tensor)}
-        state["status"] = {k: v for k, v in status.items() if not isinstance(v, Tensor)}
-        save_file(tensors, path, metadata={"tracker": json.dumps(state)})
+        Whoever calls writes: among several ranks, `sync` on all and save on the first.
+        """
+        tensors: dict[str, Tensor] = {}
+        tree = _take_out_tensors(self.state_dict(), "", tensors)
+        metadata = {"format": _FORMAT, "tracker": json.dumps(tree)}
+        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
     def restore(self, path: str | Path) -> None:
-        """Go on from what `save` wrote.
+        """Go on from what `save` wrote; on an error nothing changes.
 
         Raises:
-            ValueError: the file is of another kind, another data set or other rounds.
+            FileNotFoundError: there is no such file.
+            ValueError: the file is of another kind or version, another data set, other settings, or
+                damaged.
         """
-        from safetensors import safe_open
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tree = json.loads(metadata.get("tracker", "{}"))
+                found = metadata.get("format") or tree.get("format")
+                if found != _FORMAT:
+                    raise ValueError(
+                        f"{path} was not saved by a RoundTracker of this version: its format must be "
+                        f"{_FORMAT!r}, got {found!r}; start the rounds anew, or go on with the version that "
+                        "wrote it"
+                    )
+                for name in file.keys():  # noqa: SIM118
+                    *owners, key = name.split(".")
+                    place = tree
+                    for owner in owners:
+                        place = place[owner]
+                    place[key] = file.get_tensor(name)
+        except (SafetensorError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+        self.load_state_dict(tree)
 
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if "tracker" not in metadata:
-                raise ValueError(f"{path} was not saved by a RoundTracker")
-            state = json.loads(metadata["tracker"])
-            for name in file.keys():  # noqa: SIM118
-                owner, _, key = name.rpartition(".")
-                (state["status"] if owner else state)[key] = file.get_tensor(name)
-        self.load_state_dict(state)
+
+def _take_out_tensors(
+    tree: dict[str, Any], path: str, tensors: dict[str, Tensor]
+) -> dict[str, Any]:
+    """The tree without its tensors, which go into ``tensors`` under dotted names."""
+    rest: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Tensor):
+            tensors[path + key] = value.cpu()
+        else:
+            is_tree = isinstance(value, dict)
+            rest[key] = _take_out_tensors(value, f"{path}{key}.", tensors) if is_tree else value
+    return rest
 
 
 class KeptSampler(DistributedSampler[int]):
-    """Goes through a tracker's kept samples, each rank through its part.
+    """Goes through the samples a tracker watches (its kept ones), each rank through its part.
 
     The order follows from the tracker's seed and its number of epochs ended, so it changes with every
     epoch without ``set_epoch``, and a resumed training draws what it would have drawn. As
@@ -284,7 +377,7 @@ class KeptSampler(DistributedSampler[int]):
     some left out with ``drop_last``; neither disturbs the status.
 
     Args:
-        tracker: whose ``kept`` and ``epochs`` count, at the time of iteration.
+        tracker: whose ``watched`` and ``epochs`` count, at the time of iteration.
         shuffle: False: in the order of ids.
         num_replicas, rank: None asks torch.distributed at the time of iteration. Accelerate, and with it
             the Transformers Trainer, deals out batches by itself: give ``num_replicas=1`` there.
@@ -321,11 +414,11 @@ class KeptSampler(DistributedSampler[int]):
 
     def __len__(self) -> int:
         """Ids that one rank gets."""
-        count, parts = int(self.tracker.kept.sum()), self.num_replicas
+        count, parts = int(self.tracker.watched.sum()), self.num_replicas
         return count // parts if self.drop_last else -(-count // parts)
 
     def __iter__(self) -> Iterator[int]:
-        ids = self.tracker.kept.nonzero().flatten()
+        ids = self.tracker.watched.nonzero().flatten()
         if self.shuffle:
             order = torch.Generator().manual_seed(self.tracker.seed + self.tracker.epochs)
             ids = ids[torch.randperm(len(ids), generator=order)]

@@ -89,8 +89,8 @@ class MILDTrainerMixin:
             `IndexedItems` and `IndexCollator` where they are not yet.
 
     Raises:
-        ValueError: the training set's size is not the tracker's, or the Trainer is to sample other than
-            at random.
+        ValueError: the training set's size is not the tracker's, the Trainer is to sample other than
+            at random, or the tracker watches samples that must not be learned from (reselect="all").
     """
 
     def __init__(self, *args: Any, tracker: RoundTracker, **kwargs: Any) -> None:
@@ -105,6 +105,11 @@ class MILDTrainerMixin:
                 )
             if not isinstance(trainer.train_dataset, IndexedItems):
                 trainer.train_dataset = IndexedItems(trainer.train_dataset)
+        if tracker.reselect != "kept":
+            raise ValueError(
+                f"tracker must have reselect='kept', got {tracker.reselect!r}: the loss of a Trainer's model "
+                "is of all samples in a batch, those dropped too"
+            )
         strategy = getattr(trainer.args, "train_sampling_strategy", "random")
         if strategy not in ("random", "sequential"):
             raise ValueError(

@@ -29,8 +29,48 @@ def check_update(
     num_epochs: int,
 ) -> None:
     """Arguments of ``update_status``: kinds, shapes and devices; values are checked natively."""
-    device = words.device
-    if (
+    if _is_batch(words.device, index, logits, labels):
+        check_words(words)
+        if _is_clock(words.device, faults, epoch) and 0 < num_epochs <= words.shape[1] * 64:
+            return
+        raise ValueError(
+            "update_status wants epoch (int64, one element), faults (int64 [3]) where words is, and "
+            f"0 < num_epochs <= {words.shape[1] * 64}, the epochs that words has room for"
+        )
+    _explain_batch(words.device, index, logits, labels)
+
+
+def check_record_visits(
+    record: Tensor,
+    faults: Tensor,
+    epoch: Tensor,
+    index: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    num_epochs: int,
+    num_classes: int,
+    statistics: bool,
+) -> None:
+    """Arguments of ``record_visits``: kinds, shapes and devices; values are checked natively."""
+    if _is_batch(record.device, index, logits, labels):
+        check_record(record)
+        if not _is_clock(record.device, faults, epoch) or num_epochs < 1:
+            raise ValueError(
+                "record_visits wants epoch (int64, one element), faults (int64 [3]) where record is, and "
+                f"num_epochs of at least 1, got {num_epochs}"
+            )
+        if logits.shape[1] != num_classes or num_classes > _C.max_classes:
+            raise ValueError(
+                f"logits must be [batch, {num_classes}], a column for each of the status' num_classes (at most "
+                f"{_C.max_classes}), got shape {list(logits.shape)}; make the status with "
+                f"num_classes={logits.shape[1]}"
+            )
+        return
+    _explain_batch(record.device, index, logits, labels)
+
+
+def _is_batch(device: torch.device, index: Tensor, logits: Tensor, labels: Tensor) -> bool:
+    return bool(
         index.dtype in INTEGERS
         and labels.dtype in INTEGERS
         and logits.dtype in LOGIT_TYPES
@@ -43,22 +83,17 @@ def check_update(
         and labels.device == device
         and logits.device == device
         and index.layout == labels.layout == logits.layout == torch.strided
-    ):
-        check_words(words)
-        if (
-            faults.dtype == epoch.dtype == torch.int64
-            and epoch.numel() == 1
-            and faults.shape == (_C.num_faults,)
-            and faults.device == epoch.device == device
-            and faults.is_contiguous()
-            and 0 < num_epochs <= words.shape[1] * 64
-        ):
-            return
-        raise ValueError(
-            "update_status wants epoch (int64, one element), faults (int64 [3]) where words is, and "
-            f"0 < num_epochs <= {words.shape[1] * 64}, the epochs that words has room for"
-        )
-    _explain_update(device, index, logits, labels)
+    )
+
+
+def _is_clock(device: torch.device, faults: Tensor, epoch: Tensor) -> bool:
+    return bool(
+        faults.dtype == epoch.dtype == torch.int64
+        and epoch.numel() == 1
+        and faults.shape == (_C.num_faults,)
+        and faults.device == epoch.device == device
+        and faults.is_contiguous()
+    )
 
 
 def require_tensors(**arguments: object) -> None:
@@ -72,9 +107,7 @@ def require_tensors(**arguments: object) -> None:
             )
 
 
-def _explain_update(
-    device: torch.device, index: Tensor, logits: Tensor, labels: Tensor
-) -> NoReturn:
+def _explain_batch(device: torch.device, index: Tensor, logits: Tensor, labels: Tensor) -> NoReturn:
     require_tensors(index=index, logits=logits, labels=labels)
     for name, tensor in (("index", index), ("labels", labels)):
         if tensor.dtype not in INTEGERS:
@@ -117,6 +150,88 @@ def check_words(words: Tensor) -> None:
         )
     if not words.is_contiguous():
         raise ValueError("words must be contiguous; use words.contiguous()")
+
+
+def check_record(record: Tensor) -> None:
+    """An open-epoch record: int64 ``[N]``, contiguous."""
+    if record.dtype != torch.int64 or record.dim() != 1 or not record.is_contiguous():
+        raise ValueError(
+            f"record must be int64 [num_samples], contiguous, got {record.dtype} {list(record.shape)}"
+        )
+
+
+def check_planes(planes: Tensor, num_samples: int, num_classes: int) -> None:
+    """Bit planes of predicted classes: int32 ``[P, bits, ceil(N / 32)]``, contiguous."""
+    if not 1 <= num_classes <= _C.max_classes:
+        raise ValueError(f"num_classes must be in [1, {_C.max_classes}], got {num_classes}")
+    bits = num_classes.bit_length()
+    fits = planes.dim() == 3 and tuple(planes.shape[1:]) == (bits, -(-num_samples // 32))
+    if planes.dtype != torch.int32 or not fits or not planes.is_contiguous():
+        raise ValueError(
+            f"planes must be int32 [num_epochs, {bits}, {-(-num_samples // 32)}], contiguous, for {num_samples} "
+            f"samples and {num_classes} classes, got {planes.dtype} {list(planes.shape)}"
+        )
+
+
+def check_fold(
+    record: Tensor,
+    words: Tensor,
+    planes: Tensor,
+    sums: Tensor,
+    epoch: Tensor,
+    num_classes: int,
+    parts: int,
+) -> None:
+    """Arguments of ``fold_epoch``."""
+    check_record(record)
+    check_words(words)
+    check_planes(planes, len(record), num_classes)
+    if (
+        words.shape[0] != len(record)
+        or not 0 < planes.shape[0] <= words.shape[1] * 64
+        or sums.dtype != torch.int32
+        or sums.dim() != 2
+        or sums.shape[0] not in (_C.num_shortfall_sums, _C.num_sums)
+        or sums.shape[1] != len(record)
+        or not sums.is_contiguous()
+        or epoch.dtype != torch.int64
+        or epoch.numel() != 1
+        or not 0 <= parts < 8
+    ):
+        raise ValueError(
+            f"fold_epoch wants words of {len(record)} samples with room for the {planes.shape[0]} epochs of "
+            f"planes, sums int32 [{_C.num_shortfall_sums} or {_C.num_sums}, {len(record)}], epoch int64 of one "
+            f"element, and parts in [0, 8); got words {list(words.shape)}, sums {sums.dtype} "
+            f"{list(sums.shape)}, epoch {epoch.dtype} {list(epoch.shape)}, parts {parts}"
+        )
+    if not words.device == planes.device == sums.device == epoch.device == record.device:
+        raise RuntimeError("record, words, planes, sums and epoch must be on one device")
+
+
+def check_reading(
+    planes: Tensor, num_samples: int, num_classes: int, start: int, stop: int
+) -> None:
+    """Planes, and a non-empty window of epochs that lies in them."""
+    check_planes(planes, num_samples, num_classes)
+    if not 0 <= start < stop <= planes.shape[0]:
+        raise ValueError(
+            f"the window of epochs must satisfy 0 <= start < stop <= {planes.shape[0]}, got start {start}, "
+            f"stop {stop}"
+        )
+
+
+def check_class_per_sample(name: str, labels: Tensor, planes: Tensor, num_samples: int) -> None:
+    """A class for each sample: int64 ``[N]`` where the planes are."""
+    if labels.dtype != torch.int64 or tuple(labels.shape) != (num_samples,):
+        raise ValueError(
+            f"{name} must be int64 [{num_samples}], a class for each sample, got {labels.dtype} "
+            f"{list(labels.shape)}"
+        )
+    if labels.device != planes.device:
+        raise RuntimeError(
+            f"{name} is on {labels.device}, but the status is on {planes.device}; use "
+            f"{name}.to({str(planes.device)!r})"
+        )
 
 
 def check_window(words: Tensor, start: int, stop: int) -> None:

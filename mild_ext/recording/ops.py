@@ -5,12 +5,14 @@
     status_histogram(words, start, stop) -> int64 [P + 1, P + 1]
     status_lookup(words, table, start, stop) -> [N], of the table's dtype
 
-Shapes and meanings: csrc/status_ops.h; the same operations in plain torch: reference.py. This is the
-one file that takes addresses and streams of tensors. Every tensor whose address is taken is held by a
-variable until the call returns.
+Shapes and meanings: csrc/status_ops.h; the same operations in plain torch: reference.py. This and dynamics_ops.py are
+the files that take addresses and streams of tensors. Every tensor whose address is taken is held by a variable until
+the call returns.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,21 +22,21 @@ from mild_ext.recording._native import _C
 
 _THREADS_WORTH = 1 << 17  # elements below which no second thread is considered
 
-_library = torch.library.Library("mild_ext", "DEF")
-_TAGS = (torch.Tag.pt2_compliant_tag,)
-_library.define(
+library = torch.library.Library("mild_ext", "DEF")
+TAGS = (torch.Tag.pt2_compliant_tag,)
+library.define(
     "update_status(Tensor(a!) words, Tensor(b!) faults, Tensor epoch, Tensor index, Tensor logits, "
     "Tensor labels, int num_epochs) -> ()",
-    tags=_TAGS,
+    tags=TAGS,
 )
-_library.define("transition_times(Tensor words, int start, int stop) -> Tensor", tags=_TAGS)
-_library.define("status_histogram(Tensor words, int start, int stop) -> Tensor", tags=_TAGS)
-_library.define(
-    "status_lookup(Tensor words, Tensor table, int start, int stop) -> Tensor", tags=_TAGS
+library.define("transition_times(Tensor words, int start, int stop) -> Tensor", tags=TAGS)
+library.define("status_histogram(Tensor words, int start, int stop) -> Tensor", tags=TAGS)
+library.define(
+    "status_lookup(Tensor words, Tensor table, int start, int stop) -> Tensor", tags=TAGS
 )
 
 
-def _place(device: torch.device) -> tuple[int, int]:
+def place(device: torch.device) -> tuple[int, int]:
     """The native core's device number (-1: CPU) and the address of torch's current stream there."""
     if device.type == "cpu":
         return -1, 0
@@ -43,7 +45,7 @@ def _place(device: torch.device) -> tuple[int, int]:
     raise RuntimeError(f"mild_ext runs on cpu and cuda tensors, got one on {device}")
 
 
-def _buffer(words: Tensor) -> tuple[int, int, int]:
+def buffer(words: Tensor) -> tuple[int, int, int]:
     """Address and sizes of a status buffer; its words are read in pairs of 16 bytes."""
     _checks.check_memory(words=words)
     address = words.data_ptr()
@@ -52,7 +54,7 @@ def _buffer(words: Tensor) -> tuple[int, int, int]:
     return address, words.shape[0], words.shape[1]
 
 
-def _readable(tensor: Tensor) -> Tensor:
+def readable(tensor: Tensor) -> Tensor:
     """The tensor, or a copy where native code cannot read it in place: adjacent elements must be adjacent."""
     tensor = tensor.resolve_neg()
     if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
@@ -60,7 +62,8 @@ def _readable(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
 
 
-def _threads(work: int) -> int:
+def threads_worth(work: int) -> int:
+    """The most threads that this many elements are worth."""
     return 1 if work < _THREADS_WORTH else torch.get_num_threads()
 
 
@@ -81,10 +84,10 @@ def _update_status(
     if rows == 0:
         return
     _checks.check_memory(faults=faults, epoch=epoch, index=index, logits=logits, labels=labels)
-    index, logits, labels = _readable(index), _readable(logits), _readable(labels)
-    device, stream = _place(words.device)
+    index, logits, labels = readable(index), readable(logits), readable(labels)
+    device, stream = place(words.device)
     _C.update(
-        *_buffer(words),
+        *buffer(words),
         index.data_ptr(),
         index.dtype is torch.int64,
         logits.data_ptr(),
@@ -99,7 +102,7 @@ def _update_status(
         faults.data_ptr(),
         device,
         stream,
-        _threads(rows * classes),
+        threads_worth(rows * classes),
     )
 
 
@@ -141,15 +144,15 @@ def update_status(
 def _transition_times(words: Tensor, start: int, stop: int) -> Tensor:
     _checks.check_window(words, start, stop)
     out = torch.empty((8, words.shape[0]), dtype=torch.int32, device=words.device)
-    device, stream = _place(words.device)
+    device, stream = place(words.device)
     _C.transition_times(
-        *_buffer(words),
+        *buffer(words),
         start,
         stop,
         out.data_ptr(),
         device,
         stream,
-        _threads(words.numel()),
+        threads_worth(words.numel()),
     )
     return out
 
@@ -158,15 +161,15 @@ def _status_histogram(words: Tensor, start: int, stop: int) -> Tensor:
     _checks.check_window(words, start, stop)
     side = stop - start + 1
     counts = torch.empty((side, side), dtype=torch.int64, device=words.device)
-    device, stream = _place(words.device)
+    device, stream = place(words.device)
     _C.histogram(
-        *_buffer(words),
+        *buffer(words),
         start,
         stop,
         counts.data_ptr(),
         device,
         stream,
-        _threads(words.numel()),
+        threads_worth(words.numel()),
     )
     return counts
 
@@ -176,9 +179,9 @@ def _status_lookup(words: Tensor, table: Tensor, start: int, stop: int) -> Tenso
     _checks.check_memory(table=table)
     table = table.contiguous()
     out = torch.empty(words.shape[0], dtype=table.dtype, device=words.device)
-    device, stream = _place(words.device)
+    device, stream = place(words.device)
     _C.lookup(
-        *_buffer(words),
+        *buffer(words),
         start,
         stop,
         table.data_ptr(),
@@ -186,7 +189,7 @@ def _status_lookup(words: Tensor, table: Tensor, start: int, stop: int) -> Tenso
         table.element_size(),
         device,
         stream,
-        _threads(words.numel()),
+        threads_worth(words.numel()),
     )
     return out
 
@@ -227,12 +230,17 @@ def _fake_status_lookup(words: Tensor, table: Tensor, start: int, stop: int) -> 
     return table.new_empty(words.shape[0])
 
 
-for _name, _real, _fake in (
+def register(*entries: tuple[str, Callable[..., object], Callable[..., object]]) -> None:
+    """Implementations on both devices, and the fake: ``(name, real, fake)`` for each op."""
+    for name, real, fake in entries:
+        for key in ("CPU", "CUDA"):
+            library.impl(name, real, key)
+        torch.library.register_fake(f"mild_ext::{name}", fake, lib=library)
+
+
+register(
     ("update_status", _update_status, _checks.check_update),
     ("transition_times", _transition_times, _fake_transition_times),
     ("status_histogram", _status_histogram, _fake_status_histogram),
     ("status_lookup", _status_lookup, _fake_status_lookup),
-):
-    for _key in ("CPU", "CUDA"):
-        _library.impl(_name, _real, _key)
-    torch.library.register_fake(f"mild_ext::{_name}", _fake, lib=_library)
+)

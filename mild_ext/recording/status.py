@@ -8,21 +8,28 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from mild_ext.files import write_atomically
 from mild_ext.processes import DEFAULT_TIMEOUT, Group, Wire, world_size
-from mild_ext.recording import ops
+from mild_ext.recording import dynamics_ops, ops
 from mild_ext.recording._native import _C, READS_TENSORS, has_cuda
+from mild_ext.recording.dynamics import DynamicsReading
+from mild_ext.recording.epoch_record import EpochRecord
 from mild_ext.recording.merge import count_epoch, merge_epoch_, pack_epoch
+from mild_ext.recording.merge_records import merge_records
+from mild_ext.recording.status_files import (
+    checked_state,
+    read_state,
+    record_of,
+    require_fits,
+    write_state,
+)
 from mild_ext.recording.transitions import TransitionTimes
 
 # How many torch_dispatch modes (fake tensors, tracers, counters) are active; they only see ops.
 _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 
-_FORMAT = "mild_ext.LearningStatus/1"
+RECORDS = ("status", "classes", "all")
 _FAULTS = (
     "an index out of range [0, num_samples)",
     "a label out of range [0, classes)",
@@ -30,17 +37,26 @@ _FAULTS = (
 )
 
 
-class LearningStatus:
-    """For every sample and epoch: was it seen, and was it memorized (its label predicted)?
+class LearningStatus(DynamicsReading):
+    """For every sample and epoch: was it seen, and was it memorized (its label predicted)? And, if asked for, more.
 
-    Two bits per sample and epoch, in one buffer on the CPU or on a CUDA device. `update` writes a batch in
-    place: one kernel, no synchronisation, no allocation. All writes are ORs: the same batch twice, duplicates
-    in a batch, and batches in another order leave the same bits. A sample with several visits in an
-    epoch counts as memorized only if all of them were.
+    Everything comes from one pass over the logits of the training forward pass: one kernel a batch, no
+    synchronisation, no allocation, on the CPU or on a CUDA device. The same batch twice, duplicates in a batch, and
+    batches in another order leave the same bits. Of several visits of a sample in an epoch the worst counts (largest
+    other logit - label's logit is greatest): it is memorized only if all visits were.
 
     Args:
         num_samples: size of the data set, N. Sample ids are positions in it, in ``[0, N)``.
-        num_epochs: epochs to record, P, in ``[1, 4096]``. Costs ``16 N ceil(P / 64)`` bytes.
+        num_epochs: epochs to record, P, in ``[1, 4096]``.
+        num_classes: columns of the logits, K, in ``[1, 262144]``; needed for more than ``record="status"``.
+        record: what to keep. Bytes a sample for each 64 epochs, and once:
+
+            - ``"status"``: seen, memorized; 16.
+            - ``"classes"``: also the predicted class (`predictions`, `votes`, `majority_vote`, `misclassified_for`,
+              `label_wave`) and the running `shortfall`; 16 + 8 ceil(log2(K + 1)), and 16 once.
+            - ``"all"``: also running margin, loss, label probability and EL2N (`dynamics`); 20 more once.
+
+            None: ``"classes"`` where num_classes is given, otherwise ``"status"``.
         device: where the model's logits are.
 
     Raises:
@@ -55,19 +71,37 @@ class LearningStatus:
         >>> status.advance()
         >>> status.compute().metric.tolist()  # lower = cleaner
         [-1, 0, 0, 1]
+        >>> status = LearningStatus(num_samples=4, num_epochs=2, num_classes=2)
+        >>> status.update(index=torch.tensor([0, 3]), logits=logits, labels=torch.tensor([0, 1]))
+        >>> status.predictions(0).tolist()
+        [0, -1, -1, 0]
+        >>> status.shortfall()[[0, 3]].tolist()  # lower = cleaner
+        [0.0, 1.0]
     """
 
     def __init__(
-        self, num_samples: int, num_epochs: int, *, device: torch.device | str = "cpu"
+        self,
+        num_samples: int,
+        num_epochs: int,
+        *,
+        num_classes: int | None = None,
+        record: str | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
-        for name, value, most in (
-            ("num_samples", num_samples, 1 << 40),
-            ("num_epochs", num_epochs, _C.max_epochs),
-        ):
+        sizes = [("num_samples", num_samples, 1 << 40), ("num_epochs", num_epochs, _C.max_epochs)]
+        if num_classes is not None:
+            sizes.append(("num_classes", num_classes, _C.max_classes))
+        for name, value, most in sizes:
             if isinstance(value, bool) or not hasattr(value, "__index__"):
                 raise TypeError(f"{name} must be an int, got {type(value).__name__}")
             if not 1 <= value <= most:
                 raise ValueError(f"{name} must be in [1, {most}], got {value}")
+        if record is None:
+            record = "status" if num_classes is None else "classes"
+        if record not in RECORDS:
+            raise ValueError(f"record must be one of {', '.join(RECORDS)}, got {record!r}")
+        if record != "status" and num_classes is None:
+            raise ValueError(f"record={record!r} needs num_classes, the columns of the logits")
         device = torch.device(device)
         if device.type not in ("cpu", "cuda"):
             raise ValueError(f"device must be cpu or cuda, got {device}")
@@ -89,6 +123,18 @@ class LearningStatus:
             # into the current one. The host's copy spares everybody else the read-back.
             self._epoch_on_device = torch.zeros((), dtype=torch.int64, device=device)
             self._faults = torch.zeros(_C.num_faults, dtype=torch.int64, device=device)
+            self._record = (
+                None
+                if record == "status" or num_classes is None
+                else EpochRecord(
+                    num_samples,
+                    num_epochs,
+                    operator.index(num_classes),
+                    statistics=record == "all",
+                    device=self._words.device,
+                )
+            )
+        self._num_classes = None if num_classes is None else operator.index(num_classes)
         self._num_epochs = num_epochs
         self._epoch = 0
         # The last epoch that was merged with other ranks, and the number of its bits then.
@@ -117,18 +163,34 @@ class LearningStatus:
         return self._words.device
 
     @property
+    def record(self) -> str:
+        """What is kept: ``"status"``, ``"classes"`` or ``"all"``."""
+        if self._record is None:
+            return "status"
+        return "all" if self._record.statistics else "classes"
+
+    @property
+    def num_classes(self) -> int | None:
+        """Columns of the logits, K, if they were told."""
+        return self._num_classes
+
+    @property
     def words(self) -> Tensor:
         """The status buffer, int64 ``[N, ceil(P / 64), 2]``: plane 0 *seen*, plane 1 *wrong*; not a copy."""
+        if self._record is not None:
+            self._record.settle(self._words, self._epoch_on_device)
         return self._words
 
     @property
     def nbytes(self) -> int:
-        """Size of the status buffer in bytes."""
-        return self._words.nbytes
+        """Size of all buffers in bytes."""
+        return self._words.nbytes + (0 if self._record is None else self._record.nbytes)
 
     def __repr__(self) -> str:
+        classes = "" if self._num_classes is None else f"num_classes={self._num_classes}, "
+        record = "" if self._record is None else f"record={self.record!r}, "
         return (
-            f"LearningStatus(num_samples={self.num_samples}, num_epochs={self.num_epochs}, "
+            f"LearningStatus(num_samples={self.num_samples}, num_epochs={self.num_epochs}, {classes}{record}"
             f"device={str(self.device)!r}, epoch={self.epoch})"
         )
 
@@ -160,30 +222,36 @@ class LearningStatus:
                     f"all {self._num_epochs} epochs of this status are recorded; make it with a larger "
                     "num_epochs, or reset() it for the next round"
                 )
-            if (
-                READS_TENSORS
-                and not _dispatch_modes()
-                and _C.try_update(
-                    self._words,
-                    self._faults,
-                    self._epoch_on_device,
-                    index,
-                    logits,
-                    labels,
-                    self._num_epochs,
-                    torch.get_num_threads(),
-                )
-            ):
+            if READS_TENSORS and not _dispatch_modes() and self._update_fast(index, logits, labels):
                 return
-        words = self._words
+        words, record = self._words, self._record
         if words.is_cuda:
             index, labels = (
                 x.to(words.device, non_blocking=True) if isinstance(x, Tensor) and x.is_cpu else x
                 for x in (index, labels)
             )
-        ops.update_status(
-            words, self._faults, self._epoch_on_device, index, logits, labels, self._num_epochs
-        )
+        clock = (self._faults, self._epoch_on_device)
+        if record is None:
+            ops.update_status(words, *clock, index, logits, labels, self._num_epochs)
+        else:
+            dynamics_ops.record_visits(
+                record.visits,
+                *clock,
+                index,
+                logits,
+                labels,
+                self._num_epochs,
+                record.num_classes,
+                record.statistics,
+            )
+
+    def _update_fast(self, index: Tensor, logits: Tensor, labels: Tensor) -> bool:
+        record, clock = self._record, (self._faults, self._epoch_on_device)
+        epochs, threads = self._num_epochs, torch.get_num_threads()
+        if record is None:
+            return _C.try_update(self._words, *clock, index, logits, labels, epochs, threads)
+        what = (record.num_classes, record.statistics)
+        return _C.try_record(record.visits, *clock, index, logits, labels, epochs, *what, threads)
 
     def advance(self) -> None:
         """End the epoch: what comes next is recorded into the following one.
@@ -196,6 +264,8 @@ class LearningStatus:
                 f"advance() was called more often than num_epochs = {self._num_epochs} times; make the "
                 "status with a larger num_epochs, or reset() it for the next round"
             )
+        if self._record is not None:
+            self._record.fold(self._words, self._epoch_on_device)
         self._epoch += 1
         self._epoch_on_device.add_(1)
 
@@ -203,10 +273,15 @@ class LearningStatus:
         """Forget everything, and begin with epoch 0; the buffer is kept (a new round)."""
         self._words.zero_()
         self._faults.zero_()
+        if self._record is not None:
+            self._record.reset()
         self._set_epoch(0)
 
     def merge_(self, other: LearningStatus) -> LearningStatus:
-        """Take over what another status of the same samples has recorded (bitwise OR), in place.
+        """Take over what another status of the same samples has recorded, in place.
+
+        Status bits are joined by OR, visits of the open epoch by taking the worst. What ``"classes"`` and ``"all"``
+        keep of ended epochs are sums: there a sample may have been seen by one of the two only, or by both alike.
 
         Args:
             other: a status of the same size, e.g. of another process, or of a part of the epoch.
@@ -215,20 +290,32 @@ class LearningStatus:
             This status, in the later of the two epochs.
 
         Raises:
-            TypeError, ValueError: ``other`` is no LearningStatus of the same size.
+            TypeError, ValueError: ``other`` is no LearningStatus of the same size and record, or both saw a sample in
+                an ended epoch and differ there. Nothing was changed.
         """
         if not isinstance(other, LearningStatus):
             raise TypeError(f"other must be a LearningStatus, got {type(other).__name__}")
-        mine, theirs = (self.num_samples, self.num_epochs), (other.num_samples, other.num_epochs)
+        mine, theirs = (
+            (s.num_samples, s.num_epochs, s.record, None if s._record is None else s.num_classes)
+            for s in (self, other)
+        )
         if mine != theirs:
             raise ValueError(
-                f"only statuses of the same size can be merged: this one has (num_samples, num_epochs) = "
-                f"{mine}, the other {theirs}"
+                "only statuses of the same size can be merged: this one has (num_samples, num_epochs, record, "
+                f"num_classes) = {mine}, the other {theirs}"
             )
         self._raise_faults()
         other._raise_faults()
-        self._words |= other._words.to(self.device)
-        self._set_epoch(max(self._epoch, other._epoch))
+        epoch = max(self._epoch, other._epoch)
+        others_words = other.words.to(self.device)
+        if self._record is not None and other._record is not None:
+            self._words, self._record = merge_records(
+                (self.words, self._record, self._epoch),
+                (others_words, other._record, other._epoch),
+            )
+        else:
+            self._words |= others_words
+        self._set_epoch(epoch)
         return self
 
     def sync(self, group: Group = None, *, timeout: float = DEFAULT_TIMEOUT) -> int:
@@ -310,7 +397,7 @@ class LearningStatus:
             ValueError: an empty window, or one with a step. On CUDA also if an earlier `update` met bad values.
         """
         start, stop = self._window(epochs)
-        fields = ops.transition_times(self._words, start, stop)
+        fields = ops.transition_times(self.words, start, stop)
         self._raise_faults()
         return TransitionTimes(*fields.unbind(0), stop - start)  # type: ignore[call-arg, arg-type]
 
@@ -328,7 +415,7 @@ class LearningStatus:
             ValueError: as `compute`.
         """
         start, stop = self._window(epochs)
-        counts = ops.status_histogram(self._words, start, stop).cpu()
+        counts = ops.status_histogram(self.words, start, stop).cpu()
         self._raise_faults()
         return counts
 
@@ -346,7 +433,7 @@ class LearningStatus:
             TypeError, ValueError: a table of the wrong dtype or shape; otherwise as `compute`.
         """
         start, stop = self._window(epochs)
-        values = ops.status_lookup(self._words, table.to(self.device), start, stop)
+        values = ops.status_lookup(self.words, table.to(self.device), start, stop)
         self._raise_faults()
         return values
 
@@ -386,39 +473,32 @@ class LearningStatus:
     # ---- keeping
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs: ``words`` (not a copy), ``num_epochs``, ``epoch``."""
+        """What `load_state_dict` needs; buffers are not copies.
+
+        ``words``, ``num_epochs``, ``epoch``; beyond ``record="status"`` also ``record``, ``num_classes``, ``visits``,
+        ``planes``, ``sums``.
+        """
         self._raise_faults()
-        return {"words": self._words, "num_epochs": self._num_epochs, "epoch": self._epoch}
+        state = {"words": self.words, "num_epochs": self._num_epochs, "epoch": self._epoch}
+        return state if self._record is None else state | self._record.state()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of a status of the same size; on an error nothing is changed.
 
         Raises:
-            ValueError: not the state of a status of this size, or a damaged one.
+            ValueError: not the state of a status of this size and record, or a damaged one.
         """
-        words, epoch = _checked_state(state)
-        if (
-            tuple(words.shape) != tuple(self._words.shape)
-            or state["num_epochs"] != self._num_epochs
-        ):
-            raise ValueError(
-                f"the state is of {words.shape[0]} samples and {state['num_epochs']} epochs, but this status "
-                f"has {self.num_samples} and {self.num_epochs}"
-            )
+        words, epoch = checked_state(state)
+        require_fits(state, self.num_samples, self._num_epochs, self.record, self._num_classes)
+        if self._record is not None:
+            self._record.load(state)
         self._words.copy_(words)
         self._faults.zero_()
         self._set_epoch(epoch)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the status to a safetensors file. An existing file is replaced only once the new one is complete."""
-        state = self.state_dict()
-        metadata = {
-            "format": _FORMAT,
-            "num_epochs": str(self._num_epochs),
-            "epoch": str(self._epoch),
-        }
-        tensors = {"words": state["words"]}
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        write_state(path, self.state_dict())
 
     @classmethod
     def load(
@@ -430,42 +510,14 @@ class LearningStatus:
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged, or no saved status.
         """
-        try:
-            with safe_open(path, framework="pt", device="cpu") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise ValueError(f"{path} is no saved learning status (format {_FORMAT})")
-                state = {
-                    "words": file.get_tensor("words"),
-                    "num_epochs": int(metadata["num_epochs"]),
-                    "epoch": int(metadata["epoch"]),
-                }
-        except (SafetensorError, KeyError) as error:
-            raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-        words, epoch = _checked_state(state)
-        status = cls(words.shape[0], state["num_epochs"], device=device)
-        status._words.copy_(words)
-        status._set_epoch(epoch)
-        return status
-
-
-def _checked_state(state: dict[str, Any]) -> tuple[Tensor, int]:
-    """The words and epoch of a state, after looking at everything that could be wrong with it."""
-    missing = {"words", "num_epochs", "epoch"} - set(state)
-    if missing:
-        raise ValueError(f"the state of a LearningStatus must have the keys {sorted(missing)}")
-    words, num_epochs, epoch = state["words"], state["num_epochs"], state["epoch"]
-    if not isinstance(words, Tensor) or words.dtype != torch.int64 or words.dim() != 3:
-        raise ValueError("words must be an int64 tensor [num_samples, num_words, 2]")
-    if not 1 <= num_epochs <= _C.max_epochs or not 0 <= epoch <= num_epochs:
-        raise ValueError(f"there cannot be epoch {epoch} of {num_epochs} epochs")
-    if words.shape[0] < 1 or tuple(words.shape[1:]) != (-(-num_epochs // 64), 2):
-        raise ValueError(f"words of shape {list(words.shape)} do not fit {num_epochs} epochs")
-    past = num_epochs % 64
-    if past and bool((words[:, -1] >> past & (1 << (64 - past)) - 1).any()):
-        raise ValueError(f"the words are damaged: they have bits past epoch {num_epochs - 1}")
-    if bool((words[..., 1] & ~words[..., 0]).any()):
-        raise ValueError(
-            "the words are damaged: some samples are wrong in epochs they were not seen in"
+        state = read_state(path)
+        words, _ = checked_state(state)
+        status = cls(
+            words.shape[0],
+            state["num_epochs"],
+            num_classes=state.get("num_classes"),
+            record=record_of(state),
+            device=device,
         )
-    return words, epoch
+        status.load_state_dict(state)
+        return status

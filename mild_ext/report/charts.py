@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from mild_ext.report.page import Sample
+from mild_ext.recording.status import LearningStatus
+from mild_ext.report.run_data import Sample
 
-# Okabe and Ito's palette, told apart with every kind of colour vision; lines differ in marker too.
+# Okabe and Ito's palette, told apart with every kind of color vision; lines differ in marker too.
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 
 #: Rows of the learning-status picture; beyond this, neighbours in the order are averaged.
@@ -102,43 +102,72 @@ def status_figure(run: Path, samples: list[Sample]) -> dict[str, Any] | None:
     is the mean of neighbours in that order.
 
     Returns:
-        ``source`` (data address), ``rows``, ``per_row`` (samples in a row), ``samples``; None where
-        the run saved no status.
+        ``source`` (data address), ``rows``, ``per_row`` (samples in a row), ``samples``, ``strips``
+        (what is shown beside it); None where the run saved no status.
     """
-    from matplotlib.colors import LinearSegmentedColormap
-
-    from mild_ext.recording.status import LearningStatus
-
     paths = sorted((run / "status").glob("round-*.safetensors"))
-    if not paths:
+    matrix = _status_matrix(paths) if paths else None
+    if matrix is None:
         return None
+    strips = _strips(samples, matrix.order)
+    return {
+        "source": _address(_draw_status(matrix, strips)),
+        "rows": len(matrix.starts),
+        "per_row": -(-len(matrix.order) // len(matrix.starts)),
+        "samples": len(matrix.order),
+        "strips": [name for name, _ in strips],
+    }
+
+
+class _StatusMatrix(NamedTuple):
+    """Shares of memorized samples, a row for neighbours in the order and a column an epoch.
+
+    ``order``: ids, cleanest first; ``starts``: where in it each row begins; ``edges``: where among
+    the columns each round begins, and the end.
+    """
+
+    memorized: NDArray[np.float64]
+    order: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    edges: list[int]
+
+
+def _status_matrix(paths: list[Path]) -> _StatusMatrix | None:
+    """The rounds' status side by side; None where no sample was seen in the first."""
     first = LearningStatus.load(paths[0])
     times = first.compute()
-    watched = (times.seen > 0).numpy()
-    ids = np.flatnonzero(watched)
+    ids = np.flatnonzero((times.seen > 0).numpy())
     if not len(ids):
         return None
     # Ties in the metric are common; among them the earlier memorized comes first.
     order = ids[np.lexsort((times.first_memorized.numpy()[ids], times.metric.numpy()[ids]))]
     height = min(len(order), LARGEST_HEIGHT)
     starts = np.linspace(0, len(order), height, endpoint=False).astype(np.int64)
-
     columns, edges = [], [0]
     for path in paths:
         status = first if path == paths[0] else LearningStatus.load(path)
         columns += [_row_means(status, t, order, starts) for t in range(status.epoch)]
         edges.append(len(columns))
-    memorized = np.stack(columns, 1)
+    return _StatusMatrix(np.stack(columns, 1), order, starts, edges)
 
-    strips: list[tuple[str, NDArray[Any]]] = []
+
+def _strips(samples: list[Sample], order: NDArray[np.int64]) -> list[tuple[str, NDArray[Any]]]:
+    """What is known of each sample in the order: whether it was dropped, and whether rightly so."""
     by_id = {s.id: s for s in samples}
-    if all(int(i) in by_id for i in order):
-        listed = [by_id[int(i)] for i in order]
-        strips.append(("dropped", np.array([not s.kept for s in listed], dtype=float)))
-        if listed[0].true_label is not None:
-            wrong = np.array([s.true_label != s.given_label for s in listed], dtype=float)
-            strips.append(("wrong", wrong))
+    if not all(int(i) in by_id for i in order):
+        return []
+    listed = [by_id[int(i)] for i in order]
+    strips = [("dropped", np.array([not s.kept for s in listed], dtype=float))]
+    if listed[0].true_label is not None:
+        wrong = np.array([s.true_label != s.given_label for s in listed], dtype=float)
+        strips.append(("wrong", wrong))
+    return strips
 
+
+def _draw_status(matrix: _StatusMatrix, strips: list[tuple[str, NDArray[Any]]]) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    memorized, order, starts, edges = matrix
     figure = _figure(8, 6.4)
     grid = figure.subplots(1, 1 + len(strips), width_ratios=[24, *[1] * len(strips)], squeeze=False)
     axes = grid[0, 0]
@@ -148,12 +177,12 @@ def status_figure(run: Path, samples: list[Sample]) -> dict[str, Any] | None:
     image = axes.imshow(
         np.ma.masked_invalid(memorized),
         cmap=colors,
-        extent=(0, len(columns), len(order), 0),
+        extent=(0, memorized.shape[1], len(order), 0),
         **options,
     )
     for edge in edges[1:-1]:
         axes.axvline(edge, color="black", lw=1)
-    axes.set_xlabel("epoch" if len(paths) == 1 else "epoch (a line between rounds)")
+    axes.set_xlabel("epoch" if len(edges) == 2 else "epoch (a line between rounds)")
     axes.set_ylabel("samples, by the first round's metric (cleanest on top)")
     bar = figure.colorbar(image, ax=list(grid[0]), location="top", fraction=0.04, aspect=40)
     bar.set_ticks([0, 1], labels=["misclassified", "memorized"])
@@ -165,13 +194,7 @@ def status_figure(run: Path, samples: list[Sample]) -> dict[str, Any] | None:
         axis.set_xticks([])
         axis.set_yticks([])
         axis.set_xlabel(name, rotation=90)
-    return {
-        "source": _address(figure),
-        "rows": height,
-        "per_row": -(-len(order) // height),
-        "samples": len(order),
-        "strips": [name for name, _ in strips],
-    }
+    return figure
 
 
 def _row_means(

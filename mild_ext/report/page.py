@@ -1,4 +1,4 @@
-"""``mild-ext report``: one self-contained HTML page about a run, from the files in its folder.
+"""One self-contained HTML page about a run, from the files in its folder.
 
 Everything is inlined (style, figures, thumbnails), there is no script, and nothing is fetched. A run
 that is still going, or was killed, gives the page of what it has finished.
@@ -7,17 +7,21 @@ that is still going, or was killed, gives the page of what it has finished.
 from __future__ import annotations
 
 import base64
-import csv
 import importlib.util
 import io
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mild_ext.files import write_text
 from mild_ext.report import charts
-from mild_ext.training.experiment import SSL_NAMES
+from mild_ext.report.run_data import (
+    Sample,
+    read_config,
+    read_history,
+    read_selection,
+    read_summary,
+)
 
 #: Classes, and flows from one class to another, shown in the open; the rest folds away.
 _SHOWN_CLASSES = 30
@@ -78,79 +82,83 @@ def percent(value: float | None) -> str:
 
 def gather(run: Path, *, suspicious: int = 48, thumbnails: bool = True) -> dict[str, Any]:
     """Everything the page shows, read from the run's folder."""
-    config = _read_config(run)
-    history = _read_history(run)
+    config = read_config(run)
+    history = read_history(run)
     rounds = [record for record in history if record["type"] == "round"]
     if not rounds:
         raise ValueError(f"the run in {run} has not finished its first round; report on it later")
-    summary: dict[str, Any] | None = None
-    if (run / "summary.json").is_file():
-        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    summary = read_summary(run)
     classes = [str(name) for name in config["data"]["classes"]]
-    samples = _read_selection(run)
+    samples = read_selection(run)
     notes: list[str] = []
     if summary is None:
         notes.append("The run is not finished: this page shows what it has finished so far.")
-
-    ranked = sorted(samples, key=lambda s: (s.clean_probability, -s.metric, s.id))
-    # Where nothing was dropped, the ranking by metric still tells where to look first.
-    shown = ([s for s in ranked if not s.kept] or ranked)[:suspicious]
+    shown = most_suspicious(samples)[:suspicious]
     pictures: dict[int, str] = {}
     if shown and thumbnails:
         pictures, note = _thumbnails(config, [s.id for s in shown])
         notes += [note] if note else []
-
     settings = config["settings"]
-    known = any(s.true_label is not None for s in samples)
     # Where no round told two groups apart, there is no estimate: the probability of 1 says nothing.
     estimated = any(record["supported"] for record in rounds)
-    per_class = class_noise(samples, len(classes), estimated=estimated)
-    semi = [r for r in history if r["type"] == "epoch" and "pseudo_rate" in r]
     return {
         "title": f"{config['data']['name']}: label noise report",
         "config": config,
+        "config_text": json.dumps(config, indent=2),
         "settings": settings,
         "recipe": settings["recipe"],
         "summary": summary,
         "notes": notes,
         "classes": classes,
+        "suspicious": shown,
+        "pictures": pictures,
+        **_facts_of_rounds(run, rounds),
+        "status_figure": charts.status_figure(run, samples),
+        **_facts_of_samples(samples, len(classes), estimated=estimated),
+        **_facts_of_semi_supervised([r for r in history if "pseudo_rate" in r]),
+    }
+
+
+def _facts_of_rounds(run: Path, rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
         "rounds": rounds,
         "quality_known": "precision" in rounds[0],
         "test_known": "test_accuracy" in rounds[0],
         "quality_figure": charts.rounds_figure(rounds),
         "mixture_figures": _mixture_figures(run, rounds),
-        "status_figure": charts.status_figure(run, samples),
-        "per_class": per_class,
-        "shown_classes": _SHOWN_CLASSES,
-        "flows": flows(samples)[:_SHOWN_FLOWS],
-        "dropped": sum(not s.kept for s in samples),
-        "samples": samples,
-        "estimated": estimated,
-        "estimated_noise": _mean([1 - s.clean_probability for s in samples]) if estimated else None,
-        "truth_known": known,
-        "suspicious": shown,
-        "pictures": pictures,
-        "semi": semi,
-        "ssl_name": SSL_NAMES.get(semi[0]["stage"], semi[0]["stage"]) if semi else "",
-        "semi_figure": charts.pseudo_label_figure(semi) if semi else None,
-        "config_text": json.dumps(config, indent=2),
     }
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One line of ``selection.csv``. Labels are class numbers."""
+def _facts_of_samples(
+    samples: list[Sample], num_classes: int, *, estimated: bool
+) -> dict[str, Any]:
+    return {
+        "samples": samples,
+        "dropped": sum(not s.kept for s in samples),
+        "truth_known": any(s.true_label is not None for s in samples),
+        "estimated": estimated,
+        "estimated_noise": _mean([1 - s.clean_probability for s in samples]) if estimated else None,
+        "per_class": class_noise(samples, num_classes, estimated=estimated),
+        "shown_classes": _SHOWN_CLASSES,
+        "flows": flows(samples)[:_SHOWN_FLOWS],
+    }
 
-    id: int
-    given_label: int
-    misclassified: int
-    seen: int
-    metric: int
-    clean_probability: float
-    kept: bool
-    round_dropped: int | None
-    predicted_label: int
-    true_label: int | None
+
+def _facts_of_semi_supervised(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """From the stage's records, one per epoch; none where there was no such stage."""
+    return {
+        "semi": records,
+        # Runs of earlier versions did not note the method's title.
+        "ssl_name": records[0].get("title", records[0]["stage"]) if records else "",
+        "semi_figure": charts.pseudo_label_figure(records) if records else None,
+    }
+
+
+def most_suspicious(samples: list[Sample]) -> list[Sample]:
+    """The dropped samples, least likely to be right first; all of them where nothing was dropped."""
+    ranked = sorted(samples, key=lambda s: (s.clean_probability, -s.metric, s.id))
+    # Where nothing was dropped, the ranking by metric still tells where to look first.
+    return [s for s in ranked if not s.kept] or ranked
 
 
 def class_noise(
@@ -203,57 +211,6 @@ def flows(samples: list[Sample]) -> list[dict[str, Any]]:
 
 def _mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-# --------------------------------------------------------------------------------------- reading
-
-
-def _read_config(run: Path) -> dict[str, Any]:
-    path = run / "config.json"
-    if (run / "results.json").is_file():
-        raise ValueError(f"{run} holds a comparison, not a run; its table is {run / 'table.txt'}")
-    if not path.is_file():
-        raise ValueError(f"there is no run in {run} (no config.json)")
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ = config["settings"]["recipe"], config["data"]["classes"], config["noise"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not the config of a run: {error}") from error
-    return config
-
-
-def _read_history(run: Path) -> list[dict[str, Any]]:
-    path = run / "history.jsonl"
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    # What follows the last line break is empty, or half a line of a run that was killed.
-    return [json.loads(line) for line in lines[:-1]]
-
-
-def _read_selection(run: Path) -> list[Sample]:
-    path = run / "selection.csv"
-    if not path.is_file():
-        return []
-    samples = []
-    with open(path, encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            dropped, truth = row.get("round_dropped"), row.get("true_label")
-            samples.append(
-                Sample(
-                    id=int(row["id"]),
-                    given_label=int(row["given_label"]),
-                    misclassified=int(row["misclassified"]),
-                    seen=int(row["seen"]),
-                    metric=int(row["metric"]),
-                    clean_probability=float(row["clean_probability"]),
-                    kept=row["kept"] == "1",
-                    round_dropped=int(dropped) if dropped else None,
-                    predicted_label=int(row["predicted_label"]),
-                    true_label=int(truth) if truth else None,
-                )
-            )
-    return samples
 
 
 def _mixture_figures(run: Path, rounds: list[dict[str, Any]]) -> list[str | None]:
@@ -309,15 +266,3 @@ def _thumbnail(image: Any, largest: int = 112) -> str:
     file = io.BytesIO()
     imsave(file, np.ascontiguousarray(pixels), format="png")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def main_report(options: Any) -> int:
-    """Entry point of the command line."""
-    path = write_report(
-        options.run_folder,
-        options.out,
-        suspicious=options.suspicious,
-        thumbnails=not options.no_thumbnails,
-    )
-    print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    return 0

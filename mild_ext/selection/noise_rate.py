@@ -19,21 +19,47 @@ Z = 1.96
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A share in [0, 1] with an interval, ``low`` to ``high``, of 90 % confidence."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class NoiseRate:
-    """Share of wrong labels among the samples seen, in [0, 1]: estimated from the counts alone.
+    """Share of wrong labels among the samples seen, in [0, 1].
 
-    It is not measured: that takes planted labels.
+    Measured by planted labels, ``low`` and ``high`` are an interval of 90 % confidence, and the rate has
+    two parts: `plainly_wrong` labels, which are learned like planted ones, and `contradicted` ones, which
+    the network predicts against where it is sure, though they are not: systematic confusions, ambiguous
+    samples, or what is left of its own mistakes.
 
-    ``rate`` is the mean of ``1 - Selection.clean_probability``. ``low`` and ``high`` span it and
-    three estimates that agree only where the mixture fits (the noisy weight, the mean posterior
-    made monotone, the share that is dropped), widened by `Z` standard errors. The span measures
-    the model's doubt and has no guaranteed coverage: benchmarks/selection.md says how often it
-    held the true rate. Of a class, ``rate`` is the mean posterior under a weight of its own.
+    Without planted labels it is estimated from the counts alone, and uncalibrated: ``rate`` is the mean of
+    ``1 - Selection.clean_probability``, ``low`` and ``high`` span it and three estimates that agree
+    only where the mixture fits (the noisy weight, the mean posterior made monotone, the share that is
+    dropped), widened by `Z` standard errors. Of a class, ``rate`` is then the mean posterior under a
+    weight of its own; where the noise was measured, the mean of ``1 - clean_probability``.
+
+    Attributes:
+        rate, low, high: the share, and its interval.
+        measured: whether planted labels measured it.
+        plainly_wrong: the first part with its interval; None where it was not measured.
     """
 
     rate: float
     low: float
     high: float
+    measured: bool = False
+    plainly_wrong: Estimate | None = None
+
+    @property
+    def contradicted(self) -> float | None:
+        """The second part; None where the rate was not measured."""
+        return (
+            None if self.plainly_wrong is None else max(0.0, self.rate - self.plainly_wrong.value)
+        )
 
 
 def estimate_noise_rate(

@@ -1,7 +1,14 @@
-"""How good a selection is where the true labels are known."""
+"""How good a selection is where the true labels are known.
+
+What is undefined, here and wherever a quality is written or printed: a share of nothing (precision
+where nothing was kept, recall where no label is right, noise removed where none is wrong, AUROC with
+one kind of label) is nan, and null in files. An F1 is the overlap of two sets, and two empty sets
+agree: it is always defined, 1 where nothing was there to find and nothing was said.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,8 +22,8 @@ class SelectionQuality:
 
     Attributes:
         num_samples, num_clean: counts.
-        precision, recall, f1: of finding clean samples.
-        noisy_precision, noisy_recall, noisy_f1: of finding wrong labels.
+        precision, recall, f1: of finding clean samples; a share of nothing is nan.
+        noisy_precision, noisy_recall, noisy_f1: of finding wrong labels, likewise.
         macro_f1: mean of the two F1; a selection that keeps everything does not shine here.
             With no wrong label at all the noisy F1 is 1 if nothing was dropped, else 0.
         auroc: probability that a clean sample's score exceeds a noisy one's; nan with one kind.
@@ -36,6 +43,18 @@ class SelectionQuality:
     def as_dict(self) -> dict[str, Any]:
         """All fields by name."""
         return asdict(self)
+
+    def record(self) -> dict[str, float | None]:
+        """What a run's files say: ``precision``, ``recall``, ``f1``, and ``noise_removed``, the share
+        of the wrong labels that was dropped (`noisy_recall`); None where undefined.
+        """
+        shares = {
+            "precision": self.precision,
+            "recall": self.recall,
+            "f1": self.f1,
+            "noise_removed": self.noisy_recall,
+        }
+        return {name: None if math.isnan(value) else value for name, value in shares.items()}
 
 
 def evaluate_selection(
@@ -75,10 +94,10 @@ def evaluate_selection(
 
 
 def _found(said: NDArray[np.bool_], true: NDArray[np.bool_]) -> tuple[float, float, float]:
-    """Precision, recall and F1; 1 where there was nothing to say or to find."""
+    """Precision and recall, nan where there was nothing said or to find; F1, 1 where neither."""
     hits, n_said, n_true = int((said & true).sum()), int(said.sum()), int(true.sum())
-    precision = hits / n_said if n_said else float(n_true == 0)
-    recall = hits / n_true if n_true else float(n_said == 0)
+    precision = hits / n_said if n_said else math.nan
+    recall = hits / n_true if n_true else math.nan
     f1 = 2 * hits / (n_said + n_true) if n_said + n_true else 1.0
     return precision, recall, f1
 

@@ -17,10 +17,11 @@ from mild_ext.mixture.weibull import WeibullMixture
 from mild_ext.recording.transitions import TransitionTimes
 from mild_ext.selection.classes import ClassSelection
 from mild_ext.selection.evidence import StatusEvidence, TimesEvidence
-from mild_ext.selection.noise_rate import NoiseRate
+from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.plot import plot_counts
 from mild_ext.selection.quality import SelectionQuality, best_threshold, evaluate_selection
 from mild_ext.selection.support import Support
+from mild_ext.selection.suspicion import Verdicts
 from mild_ext.selection.table import Table, samples_table, to_frame
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Selection:
     _probability: NDArray[np.float32]
     _labels: Tensor | None = None
     _class_probability: Tensor | None = None
+    _verdicts: Verdicts | None = None
 
     def __repr__(self) -> str:
         return f"Selection({self.summary().splitlines()[0]}; supported={self.supported})"
@@ -91,6 +93,59 @@ class Selection:
         if self._class_probability is not None:
             return self._class_probability
         return self._lookup(torch.from_numpy(self._probability))
+
+    @cached_property
+    def suspicion(self) -> Tensor:
+        """How suspicious the given label is, float32 [N]; higher = more likely wrong, the dropped above the kept.
+
+        With planted labels: share of misclassified epochs and mean shortfall, more where the network's
+        votes for another class are a one-sided confusion. Without, ``1 - clean_probability``, ties broken
+        by the share of misclassified epochs. Comparable within one selection only.
+        """
+        if self._verdicts is not None:
+            return self._verdicts.suspicion
+        share = self.misclassified / self.seen.clamp(min=1)
+        return (1.0 - self.clean_probability) + 1e-3 * share
+
+    @property
+    def suggested_label(self) -> Tensor | None:
+        """The class most voted for besides the given label, int64 [N]; -1 where there was no such vote.
+
+        None without planted labels.
+        """
+        return None if self._verdicts is None else self._verdicts.suggested_label
+
+    @property
+    def suggestion_confidence(self) -> Tensor | None:
+        """Probability that ``suggested_label`` is the true one, if the given one is wrong, float32 [N] in [0, 1].
+
+        None without planted labels, which calibrate it.
+        """
+        return None if self._verdicts is None else self._verdicts.suggestion_confidence
+
+    @property
+    def transition(self) -> Tensor | None:
+        """Expected number of samples of true class i (row) wrongly given as class j, float64 [K, K] on the CPU.
+
+        From votes against given labels, corrected by what planted ones show. None without planted labels.
+        """
+        return None if self._verdicts is None else self._verdicts.transition
+
+    @property
+    def estimated_recall(self) -> Estimate | None:
+        """Share of the wrong labels that is dropped, measured on planted ones; it holds for noise like these.
+
+        None without planted labels.
+        """
+        return None if self._verdicts is None else self._verdicts.estimated_recall
+
+    @property
+    def estimated_precision(self) -> Estimate | None:
+        """Share of the dropped labels that is wrong, by their calibrated probabilities.
+
+        None without planted labels, or where nothing is dropped.
+        """
+        return None if self._verdicts is None else self._verdicts.estimated_precision
 
     def _lookup(self, table: Tensor) -> Tensor:
         """A look-up made after the decision: only while the status is as it was decided on."""

@@ -18,7 +18,9 @@ from mild_ext.mixture.follow_up import common_follow_up
 from mild_ext.mixture.likelihood import TimeCounts
 from mild_ext.selection.classes import select_by_class
 from mild_ext.selection.evidence import evidence_of
+from mild_ext.selection.measured import select_measured
 from mild_ext.selection.noise_rate import NoiseRate, estimate_noise_rate
+from mild_ext.selection.planted import PlantedLabels
 from mild_ext.selection.result import Selection
 from mild_ext.selection.rules import RULES, Decision, mean_over_seen
 from mild_ext.selection.windows import judge
@@ -32,8 +34,12 @@ def select_clean(
     labels: Tensor | None = None,
     per_class: bool | None = None,
     epochs: slice | None = None,
+    planted: PlantedLabels | None = None,
 ) -> Selection:
     """Decide which samples to keep.
+
+    With ``planted`` the noise is measured, and as many of the most suspicious samples are dropped as labels
+    are wrong. Without, it is estimated from the counts alone, which cannot tell a hard label from a wrong one.
 
     Args:
         status_or_times: a LearningStatus, or the TransitionTimes of one.
@@ -62,6 +68,10 @@ def select_clean(
             samples to drop, that default how many; it is not supported where it contradicts the
             default.
 
+        planted: what the status was trained on, see `mild_ext.plant_labels`; the status must record predicted
+            classes (``LearningStatus(..., num_classes=K)``). Rule, level, per_class and epochs are then
+            not to be given: what is measured takes their place.
+
     Returns:
         A :class:`Selection`. It is never empty: where two components are not supported everything
         is kept, ``supported`` is False and ``reason`` says why.
@@ -82,6 +92,13 @@ def select_clean(
         (True, False)
     """
     _check_rule(rule, level)
+    if planted is not None:
+        if (rule, level, epochs) != ("posterior", 0.5, None) or per_class:
+            raise ValueError(
+                "rule, level, per_class and epochs have no meaning with planted labels, by which the noise is "
+                "measured; leave them out, or leave out planted"
+            )
+        return select_measured(status_or_times, planted, labels)
     evidence = evidence_of(status_or_times, epochs)
     histogram = evidence.histogram()
     num_samples = int(histogram.sum())

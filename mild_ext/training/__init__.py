@@ -1,6 +1,7 @@
 """The training loop, recipes and presets, models, checkpoints."""
 
 from mild_ext.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from mild_ext.training.context import RunContext
 from mild_ext.training.loop import TrainingDiverged, accuracy, fit, predict
 from mild_ext.training.models import build_model
 from mild_ext.training.recipe import PRESETS, Recipe, preset
@@ -9,6 +10,7 @@ __all__ = [
     "PRESETS",
     "CheckpointError",
     "Recipe",
+    "RunContext",
     "TrainingDiverged",
     "accuracy",
     "build_model",

@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file holding tensors and, in its header, JSON.
 
 A file is written under another name, flushed to disk and then renamed, so at any moment a complete
-checkpoint exists: the previous one until the new one is whole. Every tensor carries a CRC-32, so a
-damaged file is noticed and not trained on. No pickle is involved.
+checkpoint exists: the previous one until the new one is whole. Every tensor and the header carry a CRC-32, so
+a damaged file is noticed and not trained on. No pickle is involved.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from torch import Tensor
 from mild_ext import processes
 from mild_ext.files import write_atomically
 
-FORMAT = "mild_ext-checkpoint-1"
+FORMAT = "mild_ext-checkpoint-2"
+#: Formats of earlier versions, which had no checksum of the header.
+_UNCHECKED = ("mild_ext-checkpoint-1",)
 _REMEDY = "delete it to do that part of the run again"
 
 
@@ -40,10 +42,12 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         return
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_pack(state, tensors))
+    sums = json.dumps({name: _crc32(tensor) for name, tensor in tensors.items()})
     metadata = {
         "format": FORMAT,
         "tree": tree,
-        "crc32": json.dumps({name: _crc32(tensor) for name, tensor in tensors.items()}),
+        "crc32": sums,
+        "header_crc32": str(_header_crc32(tree, sums, tensors)),
     }
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
@@ -60,24 +64,50 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(
-                    f"{path} is no checkpoint of this package (its format is "
-                    f"{metadata.get('format')!r}, expected {FORMAT!r})"
-                )
+            _check_format(path, metadata.get("format"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        tree, sums = json.loads(metadata["tree"]), json.loads(metadata["crc32"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} is truncated or not a safetensors file ({error}); {_REMEDY}"
         ) from error
+    try:
+        tree, sums, header = (metadata[name] for name in ("tree", "crc32", "header_crc32"))
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} is damaged (its header has no entry {error}); {_REMEDY}"
+        ) from error
+    if header != str(_header_crc32(tree, sums, tensors)):
+        raise CheckpointError(
+            f"{path} is damaged (the checksum of its header does not match); {_REMEDY}"
+        )
+    expected = json.loads(sums)
     for name, tensor in tensors.items():
-        if sums.get(name) != _crc32(tensor):
+        if expected[name] != _crc32(tensor):
             raise CheckpointError(
                 f"{path} is damaged (the checksum of tensor {name} does not match); {_REMEDY}"
             )
-    state: dict[str, Any] = _unpack(tree, tensors)
+    state: dict[str, Any] = _unpack(json.loads(tree), tensors)
     return state
+
+
+def _check_format(path: Path, found: str | None) -> None:
+    if found in _UNCHECKED:
+        raise CheckpointError(
+            f"{path} was written by an earlier version of this package, whose checkpoints have no "
+            f"checksum of their header (its format is {found!r}, expected {FORMAT!r}); {_REMEDY}"
+        )
+    if found != FORMAT:
+        raise CheckpointError(
+            f"{path} is no checkpoint of this package (its format is {found!r}, expected {FORMAT!r})"
+        )
+
+
+def _header_crc32(tree: str, sums: str, tensors: dict[str, Tensor]) -> int:
+    """Checksum of all that the header says: the tree, the tensors' sums, their names and kinds."""
+    kinds = [
+        (name, str(tensors[name].dtype), list(tensors[name].shape)) for name in sorted(tensors)
+    ]
+    return zlib.crc32(json.dumps([tree, sums, kinds]).encode())
 
 
 def _crc32(tensor: Tensor) -> int:

@@ -6,9 +6,7 @@ import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -24,9 +22,8 @@ from mild_ext.data.sets import isolated_random_state, seed_everything
 from mild_ext.recording.learning_log import LogRecorder
 from mild_ext.recording.status import LearningStatus
 from mild_ext.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from mild_ext.training.context import Record, RunContext
 from mild_ext.training.recipe import Recipe
-
-Record = dict[str, Any]
 
 
 class TrainingDiverged(RuntimeError):
@@ -34,7 +31,7 @@ class TrainingDiverged(RuntimeError):
 
 
 class Objective(Protocol):
-    """What is minimised. Called once a batch; returns the loss (a scalar) and the logits."""
+    """What is minimized. Called once a batch; returns the loss (a scalar) and the logits."""
 
     def start_epoch(self, epoch: int, epochs: int, generator: torch.Generator) -> None:
         """Called before an epoch, with the generator that the epoch's random numbers come from."""
@@ -130,21 +127,16 @@ def fit(
     dataset: Dataset[Any],
     labels: Tensor,
     recipe: Recipe,
+    context: RunContext | None = None,
     *,
     epochs: int,
     stage: str,
-    seed: int,
+    checkpoint: str = "training.safetensors",
     ids: Tensor | None = None,
     status: LearningStatus | None = None,
     recorder: LogRecorder | None = None,
     objective: Objective | None = None,
     weight_decay: float | None = None,
-    device: torch.device | str = "cpu",
-    checkpoint: Path | None = None,
-    checkpoint_seconds: float = 30.0,
-    fingerprint: str = "",
-    on_epoch: Callable[[Record], None] | None = None,
-    progress: bool = False,
 ) -> FitResult:
     """Train ``model`` in place for ``epochs`` epochs.
 
@@ -153,23 +145,21 @@ def fit(
     at an epoch's end goes on exactly as it would have.
 
     Args:
-        model: moved to ``device``.
+        model: moved to the context's device.
         dataset: map-style data set of ``(input, label)``; only its inputs are used.
         labels: int64 ``[N]``, the labels to learn.
         recipe: optimizer, learning rate, augmentation, precision and so on.
+        context: seed, device, checkpoints, who hears of each epoch; None is a `RunContext` as it
+            comes: seed 0, on the CPU, without checkpoints.
         epochs: number of epochs.
         stage: name of this training within the run, e.g. ``"round 0"``.
-        seed: seed of the run.
+        checkpoint: file in the context's folder to resume from, where it exists and is of this
+            stage, and to save to.
         ids: int64 ids of the samples to train on; None for all.
         status: recorder to update and advance, of at least ``epochs`` epochs; None records nothing.
         recorder: records loss and margin beside ``status``, for a learning log.
-        objective: what to minimise; None is the recipe's cross-entropy.
+        objective: what to minimize; None is the recipe's cross-entropy.
         weight_decay: in place of the recipe's.
-        checkpoint: file to resume from where it exists and is of this stage, and to save to.
-        checkpoint_seconds: least time between two saves; 0 saves after every epoch.
-        fingerprint: text that identifies the run; a checkpoint with another is refused.
-        on_epoch: called with each epoch's record, including those of a resumed training.
-        progress: show a progress bar on a terminal.
 
     Returns:
         FitResult.
@@ -178,7 +168,8 @@ def fit(
         TrainingDiverged: the mean loss of an epoch is not finite.
         CheckpointError: the checkpoint is damaged, or of another run.
     """
-    device = torch.device(device)
+    context = context or RunContext()
+    device = torch.device(context.device)
     model.to(device)
     if recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -193,40 +184,27 @@ def fit(
     )
     trainer = _Trainer(model, recipe, objective, status, recorder, weight_decay, device)
     result = FitResult(averaged=trainer.average.module if trainer.average is not None else None)
-    if checkpoint is not None and checkpoint.exists():
-        saved = load_checkpoint(checkpoint)
-        if saved.get("fingerprint") != fingerprint:
-            raise CheckpointError(
-                f"{checkpoint} belongs to a run with other settings or data; start again in "
-                "another folder, or run with the settings in its config.json"
-            )
-        if saved["stage"] == stage:
-            if recorder is not None and saved["trainer"].get("recorder") is None:
-                raise CheckpointError(
-                    f"{checkpoint} was saved without learning logs, so their first epochs are lost; "
-                    "go on without learning_logs, or start again in another folder"
-                )
-            trainer.load_state_dict(saved["trainer"])
-            result.history = saved["history"]
+    saver = _Saver(context, checkpoint, stage)
+    result.history = saver.resume(trainer)
     processes.barrier()  # before the first process saves anew, all have read
     for record in result.history:
-        if on_epoch is not None:
-            on_epoch(record)
+        context.note(record)
 
-    saved_at = time.monotonic()
+    saver.start_clock()
     bar = tqdm(
         total=epochs,
         initial=len(result.history),
         desc=stage,
         unit="epoch",
         leave=False,
-        disable=None if progress else True,
+        disable=None if context.progress else True,
     )
     with isolated_random_state(), bar:
         for epoch in range(len(result.history), epochs):
             started = time.monotonic()
             lr = learning_rate(recipe, epoch, epochs)
-            loss = trainer.train_epoch(batches, lr, epoch, epochs, derive_seed(seed, stage, epoch))
+            seed = derive_seed(context.seed, stage, epoch)
+            loss = trainer.train_epoch(batches, lr, epoch, epochs, seed)
             if not math.isfinite(loss):
                 raise TrainingDiverged(
                     f"the loss became {loss} in epoch {epoch} of {stage} (learning rate {lr:g}); "
@@ -245,21 +223,60 @@ def fit(
                 "seconds": round(time.monotonic() - started, 4),
             }
             result.history.append(record)
-            if on_epoch is not None:
-                on_epoch(record)
+            context.note(record)
             bar.update()
             bar.set_postfix(loss=f"{loss:.3f}")
-            due = time.monotonic() - saved_at >= checkpoint_seconds
-            if checkpoint is not None and (due or epoch + 1 == epochs):
-                state = {
-                    "fingerprint": fingerprint,
-                    "stage": stage,
-                    "history": result.history,
-                    "trainer": trainer.state_dict(),
-                }
-                save_checkpoint(checkpoint, state)
-                saved_at = time.monotonic()
+            saver.save(trainer, result.history, last=epoch + 1 == epochs)
     return result
+
+
+class _Saver:
+    """Keeps the checkpoint of one training: resumes from it, and saves when it is time."""
+
+    def __init__(self, context: RunContext, name: str, stage: str) -> None:
+        self.context = context
+        self.path = context.checkpoint(name)
+        self.stage = stage
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Count the time to the next save from now."""
+        self.saved_at = time.monotonic()
+
+    def resume(self, trainer: _Trainer) -> list[Record]:
+        """Load what was saved of this stage into the trainer; returns the records of its epochs."""
+        if self.path is None or not self.path.exists():
+            return []
+        saved = load_checkpoint(self.path)
+        if saved.get("fingerprint") != self.context.fingerprint:
+            raise CheckpointError(
+                f"{self.path} belongs to a run with other settings or data; start again in "
+                "another folder, or run with the settings in its config.json"
+            )
+        if saved["stage"] != self.stage:
+            return []
+        if trainer.recorder is not None and saved["trainer"].get("recorder") is None:
+            raise CheckpointError(
+                f"{self.path} was saved without learning logs, so their first epochs are lost; "
+                "go on without learning_logs, or start again in another folder"
+            )
+        trainer.load_state_dict(saved["trainer"])
+        history: list[Record] = saved["history"]
+        return history
+
+    def save(self, trainer: _Trainer, history: list[Record], *, last: bool) -> None:
+        """Save if this was the last epoch, or the last save is long enough ago."""
+        due = time.monotonic() - self.saved_at >= self.context.checkpoint_seconds
+        if self.path is None or not (due or last):
+            return
+        state = {
+            "fingerprint": self.context.fingerprint,
+            "stage": self.stage,
+            "history": history,
+            "trainer": trainer.state_dict(),
+        }
+        save_checkpoint(self.path, state)
+        self.start_clock()
 
 
 class _Trainer:

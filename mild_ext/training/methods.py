@@ -1,16 +1,21 @@
-"""What MILD is compared with: small-loss selection with a Gaussian mixture, and ELR.
+"""The training methods by name, and what MILD is compared with: small-loss selection and ELR.
 
-Both are objectives for `mild_ext.training.fit`, after their papers and at their standard settings.
+These two are objectives for `mild_ext.training.fit`, after their papers and at their standard
+settings. `METHODS` lists all that a run or a comparison can train.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mild_ext.training.loop import Objective
 
 _Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -152,3 +157,61 @@ class EarlyLearningRegularization:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.targets = state["targets"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train a model on labels of which some are wrong.
+
+    Attributes:
+        key: its name in files and on the command line.
+        title: its name in a comparison.
+        run_title: its name among the models of one run; ``{ssl}`` stands for the title of the
+            semi-supervised method.
+        stage: name of its training in a run's history, where it has one of its own there.
+        objective: makes what it minimizes, from the number of samples; None is the recipe's
+            cross-entropy.
+        needs_true_labels: learns from the right labels only, so these have to be known.
+        rounds: finds the wrong labels in rounds first, and trains without them.
+        semi_supervised: goes on with the samples that were dropped, without their labels.
+    """
+
+    key: str
+    title: str
+    run_title: str = ""
+    stage: str = ""
+    objective: Callable[[int], Objective] | None = None
+    needs_true_labels: bool = False
+    rounds: bool = False
+    semi_supervised: bool = False
+
+
+#: Every method that a run or a comparison trains, by key, in the order of a comparison's table.
+METHODS = {
+    method.key: method
+    for method in (
+        Method(
+            "plain",
+            "plain cross-entropy",
+            run_title="plain cross-entropy (all samples)",
+            stage="plain cross-entropy",
+        ),
+        Method("small-loss", "small loss (Gaussian mixture)", objective=SmallLoss),
+        Method("elr", "ELR", objective=EarlyLearningRegularization),
+        Method("mild", "MILD", run_title="MILD (kept samples)", rounds=True),
+        Method(
+            "mild-ssl",
+            "MILD + semi-supervised",
+            run_title="MILD + {ssl} (dropped ones unlabeled)",
+            rounds=True,
+            semi_supervised=True,
+        ),
+        Method(
+            "clean",
+            "correct labels only (bound)",
+            run_title="correct labels only (bound)",
+            stage="correct labels only",
+            needs_true_labels=True,
+        ),
+    )
+}

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from mild_ext.booleans import parse_bool
+
 
 def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
     return field(default=default, metadata={"help": help, "choices": choices})
@@ -34,8 +36,13 @@ class Recipe:
         0.01, "stop when a round drops less than this share of its samples"
     )
     rule: str = _setting("posterior", "selection rule")
-    threshold: float = _setting(0.5, "keep samples whose probability of being clean is above this")
-    per_class: bool = _setting(False, "select inside each class")
+    level: float = _setting(
+        0.5,
+        "keep samples whose probability of a right label is above this; quantile: share to keep",
+    )
+    per_class: bool | None = _setting(
+        None, "judge each class by its own samples: true, false, or none: where it pays"
+    )
     reselect: str = _setting(
         "kept",
         "kept: a dropped sample stays out; all: it is still watched and may return",
@@ -109,7 +116,7 @@ class Recipe:
         for name in ("final_epochs", "workers", "lr", "momentum", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("threshold", "min_removed", "validation", "label_smoothing"):
+        for name in ("level", "min_removed", "validation", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         for name in ("ssl_ramp", "ssl_confidence"):
@@ -264,7 +271,12 @@ def preset(name: str) -> Recipe:
 def read_settings(path: Path) -> dict[str, Any]:
     """Settings from a TOML (``.toml``), YAML (``.yaml``, ``.yml``) or JSON (``.json``) file.
 
-    The file is one flat table. It may name the preset it starts from as ``recipe``.
+    The file is one flat table. It may name the preset it starts from as ``recipe``. Booleans may be
+    the words that the command line takes, whatever the format makes of them.
+
+    Raises:
+        ValueError: there is no such file, or it is not a table of settings.
+        ImportError: the package that reads its format is missing.
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
@@ -294,7 +306,15 @@ def read_settings(path: Path) -> dict[str, Any]:
         loaded = {}
     if not isinstance(loaded, dict):
         raise ValueError(f"the recipe {path} must be one flat table of settings")
-    return {str(key).replace("-", "_"): value for key, value in loaded.items()}
+    settings = {str(key).replace("-", "_"): value for key, value in loaded.items()}
+    for name, (kind, _) in setting_types().items():
+        # Anything but a word or a number is left to `Recipe.override` to refuse.
+        if kind is bool and type(settings.get(name)) in (str, int):
+            try:
+                settings[name] = parse_bool(str(settings[name]))
+            except ValueError as error:
+                raise ValueError(f"cannot read the recipe {path}: {name}: {error}") from error
+    return settings
 
 
 def _import_reader(names: list[str], needs: str) -> Any:

@@ -1,7 +1,8 @@
 """The iterative procedure: train, fit the mixture, drop what looks wrong, and go on.
 
 Hu et al., "MILD: Modeling the Instance Learning Dynamics for Learning with Noisy Labels",
-IJCAI 2023, Algorithm 1, with stop rules of our own.
+IJCAI 2023, Algorithm 1. What a selection does, and why the rounds end, is `mild_ext.rounds`; here is
+the loop that trains, records, reports and checkpoints.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +26,18 @@ from mild_ext.data.sets import isolated_random_state, labels_of, seed_everything
 from mild_ext.files import write_atomically
 from mild_ext.recording.learning_log import LearningLog, LogRecorder
 from mild_ext.recording.status import LearningStatus
+from mild_ext.rounds import RoundOutcome, Rounds
 from mild_ext.selection import Selection, select_clean
+from mild_ext.selection.quality import evaluate_selection
 from mild_ext.selection.table import Table, samples_table
 from mild_ext.training.checkpoint import (
     CheckpointError,
     load_checkpoint,
     save_checkpoint,
 )
+from mild_ext.training.context import Record, RunContext
 from mild_ext.training.loop import (
     CrossEntropy,
-    Record,
     accuracy,
     derive_seed,
     fit,
@@ -42,8 +46,6 @@ from mild_ext.training.recipe import Recipe
 
 ModelFactory = Callable[[], nn.Module]
 
-#: A round that would leave less than this share of its samples is refused.
-SMALLEST_KEPT_SHARE = 0.05
 _FORMAT = "mild_ext-rounds-1"
 _TENSORS = ("labels", "kept", "round_dropped", "misclassified", "seen", "clean_probability")
 
@@ -87,7 +89,7 @@ class RoundsResult:
     def table(self, **columns: Any) -> Table:
         """One row per sample, from the last round that watched it; see `mild_ext.selection.table`."""
         return samples_table(
-            dropped=~self.kept,
+            dropped=self.round_dropped >= 0,  # samples that took no part were not dropped
             clean_probability=self.clean_probability,
             times={"misclassified": self.misclassified, "seen": self.seen},
             round_dropped=self.round_dropped,
@@ -131,32 +133,6 @@ class Round:
     kept: Tensor
     record: Record
     log: LearningLog | None = None
-
-
-def selection_quality(kept: Tensor, wrong: Tensor) -> dict[str, float | None]:
-    """How well ``kept`` finds the samples whose label is right.
-
-    Args:
-        kept: bool ``[N]``.
-        wrong: bool ``[N]``, True where the given label is wrong.
-
-    Returns:
-        ``precision`` (share of kept samples that are right), ``recall`` (share of right samples
-        that are kept), ``f1``, and ``noise_removed`` (share of wrong samples that are dropped), all
-        in [0, 1], None where undefined.
-    """
-    right_kept = int((kept & ~wrong).sum())
-    num_kept, num_right, num_wrong = int(kept.sum()), int((~wrong).sum()), int(wrong.sum())
-
-    def ratio(part: int, whole: int) -> float | None:
-        return part / whole if whole else None
-
-    return {
-        "precision": ratio(right_kept, num_kept),
-        "recall": ratio(right_kept, num_right),
-        "f1": ratio(2 * right_kept, num_kept + num_right),
-        "noise_removed": ratio(int((wrong & ~kept).sum()), num_wrong),
-    }
 
 
 def fresh_model(factory: ModelFactory, seed: int) -> nn.Module:
@@ -220,27 +196,38 @@ def run_rounds(
     count = len(labels)
     if count != len(dataset):  # type: ignore[arg-type]
         raise ValueError(f"labels must have length {len(dataset)}, got {count}")  # type: ignore[arg-type]
-    everyone = torch.zeros(count, dtype=torch.bool)
-    everyone[slice(None) if train_ids is None else train_ids] = True
-    if not everyone.any():
-        raise ValueError("there are no samples to train on")
+    rounds = Rounds(
+        count,
+        [recipe.first_epochs] + [recipe.round_epochs] * (recipe.rounds - 1),
+        train_ids=train_ids,
+        labels=labels,
+        reselect=recipe.reselect,
+        min_removed=recipe.min_removed,
+        select=partial(
+            select_clean,
+            rule=recipe.rule,
+            level=recipe.level,
+            per_class=recipe.per_class,
+        ),
+    )
+    everyone = rounds.taking_part
     folder = None if folder is None else Path(folder)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(recipe, seed, labels, everyone)
+    context = RunContext(
+        seed,
+        device,
+        folder,
+        checkpoint_seconds,
+        fingerprint,
+        on_record=on_record,
+        progress=progress,
+    )
 
     model = fresh_model(model_factory, seed).to(device)
-    state: dict[str, Any] = {
-        "fingerprint": fingerprint,
-        "kept": everyone.clone(),
-        "round_dropped": torch.full((count,), -1),
-        "misclassified": torch.zeros(count, dtype=torch.int32),
-        "seen": torch.zeros(count, dtype=torch.int32),
-        "clean_probability": torch.ones(count),
-        "rounds": [],
-        "history": [],
-        "stop_reason": None,
-    }
+    records: list[Record] = []
+    history: list[Record] = []
     if folder is not None and (folder / "rounds.safetensors").exists():
         state = load_checkpoint(folder / "rounds.safetensors")
         if state["fingerprint"] != fingerprint:
@@ -248,8 +235,16 @@ def run_rounds(
                 f"{folder} holds checkpoints of a run with other settings or data; "
                 "use another folder"
             )
-        model.load_state_dict(state.pop("model"))
-        for record in state["history"]:
+        try:
+            rounds.load_state_dict(state.get("state", {}))
+        except ValueError as error:
+            raise CheckpointError(
+                f"{folder} holds checkpoints this version cannot go on from ({error}); "
+                "use another folder"
+            ) from error
+        model.load_state_dict(state["model"])
+        records, history = state["rounds"], state["history"]
+        for record in history:
             if on_record is not None:
                 on_record(record)
 
@@ -260,138 +255,93 @@ def run_rounds(
             dataset,
             labels,
             recipe,
+            context,
             epochs=epochs,
             stage=stage,
-            seed=seed,
             ids=ids,
-            device=device,
-            checkpoint=None if folder is None else folder / "training.safetensors",
-            checkpoint_seconds=checkpoint_seconds,
-            fingerprint=fingerprint,
-            on_epoch=on_record,
-            progress=progress,
             **options,
         )
-        state["history"] += result.history
+        history.extend(result.history)
         return model if result.averaged is None else result.averaged
 
-    for number in range(len(state["rounds"]), recipe.rounds):
-        if state["stop_reason"] is not None:
-            break
+    while not rounds.finished:
+        number, epochs = rounds.round, rounds.num_epochs
         if number > 0 and recipe.round_start == "scratch":
             fresh = fresh_model(model_factory, derive_seed(seed, "round", number))
             model.load_state_dict(fresh.state_dict())
-        kept = state["kept"]
-        watched = everyone if recipe.reselect == "all" else kept
-        epochs = recipe.first_epochs if number == 0 else recipe.round_epochs
-        status = LearningStatus(count, epochs, device=device)
+        status = rounds.new_status(device)
         recorder = LogRecorder(count, epochs, device) if learning_logs else None
         evaluated = train(
             f"round {number}",
-            watched.nonzero().flatten(),
+            rounds.watched.nonzero().flatten(),
             epochs,
             status=status,
             recorder=recorder,
             objective=CrossEntropy(
-                recipe.label_smoothing, kept.to(device) if recipe.reselect == "all" else None
+                recipe.label_smoothing,
+                rounds.kept.to(device) if recipe.reselect == "all" else None,
             ),
             weight_decay=recipe.first_weight_decay if number == 0 else None,
         )
-        # With the labels, classes that differ much are judged apart even where it is not asked for.
-        selection = select_clean(
-            status,
-            recipe.rule,
-            recipe.threshold,
-            labels=labels.to(device),
-            per_class=recipe.per_class or None,
-        )
-        proposed = selection.mask.cpu() & watched
-        refused = _refuse(proposed, watched, labels) if selection.supported else selection.reason
-        if refused is None:
-            state["kept"] = proposed
-            state["round_dropped"] = torch.where(
-                proposed, -1, torch.where(kept, number, state["round_dropped"])
-            )
-        _note_evidence(state, status, selection, watched)
-
-        removed = int((kept & ~state["kept"]).sum())
-        changed = int((kept ^ state["kept"]).sum())
-        if refused is not None:
-            state["stop_reason"] = refused
-        elif changed < recipe.min_removed * int(kept.sum()):
-            state["stop_reason"] = (
-                f"round {number} changed the fate of {changed} samples, less than a share of "
-                f"{recipe.min_removed:g} of {int(kept.sum())}"
-            )
-        elif number + 1 == recipe.rounds:
-            state["stop_reason"] = f"the recipe's {recipe.rounds} rounds are done"
-        record = {
-            "type": "round",
-            "round": number,
-            "epochs": epochs,
-            "trained_on": int(kept.sum()),
-            "kept": int(state["kept"].sum()),
-            "removed": removed,
-            "supported": bool(selection.supported),
-            "reason": selection.reason,
-            "threshold": float(selection.threshold),
-            "mixture": _mixture_parameters(selection),
-            "histogram": _sparse(status.histogram()),
-        }
+        selection = rounds.select(status)
+        outcome = rounds.end_round(status, selection)
+        record = _record(outcome, selection, status)
         if true_labels is not None:
-            wrong = (labels != true_labels)[everyone]
-            record |= selection_quality(state["kept"][everyone], wrong)
+            right = (labels == true_labels)[everyone]
+            record |= evaluate_selection(outcome.kept[everyone], right).record()
         if test is not None:
             record["test_accuracy"] = accuracy(
                 evaluated, test, device=device, workers=recipe.workers
             )
-        state["rounds"].append(record)
-        state["history"].append(record)
+        records.append(record)
+        history.append(record)
         if on_record is not None:
             on_record(record)
         if on_round is not None:
             log = None if recorder is None else recorder.log(status, labels, true_labels)
-            on_round(Round(number, status, selection, state["kept"], record, log))
+            on_round(Round(number, status, selection, outcome.kept, record, log))
         if folder is not None:
             save_checkpoint(
-                folder / "rounds.safetensors", state | {"model": dict(model.state_dict())}
+                folder / "rounds.safetensors",
+                {
+                    "fingerprint": fingerprint,
+                    "state": rounds.state_dict(),
+                    "rounds": records,
+                    "history": history,
+                    "model": dict(model.state_dict()),
+                },
             )
 
     if recipe.final_epochs:
         if recipe.final == "scratch":
             model = fresh_model(model_factory, seed)
-        model = train("final", state["kept"].nonzero().flatten(), recipe.final_epochs)
-    del state["fingerprint"]
-    return RoundsResult(labels=labels, model=model.eval(), **state)
+        model = train("final", rounds.kept.nonzero().flatten(), recipe.final_epochs)
+    assert rounds.stop_reason is not None
+    return RoundsResult(
+        labels=labels,
+        **{name: getattr(rounds, name) for name in _TENSORS if name != "labels"},
+        rounds=records,
+        stop_reason=rounds.stop_reason,
+        history=history,
+        model=model.eval(),
+    )
 
 
-def _refuse(proposed: Tensor, watched: Tensor, labels: Tensor) -> str | None:
-    """Why a proposed selection must not be followed, or None."""
-    num_kept, num_watched = int(proposed.sum()), int(watched.sum())
-    if num_kept < SMALLEST_KEPT_SHARE * num_watched:
-        return (
-            f"the selection would keep {num_kept} of {num_watched} samples, less than a share of "
-            f"{SMALLEST_KEPT_SHARE:g}: everything was kept instead"
-        )
-    before, after = labels[watched].unique(), labels[proposed].unique()
-    if len(after) < len(before):
-        emptied = sorted(set(before.tolist()) - set(after.tolist()))
-        return f"the selection would empty class {emptied[0]}: everything was kept instead"
-    return None
-
-
-def _note_evidence(
-    state: dict[str, Any], status: LearningStatus, selection: Selection, watched: Tensor
-) -> None:
-    """Remember what this round saw of the samples it watched."""
-    times = status.compute()
-    evidence = {
-        "misclassified": times.misclassified,
-        "seen": times.seen,
-        "clean_probability": selection.clean_probability,
+def _record(outcome: RoundOutcome, selection: Selection, status: LearningStatus) -> Record:
+    """What the history says of a round."""
+    return {
+        "type": "round",
+        "round": outcome.round,
+        "epochs": outcome.epochs,
+        "trained_on": int(outcome.learned.sum()),
+        "kept": int(outcome.kept.sum()),
+        "removed": outcome.removed,
+        "supported": bool(selection.supported),
+        "reason": selection.reason,
+        "threshold": float(selection.threshold),
+        "mixture": _mixture_parameters(selection),
+        "histogram": _sparse(status.histogram()),
     }
-    for name, values in evidence.items():
-        state[name] = torch.where(watched, values.cpu().to(state[name].dtype), state[name])
 
 
 def _mixture_parameters(selection: Selection) -> dict[str, list[float]] | None:

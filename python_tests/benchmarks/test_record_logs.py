@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from recordings import FOLDER
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "record_logs.py"
 
@@ -26,7 +27,7 @@ def record_logs() -> ModuleType:
 
 def test_every_run_of_the_sets_has_a_name_of_its_own(record_logs: ModuleType) -> None:
     names = [run.name for runs in record_logs.SETS.values() for run in runs()]
-    assert len(names) == len(set(names)) == 243
+    assert len(names) == len(set(names)) == 246
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,17 @@ def test_a_run_is_the_same_every_time(record_logs: ModuleType, rate: str, model:
     # Memorized means that no other logit is larger.
     assert np.array_equal(log.memorized, log.margin > 0)
     np.testing.assert_allclose(np.exp(-log.loss.astype(float)), log.label_prob, atol=2e-3)
+
+
+@pytest.mark.slow
+def test_the_recordings_of_the_tests_can_be_made_again(record_logs: ModuleType) -> None:
+    runs = {run.name: run for run in record_logs.planted_set()}
+    assert set(runs) == {path.stem for path in FOLDER.glob("*.npz")}
+    name = "digits_sym40_easy_s300"
+    again = record_logs.record_planted(runs[name])
+    with np.load(FOLDER / f"{name}.npz") as stored:
+        assert set(again) == set(stored.files)
+        for array in ("num_epochs", "planted", "given_label", "trained_label", "true_label"):
+            assert np.array_equal(again[array], stored[array])
+        # Another processor adds in another order; that is all that may differ.
+        assert (again["predicted"] == stored["predicted"]).mean() > 0.95

@@ -18,6 +18,7 @@ def tiny_model() -> tuple[nn.Module, torch.Tensor]:
     return nn.Linear(4, 3), torch.randn(8, 4)
 
 
+@pytest.mark.slow
 def test_core(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,7 +31,7 @@ def read(path):
     ("options", "chosen"),
     [
         ([], {}),
-        (["--threshold", "0.9"], {"level": 0.9}),
+        (["--level", "0.9"], {"level": 0.9}),
         (["--epochs", "2:9"], {"epochs": slice(2, 9)}),
         (["--epochs=-5:"], {"epochs": slice(5, 10)}),
     ],
@@ -85,7 +85,7 @@ def test_a_learning_log_brings_its_labels_and_the_truth(tmp_path, monkeypatch, c
         (["--out", "issues.csv", "--epochs", "12:"], "is empty: the status has 10 epochs"),
         (["--out", "issues.csv", "--labels", "short.npy"], "one label for each of the 403"),
         (["--out", "issues.csv", "--labels", "status.safetensors"], "mild-ext: error: "),
-        (["--out", "issues.csv", "--threshold", "7"], "level"),
+        (["--out", "issues.csv", "--level", "7"], "level"),
     ],
 )
 def test_wrong_usage_is_explained_and_writes_nothing(saved, options, message, monkeypatch, capsys):

@@ -26,7 +26,7 @@ def test_notices_a_wrong_answer(
     monkeypatch.setattr(selfcheck, "WIDTHS", (3,))
     right = ops.status_histogram
     monkeypatch.setattr(ops, "status_histogram", lambda *a: right(*a) + 1)
-    assert selfcheck.run(argparse.Namespace(device="cpu")) == 1
+    assert selfcheck.main(argparse.Namespace(device="cpu")) == 1
     out = capsys.readouterr().out
     assert "FAILED: AssertionError: status_histogram" in out
     assert "1 checks FAILED" in out

@@ -55,18 +55,18 @@ const char* host_update(WordPair* words, int64_t num_samples, int64_t num_words,
                         bool labels_are_int64, const int64_t* epoch, int64_t num_epochs,
                         unsigned long long* faults, int lanes, unsigned grid, unsigned seed) {
     const Update args{{words, num_samples, num_words},
-                      {index, index_is_int64},
-                      logits,
-                      static_cast<LogitType>(logit_type),
-                      rows,
-                      classes,
-                      row_stride,
-                      {labels, labels_are_int64},
-                      epoch,
-                      num_epochs,
-                      faults};
+                      {{index, index_is_int64},
+                       logits,
+                       static_cast<LogitType>(logit_type),
+                       rows,
+                       classes,
+                       row_stride,
+                       {labels, labels_are_int64},
+                       epoch,
+                       num_epochs,
+                       faults}};
     return guarded([&] {
-        switch (args.logit_type) {
+        switch (args.batch.logit_type) {
             case LogitType::kFloat64:
                 return update_as<double>(args, lanes, grid, seed);
             case LogitType::kFloat32:

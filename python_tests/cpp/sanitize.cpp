@@ -74,16 +74,16 @@ void update_once(int64_t rows, int64_t classes, const Record& record) {
     }
     unsigned long long faults[kNumFaults] = {};
     record(Update{{words.data(), samples, num_words},
-                  {index.data(), true},
-                  logits.data(),
-                  LogitType::kFloat32,
-                  rows,
-                  classes,
-                  stride,
-                  {labels.data(), false},
-                  &epoch,
-                  64 * num_words,
-                  faults});
+                  {{index.data(), true},
+                   logits.data(),
+                   LogitType::kFloat32,
+                   rows,
+                   classes,
+                   stride,
+                   {labels.data(), false},
+                   &epoch,
+                   64 * num_words,
+                   faults}});
     expect(words.empty() ||
                std::memcmp(words.data(), expected.data(), words.size() * sizeof words[0]) == 0,
            "update");
@@ -162,16 +162,16 @@ void bad_input_is_refused() {
         bool raised = false;
         try {
             cpu::update({{words, 2, 1},
-                         {which ? bad : good, true},
-                         logits,
-                         LogitType::kFloat32,
-                         2,
-                         2,
-                         2,
-                         {which ? good : bad, true},
-                         &epoch,
-                         64,
-                         nullptr},
+                         {{which ? bad : good, true},
+                          logits,
+                          LogitType::kFloat32,
+                          2,
+                          2,
+                          2,
+                          {which ? good : bad, true},
+                          &epoch,
+                          64,
+                          nullptr}},
                         1);
         } catch (const std::invalid_argument&) {
             raised = true;

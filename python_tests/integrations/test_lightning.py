@@ -198,9 +198,16 @@ def test_what_cannot_be_found_is_explained(options, module, message, tmp_path):
     assert not callback.tracker.status.words.any()
 
 
-def test_a_loader_that_does_not_draw_from_the_callback_is_refused(tmp_path):
-    callback = MILDCallback(NUM_SAMPLES, ROUNDS)
-    with pytest.raises(ValueError, match=r"sampler=callback.sampler\(\)"):
+@pytest.mark.parametrize(
+    ("rounds", "options", "why"),
+    [
+        (ROUNDS, {}, "later rounds would train on all"),
+        ([1], {"train_ids": torch.arange(9)}, "train_ids has no effect"),
+    ],
+)
+def test_a_loader_that_does_not_draw_from_the_callback_is_refused(rounds, options, why, tmp_path):
+    callback = MILDCallback(NUM_SAMPLES, rounds, **options)
+    with pytest.raises(ValueError, match=why + r".*sampler=callback.sampler\(\)"):
         trainer(1, tmp_path, callbacks=[callback]).fit(Classifier(), DataLoader(Noisy(), 32))
 
 
@@ -221,6 +228,7 @@ def _fit_on_two(folder, epochs):
     return tracker.status.words.numpy(), tracker.kept.numpy(), tracker.round_dropped.numpy()
 
 
+@pytest.mark.slow
 def test_two_processes_record_what_one_does(tmp_path):
     expected = plain_loop([2, 1], 4, ranks=2, batch_size=32, select=keep_even)
     for words, kept, round_dropped in run_on_ranks(2, _fit_on_two, tmp_path, 4):

@@ -34,13 +34,13 @@ def test_scikit_learns_checks(estimator, check):
 def test_wrong_labels_are_found_and_not_learned(arrays):
     X, y, true, wrong = arrays
     classifier = MILDClassifier(first_epochs=15, final_epochs=30, random_state=0).fit(X, y)
-    assert (~classifier.clean_mask_)[wrong].mean() > 0.7
-    assert classifier.clean_mask_[~wrong].mean() > 0.85
+    assert (~classifier.kept_)[wrong].mean() > 0.7
+    assert classifier.kept_[~wrong].mean() > 0.85
     assert classifier.score(X, true) > 0.8 > classifier.score(X, y)
-    quality = classifier.label_quality_
+    quality = classifier.clean_probability_
     assert quality.shape == y.shape
     assert 0 <= quality.min() <= quality.max() <= 1
-    assert quality[~classifier.clean_mask_].mean() < quality[classifier.clean_mask_].mean()
+    assert quality[~classifier.kept_].mean() < quality[classifier.kept_].mean()
     np.testing.assert_allclose(classifier.predict_proba(X).sum(1), 1)
     assert set(classifier.predict(X)) == {"ant", "bee", "cow"}
     assert classifier.rounds_[0]["round"] == 0
@@ -56,19 +56,20 @@ def test_the_same_random_state_gives_the_same_classifier(arrays):
     assert (one != other).any()
 
 
+@pytest.mark.slow
 def test_it_works_in_scikit_learns_tools(arrays):
     X, y, *_ = arrays
     classifier = MILDClassifier(**QUICK, random_state=0)
     assert len(cross_val_score(clone(classifier), X, y, cv=2)) == 2
-    search = GridSearchCV(classifier, {"threshold": [0.3, 0.6]}, cv=2).fit(X, y)
-    assert search.best_params_["threshold"] in (0.3, 0.6)
+    search = GridSearchCV(classifier, {"level": [0.3, 0.6]}, cv=2).fit(X, y)
+    assert search.best_params_["level"] in (0.3, 0.6)
 
 
 def test_one_class_needs_no_network(arrays):
     X, *_ = arrays
     classifier = MILDClassifier().fit(X, np.full(len(X), 7))
     assert (classifier.predict(X) == 7).all()
-    assert classifier.clean_mask_.all()
+    assert classifier.kept_.all()
     assert classifier.module_ is None
 
 

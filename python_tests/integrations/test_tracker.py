@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
-from noisy import NUM_SAMPLES, Noisy, plain_loop
+from noisy import NUM_SAMPLES, Noisy, keep_even, plain_loop
+from ranks import run_on_ranks
+from safetensors.torch import save_file
 
 from mild_ext.integrations import RoundTracker
+from mild_ext.integrations import tracker as tracker_module
+from mild_ext.integrations.batch_labels import BatchLabels
+from mild_ext.recording._native import has_cuda
 from mild_ext.selection import select_clean
 
 
@@ -34,7 +41,7 @@ def test_rounds_find_wrong_labels_and_train_on_the_rest():
 
 def test_the_rounds_end_when_all_are_done():
     tracker = plain_loop([10], 11)
-    assert tracker.stop_reason == "all 1 rounds are done"
+    assert tracker.stop_reason == "the recipe's 1 rounds are done"
     assert not tracker.kept.all()
 
 
@@ -62,10 +69,15 @@ def test_an_unsupported_selection_keeps_everything_and_ends_the_rounds():
 
 def test_a_rule_of_ones_own_is_used():
     strict = partial(select_clean, level=0.95)
-    tracker = RoundTracker(10, [1], select=lambda status: seen.append(status) or strict(status))
-    seen: list = []
-    tracker.end_epoch()
-    assert seen == [tracker.status]
+
+    def select(status, *, labels):
+        seen.append((status, labels))
+        return strict(status, labels=labels)
+
+    tracker, seen = RoundTracker(10, [1], select=select), []
+    outcome = tracker.end_epoch()
+    assert seen == [(tracker.status, None)], "nothing was recorded, so no label is known"
+    assert outcome.stop_reason == tracker.stop_reason
 
 
 @pytest.mark.parametrize("stop", [3, 10, 12, 14, 15])
@@ -85,15 +97,196 @@ def test_a_restored_tracker_goes_on_as_if_nothing_had_happened(stop, tmp_path):
 
 def test_a_state_of_something_else_is_refused(tmp_path):
     tracker = RoundTracker(10, [2])
-    with pytest.raises(ValueError, match="11 samples, this tracker of 10"):
+    with pytest.raises(ValueError, match="must be of 10 samples, got 11"):
         tracker.load_state_dict(RoundTracker(11, [2]).state_dict())
-    with pytest.raises(ValueError, match=r"rounds \[3\], this tracker of \[2\]"):
+    with pytest.raises(ValueError, match=r"must be of rounds \[2\], got \[3\]"):
         tracker.load_state_dict(RoundTracker(10, [3]).state_dict())
     with pytest.raises(ValueError, match="must be of a RoundTracker"):
         tracker.load_state_dict({})
+    with pytest.raises(ValueError, match="damaged: it has no epochs, rounds, status"):
+        tracker.load_state_dict({"format": "mild_ext-tracker-2"})
     tracker.status.save(tmp_path / "status.safetensors")
     with pytest.raises(ValueError, match="was not saved by a RoundTracker"):
         tracker.restore(tmp_path / "status.safetensors")
+
+
+def test_a_file_of_another_version_and_a_damaged_one_are_refused(tmp_path):
+    tracker, path = RoundTracker(10, [2]), tmp_path / "tracker.safetensors"
+    old = {"tracker": json.dumps({"format": "mild_ext-tracker-1", "rounds": [2]})}
+    save_file({"kept": tracker.kept}, path, metadata=old)
+    with pytest.raises(ValueError, match=r"must be 'mild_ext-tracker-2', got 'mild_ext-tracker-1'"):
+        tracker.restore(path)
+    tracker.save(path)
+    whole = path.read_bytes()
+    for damaged in (whole[:-5], whole[:40], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is damaged or no safetensors file"):
+            tracker.restore(path)
+    with pytest.raises(FileNotFoundError):
+        tracker.restore(tmp_path / "elsewhere")
+
+
+def test_a_file_is_replaced_by_a_complete_one_only(tmp_path, monkeypatch):
+    path = tmp_path / "tracker.safetensors"
+    tracker = RoundTracker(10, [2])
+    tracker.save(path)
+    before = path.read_bytes()
+
+    def fail(tensors, to, metadata):
+        to.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(tracker_module, "save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        tracker.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ------------------------------------------------------------------------------- labels from batches
+
+
+def feed(tracker, labels, ids=None):
+    """Batches in which every sample is predicted right."""
+    ids = tracker.watched.nonzero().flatten() if ids is None else ids
+    logits = torch.nn.functional.one_hot(labels[ids].long(), 3).float()
+    for batch in ids.split(4):
+        rows = torch.isin(ids, batch)
+        tracker.update(batch, logits[rows], labels[batch])
+
+
+def test_labels_are_taken_from_the_batches_until_all_are_known():
+    labels = torch.arange(10) % 3
+    tracker = RoundTracker(10, [4])
+    assert tracker.labels is None
+    feed(tracker, labels, torch.arange(6))
+    tracker.end_epoch()
+    assert tracker.labels.tolist() == [0, 1, 2, 0, 1, 2, -1, -1, -1, -1]
+    feed(tracker, labels.int(), torch.arange(4, 10))
+    tracker.end_epoch()
+    assert torch.equal(tracker.labels, labels)
+    feed(tracker, (labels + 1) % 3)  # all is known: nobody looks any more
+    tracker.end_epoch()
+    assert torch.equal(tracker.labels, labels)
+
+
+def test_labels_that_are_given_are_not_taken_from_the_batches():
+    tracker = RoundTracker(10, [4], labels=torch.zeros(10, dtype=torch.int64))
+    feed(tracker, torch.arange(10) % 3)
+    tracker.end_epoch()
+    assert not tracker.labels.any()
+
+
+def test_ids_out_of_range_leave_the_labels_alone():
+    noted = BatchLabels(5, "cpu", known=torch.tensor([7, -1, -1, -1, -1]))
+    noted.update(torch.tensor([-1, -9, 5, 99, 2]), torch.tensor([3, 3, 3, 3, 4]))
+    assert noted.labels.tolist() == [7, -1, 4, -1, -1]
+
+
+def test_labels_noted_amid_an_epoch_survive_a_restart(tmp_path):
+    labels = torch.arange(10) % 3
+    tracker = RoundTracker(10, [1])
+    feed(tracker, labels, torch.arange(6))
+    tracker.save(tmp_path / "t")
+    restored = RoundTracker(10, [1])
+    restored.restore(tmp_path / "t")
+    feed(restored, labels, torch.arange(6, 10))
+    restored.end_epoch()
+    assert torch.equal(restored.labels, labels)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not (torch.cuda.is_available() and has_cuda()), reason="needs a CUDA device")
+def test_on_a_device_labels_are_noted_without_waiting_and_bad_ids_spare_them():
+    labels = (torch.arange(10) % 3).cuda()
+    tracker = RoundTracker(10, [2], device="cuda")
+    index, logits = torch.tensor([0, 3, 9, -1, 10]).cuda(), torch.eye(5).cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        tracker.update(index, logits, labels[:5])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    tracker.advance()
+    assert tracker.labels.tolist() == [0, -1, -1, 1, -1, -1, -1, -1, -1, 2]
+    with pytest.raises(ValueError, match="2 rows with an index out of range"):
+        tracker.status.compute()
+
+
+def keep_but_class_2(status, *, labels):
+    return SimpleNamespace(
+        mask=labels != 2, clean_probability=(labels != 2).float(), supported=True, reason=""
+    )
+
+
+def test_a_class_that_only_the_batches_know_is_not_emptied():
+    tracker = RoundTracker(10, [1, 1], select=keep_but_class_2)
+    feed(tracker, torch.arange(10) % 3)
+    outcome = tracker.end_epoch()
+    assert "would empty class 2" in outcome.refused == tracker.stop_reason
+    assert tracker.kept.all()
+
+
+def _labels_of_two_ranks():
+    rank = torch.distributed.get_rank()
+    labels = torch.arange(10) % 3
+    tracker = RoundTracker(10, [2, 1], select=keep_but_class_2)
+    known = []
+    for part in (torch.arange(rank, 9, 2), torch.arange(1 - rank, 9, 2)):  # sample 9 is in no batch
+        feed(tracker, labels, part)
+        known.append(tracker.labels)
+        outcome = tracker.end_epoch()
+        known.append(tracker.labels)
+    alone = [None if x is None else x.numpy() for x in known]
+    return alone, tracker.kept.numpy(), outcome.refused
+
+
+def test_ranks_tell_each_other_the_labels_at_the_end_of_the_round():
+    results = run_on_ranks(2, _labels_of_two_ranks)
+    for (*during, after), kept, refused in results:
+        assert during == [None] * 3, "one merge a round"
+        assert after.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, -1]
+        assert kept.all()
+        assert "would empty class 2" in refused
+
+
+# ------------------------------------------------------------------------ the options of the rounds
+
+
+def test_everyone_is_watched_where_dropped_samples_may_return():
+    masks = iter([torch.arange(10) % 2 == 0, torch.arange(10) < 5])
+
+    def select(status, *, labels):
+        mask = next(masks)
+        return SimpleNamespace(mask=mask, clean_probability=mask.float(), supported=True, reason="")
+
+    tracker = RoundTracker(10, [1, 1], reselect="all", select=select)
+    for _ in range(2):
+        assert sorted(tracker.sampler()) == list(range(10))
+        tracker.end_epoch()
+    assert tracker.round_dropped.tolist() == [-1] * 5 + [0, 1, 0, 1, 0]
+    assert sorted(tracker.sampler()) == list(range(5)), "after the rounds, those kept"
+
+
+def test_a_round_that_removes_little_is_the_last():
+    tracker = RoundTracker(10, [1, 1], select=keep_even, min_removed=0.6)
+    tracker.end_epoch()
+    assert tracker.stop_reason == (
+        "round 0 changed the fate of 5 samples, less than a share of 0.6 of 10"
+    )
+    assert int(tracker.kept.sum()) == 5
+
+
+def test_only_train_ids_are_drawn_and_only_dropped_samples_are_label_issues():
+    ids = torch.arange(0, NUM_SAMPLES, 2)
+    tracker = plain_loop([10, 4], 15, train_ids=ids)
+    assert (tracker.seen > 0).nonzero().flatten().tolist() == ids.tolist()
+    table = tracker.table()
+    issues = torch.from_numpy(table["dropped"])
+    assert torch.equal(issues, tracker.round_dropped >= 0)
+    assert 0 < issues[::2].float().mean() < 0.5
+    assert torch.equal(torch.from_numpy(table["given_label"])[ids], Noisy().labels[ids])
+    assert table["given_label"][1] == -1
+    assert "given_label" not in RoundTracker(10, [1]).table()
 
 
 @pytest.mark.parametrize("rounds", [[], [3, 0]])

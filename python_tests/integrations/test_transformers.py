@@ -24,7 +24,10 @@ from mild_ext.integrations.transformers import (  # noqa: E402
 NUM_SAMPLES, CLASSES, VOCABULARY, LENGTH = 250, 3, 40, 6
 ROUNDS = [8, 3]
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*pin_memory.*"),
+]
 
 
 class Texts(Dataset):
@@ -212,6 +215,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
             train_dataset=Texts(),
             tracker=RoundTracker(7, [1]),
         )
+    with pytest.raises(ValueError, match="tracker must have reselect='kept', got 'all'"):
+        make_trainer(tmp_path, tracker_options={"reselect": "all"})
     with pytest.raises(ValueError, match="train_sampling_strategy must be"):
         make_trainer(tmp_path, train_sampling_strategy="group_by_length")
 

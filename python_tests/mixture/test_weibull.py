@@ -224,6 +224,7 @@ def test_unfitted():
         WeibullMixture().predict_proba([1], 2)
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 12).flatmap(
         lambda p: st.lists(

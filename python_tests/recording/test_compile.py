@@ -51,6 +51,7 @@ def counters():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_a_full_graph_is_compiled_once_for_all_epochs_and_records_the_same_words(counters):
     with torch._dynamo.config.patch(error_on_recompile=True):
         compiled = train(lambda step: torch.compile(step, fullgraph=True))
@@ -62,6 +63,7 @@ def test_a_full_graph_is_compiled_once_for_all_epochs_and_records_the_same_words
     assert (compiled.compute().seen == EPOCHS).all()
 
 
+@pytest.mark.slow
 def test_one_graph_serves_the_epochs_of_several_words(counters):
     options = {"num_epochs": 66, "epochs": 66}
     with torch._dynamo.config.patch(error_on_recompile=True):

@@ -28,6 +28,7 @@ COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
 LOGIT_CODES = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
 
 pytestmark = [
+    pytest.mark.slow,  # compiles the kernels
     pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler"),
     pytest.mark.skipif(not CSRC.exists(), reason="needs the native sources"),
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="fibers need ucontext"),

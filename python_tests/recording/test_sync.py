@@ -93,6 +93,7 @@ def _train(num_samples, num_epochs, idle):
     return status.words.numpy(), sent, select_clean(status).mask.numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "num_samples", "idle"), [(2, 200, None), (2, 203, 1), (3, 5, 0)])
 def test_synced_words_equal_those_of_one_process(ranks, num_samples, idle):
     num_epochs = 66
@@ -121,6 +122,7 @@ def _sync_late(num_samples, num_epochs):
     return status.words.numpy(), again
 
 
+@pytest.mark.slow
 def test_epochs_that_were_not_synced_in_time_travel_with_the_next_sync():
     num_samples, num_epochs = 50, 4
     expected = single_process(num_samples, num_epochs, 2)
@@ -172,6 +174,7 @@ def _traffic(num_samples, num_epochs):
     return meter.sent * bits, sent * bits
 
 
+@pytest.mark.slow
 def test_traffic_is_at_most_2_1_bits_per_sample_epoch_and_rank():
     for handed, reported in run_on_ranks(2, _traffic, 1_000_000, 3):
         assert 1.99 < handed <= 2.1
@@ -188,6 +191,7 @@ def _differing(what):
     return str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["num_samples", "epoch"])
 def test_ranks_that_do_not_match_are_told_so(what):
     messages = run_on_ranks(2, _differing, what)
@@ -210,6 +214,7 @@ def _abandoned(how):
     return str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["dies", "sleeps"])
 def test_a_rank_that_dies_or_hangs_gives_the_others_an_error(how):
     message, _ = run_on_ranks(2, _abandoned, how)
@@ -254,6 +259,7 @@ def _two_groups_sharded():
     return status.ids, _two_groups(status, status.ids)
 
 
+@pytest.mark.slow
 def test_all_ranks_of_a_sharded_status_decide_alike():
     expected = _two_groups(LearningStatus(300, 24), range(300))
     assert [part[0] for part in expected] == [True, True]
@@ -266,6 +272,7 @@ def test_all_ranks_of_a_sharded_status_decide_alike():
         select_clean(ShardedStatus(3, 1), labels=torch.zeros(3, dtype=torch.int64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "num_samples"), [(2, 201), (3, 100)])
 def test_sharded_statuses_together_equal_one_process(ranks, num_samples):
     num_epochs = 12

@@ -17,7 +17,8 @@ pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
 from mild_ext.report import charts
-from mild_ext.report.page import Sample, class_noise, flows, gather, write_report
+from mild_ext.report.page import class_noise, flows, gather, write_report
+from mild_ext.report.run_data import Sample
 
 NAMES = ["zero", '<script>alert("one")</script>', "two & a half"]
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -178,6 +179,25 @@ def test_run_that_is_not_finished(run, tmp_path):
     page = Page(write_report(copy).read_text(encoding="utf-8"))
     assert "not finished" in page.words
     assert "Most suspicious samples" not in page.words
+
+
+def test_run_of_an_earlier_version(run, page, tmp_path):
+    """Its history does not say what the semi-supervised method is called; its key does."""
+    assert "FixMatch, 2 epochs" in page.words
+    copy = tmp_path / "old"
+    shutil.copytree(run, copy)
+    lines = (copy / "history.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert {r.pop("title", None) for r in records} == {None, "FixMatch"}
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    (copy / "history.jsonl").write_text(text)
+    summary = json.loads((copy / "summary.json").read_text())
+    for row in summary["models"]:
+        del row["method"]
+    (copy / "summary.json").write_text(json.dumps(summary))
+    old = Page(write_report(copy).read_text(encoding="utf-8"))
+    assert "fixmatch, 2 epochs" in old.words
+    assert "MILD + FixMatch (dropped ones unlabeled)" in old.words
 
 
 def test_data_that_is_gone(run, tmp_path):

@@ -22,7 +22,7 @@ def test_against_scikit_learn(rows):
         (quality.noisy_precision, precision_score(~clean, ~kept, **one)),
         (quality.noisy_recall, recall_score(~clean, ~kept, **one)),
     ):
-        assert np.isnan(theirs) or np.isclose(ours, theirs)
+        assert np.isclose(ours, theirs, equal_nan=True)
     assert np.isclose(quality.f1, f1_score(clean, kept, zero_division=1.0))
     assert np.isclose(quality.noisy_f1, f1_score(~clean, ~kept, zero_division=1.0))
     assert quality.macro_f1 == (quality.f1 + quality.noisy_f1) / 2
@@ -45,6 +45,28 @@ def test_keeping_everything_where_nothing_is_wrong_is_perfect():
     clean = np.ones(10, dtype=bool)
     assert evaluate_selection(clean, clean).macro_f1 == 1.0
     assert evaluate_selection(np.arange(10) > 0, clean).macro_f1 < 0.5
+
+
+def test_a_share_of_nothing_is_undefined_and_null_in_files():
+    clean, nothing = np.ones(5, dtype=bool), np.zeros(5, dtype=bool)
+    assert evaluate_selection(clean, clean).record() == {
+        "precision": 1.0, "recall": 1.0, "f1": 1.0, "noise_removed": None,
+    }  # fmt: skip
+    assert evaluate_selection(nothing, clean).record()["precision"] is None
+    assert evaluate_selection(clean, nothing).record()["recall"] is None
+    both = evaluate_selection(nothing, nothing).record()
+    assert both == {"precision": None, "recall": None, "f1": 1.0, "noise_removed": 1.0}
+
+
+def test_the_record_of_a_run():
+    kept = np.array([True, True, True, False, False])
+    wrong = np.array([False, False, True, True, False])
+    assert evaluate_selection(kept, ~wrong).record() == {
+        "precision": pytest.approx(2 / 3),
+        "recall": pytest.approx(2 / 3),
+        "f1": pytest.approx(2 / 3),
+        "noise_removed": 0.5,
+    }
 
 
 def test_auroc_of_ties_is_a_half():

@@ -173,6 +173,7 @@ def check(histogram):
             assert ((decision.keep[:, :-1] <= decision.keep[:, 1:]) | ~possible[:, :-1]).all()
 
 
+@pytest.mark.slow
 @everyday
 @given(cells)
 def test_any_cells(case):
@@ -183,6 +184,7 @@ def test_any_cells(case):
     check(histogram)
 
 
+@pytest.mark.slow
 @everyday
 @given(shapes)
 def test_any_shape(case):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mild_ext import LearningStatus
 from mild_ext.recording.learning_log import LearningLog
-from mild_ext.selection import select_clean, windows
+from mild_ext.selection import select_clean
 
 
 def times(m, n, p):
@@ -155,6 +155,7 @@ def test_bad_arguments():
         select_clean(times([], [], 3))
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 12).flatmap(
         lambda p: st.lists(
@@ -246,22 +247,6 @@ def test_labels_let_classes_be_judged_apart():
     per_class = apart.evaluate(clean, per_class=True)
     assert set(per_class) == {0, 1, 2, 3}
     assert per_class[1].num_clean == 700
-
-
-def test_classes_that_drop_less_than_must_be_wrong_are_judged_together(monkeypatch):
-    m, labels, _ = asymmetric()
-    status = status_of(m, 30)
-    apart = select_clean(status, labels=labels)
-    assert apart.per_class
-    choose = windows.choose_window
-    for least, per_class in (
-        (apart.removed_share - 0.01, True),
-        (apart.removed_share + 0.01, False),
-    ):
-        monkeypatch.setattr(
-            windows, "choose_window", lambda *a, m=least: choose(*a)._replace(least_drop=m)
-        )
-        assert select_clean(status, labels=labels).per_class is per_class
 
 
 def test_alike_classes_are_judged_together():

@@ -11,7 +11,7 @@ from mild_ext.recording.learning_log import LearningLog
 from mild_ext.selection import select_clean, windows
 from mild_ext.selection.rules import Decision, decide
 from mild_ext.selection.support import Support
-from mild_ext.selection.windows import Judged, _clearest, _Course, choose_window, recorded_epochs
+from mild_ext.selection.windows import Judged, _Course, choose_window, recorded_epochs
 
 
 def recorded(memorized):
@@ -29,43 +29,6 @@ def judged(stop, bimodality, supported=True):
     return Judged(slice(0, stop), histogram, decision)
 
 
-class Told:
-    """A course of training of which the answers are given, by where a window ends."""
-
-    def __init__(self, memorizing=(), memorized=()):
-        self.is_memorizing = lambda option: option.window.stop in memorizing
-        self.has_memorized = lambda option: option.window.stop in memorized
-
-
-def chosen(bimodalities, course, supported=(True, True, True)):
-    stops = (30, 20, 10)
-    return _clearest(
-        course, [judged(*option) for option in zip(stops, bimodalities, supported, strict=True)]
-    ).window.stop
-
-
-def test_all_epochs_count_until_wrong_labels_are_memorized():
-    assert chosen((0.5, 0.6, 0.7), Told()) == 30
-    assert chosen((0.5, 0.54, 0.51), Told(memorized={30})) == 20
-    assert chosen((0.5, 0.51, 0.53), Told(memorized={30})) == 10
-    assert chosen((0.5, 0.53, 0.53), Told(memorized={30})) == 20  # as good, and more to go by
-    assert chosen((0.6, 0.54, 0.51), Told(memorized={30})) == 30
-    assert chosen((0.5, 0.6, 0.7), Told(memorized={30}), (True, False, False)) == 30
-
-
-def test_a_window_in_which_wrong_labels_stir_is_out():
-    assert chosen((0.7, 0.5, 0.4), Told(memorizing={30})) == 20
-    assert chosen((0.7, 0.6, 0.4), Told(memorizing={30, 20})) == 10
-    assert chosen((0.7, 0.6, 0.4), Told(memorizing={30, 20, 10})) == 10  # one must remain
-
-
-def test_a_shorter_window_must_be_clear_where_all_epochs_show_one_group():
-    told = Told(memorized={30})
-    assert chosen((0.9, 0.3, 0.47), told, (False, True, True)) == 30
-    assert chosen((0.9, 0.3, 0.49), told, (False, True, True)) == 10
-    assert chosen((0.9, 0.6, 0.49), Told(), (False, True, True)) == 30
-
-
 def test_course_is_what_the_epochs_say():
     rng = np.random.default_rng(3)
     memorized = rng.random((500, 40)) < 0.7
@@ -78,13 +41,6 @@ def test_course_is_what_the_epochs_say():
         assert course.instability(stop) == pytest.approx(
             (few.any(axis=1) & ~few.all(axis=1)).mean()
         )
-
-
-def test_course_asks_nothing_where_the_verdict_is_clear():
-    course = _Course(None, judged(10, 0.5))  # reading the status would raise
-    assert not course.is_memorizing(judged(30, 0.8))
-    assert not course.has_memorized(judged(30, 0.8))
-    assert course.least_drop(judged(30, 0.8), 30) == 0.0
 
 
 class Watched:
@@ -133,79 +89,6 @@ def test_first_window_is_the_shortest_that_is_supported(monkeypatch):
     choose(recorded(memorized), 30)
     assert seen[0].window == slice(0, 15)
     assert seen[0].decision.support.supported
-
-
-class Phases:
-    """A status whose samples change their status and err as told in each third of 30 epochs."""
-
-    def __init__(self, instability, error):
-        self.instability, self.error = instability, error
-
-    def histogram(self, epochs):
-        third, size = (epochs.stop - 1) // 10, epochs.stop - epochs.start
-        changing = round(1000 * self.instability[third])
-        wrong = round(1000 * self.error[third]) - changing // 2
-        table = torch.zeros((size + 1, size + 1), dtype=torch.int64)
-        table[size, size], table[0, size] = wrong, 1000 - wrong - changing
-        table[size // 2, size] += changing // 2
-        table[(size + 1) // 2, size] += changing - changing // 2
-        return table
-
-
-def test_course_tells_memorization_from_learning():
-    def course(instability, error):
-        return _Course(Phases(instability, error), judged(10, 0.5))
-
-    whole = judged(30, 0.5)
-    assert course((0.2, 0.3, 0.31), (0.5, 0.4, 0.4)).is_memorizing(whole)
-    assert not course((0.2, 0.3, 0.29), (0.5, 0.4, 0.4)).is_memorizing(whole)
-    assert course((0.2, 0.1, 0.1), (0.5, 0.4, 0.31)).has_memorized(whole)
-    assert not course((0.2, 0.1, 0.1), (0.5, 0.4, 0.32)).has_memorized(whole)
-    assert not course((0.2, 0.15, 0.12), (0.5, 0.4, 0.28)).has_memorized(
-        whole
-    )  # samples are unstable
-    assert course((0.2, 0.15, 0.12), (0.5, 0.4, 0.27)).has_memorized(whole)
-
-
-def test_what_must_be_wrong_once_training_has_settled():
-    def least(instability, error, dropped):
-        first = judged(10, 0.5)
-        probability = np.ones((11, 11), dtype=np.float32)
-        probability.flat[1 : 1 + round(dropped * 120)] = 0.4
-        decision = replace(first.decision, probability=probability)
-        course = _Course(Phases(instability, error), first._replace(decision=decision))
-        return course.least_drop(judged(30, 0.5), 30)
-
-    settled = (0.3, 0.2, 0.1)
-    assert least((0.3, 0.2, 0.13), (0.5, 0.4, 0.3), 0.4) == 0.0  # samples are still unstable
-    assert least(settled, (0.5, 0.4, 0.3), 0.2) == pytest.approx(0.3)  # what is wrong at the end
-    assert least(settled, (0.5, 0.4, 0.3), 0.4) == pytest.approx(0.4, abs=0.005)  # as at the first
-    assert least(settled, (0.35, 0.34, 0.3), 0.6) == pytest.approx(0.35)  # not right labels then
-    assert least(settled, (0.5, 0.3, 0.1), 0.5) == pytest.approx(0.2)  # most has gone since
-
-
-def test_what_can_be_wrong_while_wrong_labels_are_not_memorized(monkeypatch):
-    def most(error):
-        return _Course(Phases((0.2, 0.2, 0.2), error), judged(10, 0.5)).most_drop(30)
-
-    assert most((0.4, 0.35, 0.3)) == 1.0  # some of what was misclassified then is memorized now
-    assert most((0.35, 0.33, 0.3)) == pytest.approx(1.05 * 0.3)
-    # The posterior drops a fifth; the counts allow less, or more, in steps.
-    rng = np.random.default_rng(13)
-    first = np.concatenate([4 * rng.weibull(1.0, 1600), rng.normal(28, 4, 400)])
-    status = recorded(np.arange(30) >= first[:, None])
-    free, _ = choose(status, 30)
-    assert 0.15 < free.share_dropped < 0.25
-    for name, limit in (("most_drop", 0.1), ("least_drop", 0.3)):
-        with monkeypatch.context() as patch:
-            patch.setattr(_Course, name, lambda *arguments, limit=limit: limit)
-            found, _ = choose(status, 30)
-        assert found.share_dropped == pytest.approx(limit, abs=0.04)
-        assert f"at {name.removesuffix('_drop')} {limit:.0%}" in found.decision.support.reason
-    monkeypatch.setattr(_Course, "most_drop", lambda *arguments: 0.1)
-    monkeypatch.setattr(_Course, "least_drop", lambda *arguments: 0.3)
-    found, _ = choose(status, 30)
-    assert found.share_dropped == pytest.approx(0.3, abs=0.04)  # what must be, rather
 
 
 def test_samples_never_seen_are_not_dropped():

@@ -1,5 +1,7 @@
 """Checkpoints: what goes in comes out; damage is noticed; the previous file survives."""
 
+import contextlib
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -83,6 +85,53 @@ def test_damaged_file_is_refused(tmp_path):
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"damaged.*t00000"):
+        load_checkpoint(path)
+
+
+def test_a_flipped_byte_anywhere_in_the_header_is_noticed(tmp_path):
+    """Whatever bit is flipped: refused, or (in the blanks that fill the header up) the same state."""
+    path = tmp_path / "c.safetensors"
+    saved = {"step": 12, "name": "round 1", "counts": torch.arange(4, dtype=torch.uint8)}
+    save_checkpoint(path, saved)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    refused = 0
+    for position in range(8, 8 + length):
+        for bit in (1, 2, 8):
+            damaged = bytearray(content)
+            damaged[position] ^= bit
+            path.write_bytes(damaged)
+            if chr(content[position]).isspace():
+                with contextlib.suppress(CheckpointError):
+                    assert str(load_checkpoint(path)) == str(saved)
+            else:
+                with pytest.raises(CheckpointError, match=str(path)):
+                    load_checkpoint(path)
+                refused += 1
+    assert refused > 2 * length
+    start = content.index(b"round 1")
+    damaged = bytearray(content)
+    damaged[start] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=r"checksum of its header.*delete it"):
+        load_checkpoint(path)
+
+
+def test_the_kind_of_a_tensor_is_part_of_the_checksum(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, {"counts": torch.arange(4, dtype=torch.uint8)})
+    content = path.read_bytes()
+    assert content.count(b'"U8"') == 1
+    path.write_bytes(content.replace(b'"U8"', b'"I8"'))
+    with pytest.raises(CheckpointError, match="checksum of its header"):
+        load_checkpoint(path)
+
+
+def test_checkpoints_of_earlier_versions_are_refused(tmp_path):
+    path = tmp_path / "c.safetensors"
+    metadata = {"format": "mild_ext-checkpoint-1", "tree": '{"$dict": []}', "crc32": "{}"}
+    save_file({}, path, metadata=metadata)
+    with pytest.raises(CheckpointError, match=r"earlier version.*no checksum.*delete it"):
         load_checkpoint(path)
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from mild_ext.cli import main
-from mild_ext.training.comparison import table
+from mild_ext.commands.console import methods_table
+
+pytestmark = pytest.mark.slow
 
 FAST = [
     "--model=mlp", "--width=32", "--rounds=2", "--first-epochs=12", "--round-epochs=4",
@@ -123,6 +125,6 @@ def test_table_shows_mean_and_standard_deviation():
         {"noise": "n", "seed": seed, "method": "mild", "test_accuracy": a, "f1": 0.5}
         for seed, a in enumerate((0.8, 0.9, 1.0))
     ]
-    text = table(results, ["mild"])
+    text = methods_table(results, ["mild"])
     assert "90.0 ± 10.0" in text
     assert "50.0 ± 0.0" in text

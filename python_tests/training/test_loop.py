@@ -11,7 +11,15 @@ from torch.utils.data import Dataset
 
 from mild_ext.data import ArrayDataset
 from mild_ext.recording.status import LearningStatus
-from mild_ext.training import CheckpointError, Recipe, TrainingDiverged, accuracy, fit, predict
+from mild_ext.training import (
+    CheckpointError,
+    Recipe,
+    RunContext,
+    TrainingDiverged,
+    accuracy,
+    fit,
+    predict,
+)
 from mild_ext.training.loop import CrossEntropy, learning_rate
 from mild_ext.training.models import build_model
 
@@ -31,8 +39,11 @@ def model(dropout=False):
 
 
 def train(net, recipe=RECIPE, *, epochs=4, **options):
-    options = {"stage": "test", "seed": 0} | options
-    return fit(net, options.pop("dataset", DATA), LABELS, recipe, epochs=epochs, **options)
+    """Options that `RunContext` has go there, the others to `fit`."""
+    names = RunContext.__dataclass_fields__
+    context = RunContext(**{name: options.pop(name) for name in names if name in options})
+    options = {"stage": "test", "dataset": DATA} | options
+    return fit(net, options.pop("dataset"), LABELS, recipe, context, epochs=epochs, **options)
 
 
 def weights(net):
@@ -42,7 +53,7 @@ def weights(net):
 def test_it_learns_and_reports_each_epoch():
     net = model()
     records = []
-    result = train(net, epochs=20, on_epoch=records.append)
+    result = train(net, epochs=20, on_record=records.append)
     assert accuracy(net, DATA) > 0.95
     assert records == result.history
     assert [r["epoch"] for r in records] == list(range(20))
@@ -89,16 +100,7 @@ def test_samples_that_are_only_watched_teach_nothing():
     results = []
     for labels in (LABELS, garbled):
         net = model()
-        fit(
-            net,
-            DATA,
-            labels,
-            RECIPE,
-            epochs=2,
-            stage="s",
-            seed=0,
-            objective=CrossEntropy(0.0, learn),
-        )
+        fit(net, DATA, labels, RECIPE, epochs=2, stage="s", objective=CrossEntropy(0.0, learn))
         results.append(weights(net))
     assert torch.equal(*results)
 
@@ -209,19 +211,19 @@ def test_resumed_training_is_identical(tmp_path, settings):
             raise Killed
 
     for stop in range(5):
-        path = tmp_path / f"{stop}.safetensors"
-        options = {"checkpoint": path, "checkpoint_seconds": 0.0, "fingerprint": "run"}
+        options = {"folder": tmp_path, "checkpoint": f"{stop}.safetensors"}
+        options |= {"checkpoint_seconds": 0.0, "fingerprint": "run"}
         with pytest.raises(Killed):
             train(
                 model(True),
                 recipe,
                 epochs=5,
                 status=LearningStatus(60, 5),
-                on_epoch=kill,
+                on_record=kill,
                 **options,
             )
         net, status, records = model(True), LearningStatus(60, 5), []
-        result = train(net, recipe, epochs=5, status=status, on_epoch=records.append, **options)
+        result = train(net, recipe, epochs=5, status=status, on_record=records.append, **options)
         assert torch.equal(weights(net), weights(whole))
         assert torch.equal(status.words, whole_status.words)
         assert [r["loss"] for r in records] == [r["loss"] for r in expected.history]
@@ -230,12 +232,12 @@ def test_resumed_training_is_identical(tmp_path, settings):
 
 
 def test_checkpoint_of_another_run_is_refused_and_of_another_stage_is_not_used(tmp_path):
-    path = tmp_path / "c.safetensors"
-    train(model(), checkpoint=path, fingerprint="one")
+    train(model(), folder=tmp_path, fingerprint="one")
+    assert [path.name for path in tmp_path.iterdir()] == ["training.safetensors"]
     with pytest.raises(CheckpointError, match="other settings"):
-        train(model(), checkpoint=path, fingerprint="two")
+        train(model(), folder=tmp_path, fingerprint="two")
     net, plain = model(), model()
-    train(net, checkpoint=path, fingerprint="one", stage="next")
+    train(net, folder=tmp_path, fingerprint="one", stage="next")
     train(plain, stage="next")
     assert torch.equal(weights(net), weights(plain))
 

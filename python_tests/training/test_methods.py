@@ -6,8 +6,13 @@ import torch
 from torch.nn import functional as F
 
 from mild_ext.data import ArrayDataset, corrupt_labels
-from mild_ext.training import Recipe, accuracy, fit
-from mild_ext.training.methods import EarlyLearningRegularization, SmallLoss, small_component
+from mild_ext.training import Recipe, RunContext, accuracy, fit
+from mild_ext.training.methods import (
+    METHODS,
+    EarlyLearningRegularization,
+    SmallLoss,
+    small_component,
+)
 from mild_ext.training.models import build_model
 
 TRUE = torch.arange(300) % 3
@@ -17,12 +22,21 @@ GIVEN = corrupt_labels(TRUE, "symmetric:0.5", 3, seed=0).labels
 RECIPE = Recipe(model="mlp", width=64, batch_size=32, lr=0.05, weight_decay=0.0)
 
 
-def train(objective, **options):
+def train(objective, epochs=60, **context):
     torch.manual_seed(0)
     net = build_model("mlp", (6,), 3, width=64)
-    options = {"epochs": 60, "stage": "test", "seed": 0} | options
-    fit(net, ArrayDataset(INPUTS, TRUE), GIVEN, RECIPE, objective=objective, **options)
+    data, context = ArrayDataset(INPUTS, TRUE), RunContext(**context)
+    fit(net, data, GIVEN, RECIPE, context, objective=objective, epochs=epochs, stage="test")
     return net
+
+
+def test_the_registry():
+    assert list(METHODS) == ["plain", "small-loss", "elr", "mild", "mild-ssl", "clean"]
+    assert all(method.key == key for key, method in METHODS.items())
+    assert len({method.title for method in METHODS.values()}) == len(METHODS)
+    assert [m.key for m in METHODS.values() if m.needs_true_labels] == ["clean"]
+    assert [m.key for m in METHODS.values() if m.rounds] == ["mild", "mild-ssl"]
+    assert METHODS["mild-ssl"].run_title.format(ssl="X") == "MILD + X (dropped ones unlabeled)"
 
 
 def test_small_component_separates_two_heaps():
@@ -41,6 +55,7 @@ def test_small_component_is_finite_on_anything(values):
     assert probability.max() > 0.5
 
 
+@pytest.mark.slow
 def test_small_loss_finds_the_wrong_labels_and_resists_them():
     objective = SmallLoss(300)
     right = TRUE == GIVEN
@@ -81,6 +96,7 @@ def test_elr_is_the_papers_formula():
     assert not objective.targets[[0, 2, 4]].any()
 
 
+@pytest.mark.slow
 def test_elr_resists_wrong_labels():
     data = ArrayDataset(INPUTS, TRUE)
     assert (
@@ -96,9 +112,9 @@ def test_killed_and_resumed_is_identical(make, tmp_path):
         if record["epoch"] == 4:
             raise KeyboardInterrupt
 
-    options = {"epochs": 6, "checkpoint": tmp_path / "c.safetensors", "checkpoint_seconds": 0.0}
+    options = {"epochs": 6, "folder": tmp_path, "checkpoint_seconds": 0.0}
     with pytest.raises(KeyboardInterrupt):
-        train(make(300), on_epoch=kill, **options)
+        train(make(300), on_record=kill, **options)
     resumed = train(make(300), **options)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)

@@ -11,6 +11,7 @@ from torch import nn
 from mild_ext.training.models import Standardize, build_model, load_matching
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "shape"),
     [

@@ -16,7 +16,7 @@ from layouts import (
 )
 
 from mild_ext.cli import main
-from mild_ext.training.experiment import _next_steps
+from mild_ext.commands.console import next_steps
 from mild_ext.training.recipe import PRESET_NOISE, preset
 
 CIFAR = [f"cifar{k}-{noise}" for k in (10, 100) for noise in ("sym20", "sym50", "sym80", "asym40")]
@@ -44,7 +44,10 @@ def test_cifar_presets_are_the_authors_settings(name):
     assert PRESET_NOISE[name] == f"{kind}:0.{rate[0]}"
 
 
-@pytest.mark.parametrize("name", CIFAR)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n.endswith("sym20") else n for n in CIFAR],
+)
 def test_cifar_presets_run_on_the_original_archives(tmp_path, name):
     classes = 10 if name.startswith("cifar10-") else 100
     write = write_folder if name.endswith("50") else write_archive
@@ -82,6 +85,7 @@ def test_noise_on_the_command_line_comes_before_the_presets(tmp_path):
     assert config["noise"]["spec"] == "next:0.5"
 
 
+@pytest.mark.slow
 def test_the_given_labels_of_a_run_can_be_trained_on_again(tmp_path):
     path = write_folder(tmp_path, 10, "binary", 10)
     arguments = ["--data", f"cifar10:{path}", "--model", "cnn"]
@@ -92,6 +96,7 @@ def test_the_given_labels_of_a_run_can_be_trained_on_again(tmp_path):
     assert again["noise"]["class_rates"] == first["noise"]["class_rates"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["webvision", "clothing1m"])
 def test_web_presets_run_on_their_layouts(tmp_path, name, capsys):
     pytest.importorskip("PIL")
@@ -119,6 +124,7 @@ def test_web_presets_run_on_their_layouts(tmp_path, name, capsys):
     assert rows[0]["name"].endswith(".jpg")
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_ends_in_a_list_of_files_to_look_at(tmp_path, capsys):
     Image = pytest.importorskip("PIL.Image")
     digits = pytest.importorskip("sklearn.datasets").load_digits()
@@ -159,12 +165,12 @@ def test_a_report_that_is_there_is_not_proposed(tmp_path):
     result = SimpleNamespace(kept=probability > 0.5, labels=labels, clean_probability=probability)
     data = Three(class_names=["cat", "dog"], sample_names=None, test=None)
     logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
-    text = _next_steps(tmp_path, result, data, None, logits)
+    text = next_steps(tmp_path, result, data, None, logits)
     assert "1 of 3 labels may be wrong" in text
     assert "sample 2: labeled dog, looks like cat" in text
     assert f"mild-ext report {tmp_path} makes a page" in text
     page = tmp_path / "report.html"
     page.write_text("here")
-    text = _next_steps(tmp_path, result, data, None, logits)
+    text = next_steps(tmp_path, result, data, None, logits)
     assert f"{page} is a page" in text
     assert "mild-ext report" not in text

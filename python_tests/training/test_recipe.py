@@ -1,10 +1,13 @@
 """Recipes: presets, overrides, files."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
+from mild_ext.booleans import FALSE, TRUE
+from mild_ext.cli import build_parser
 from mild_ext.training.recipe import PRESETS, Recipe, preset, read_settings
 
 
@@ -42,7 +45,7 @@ def test_override_checks_names_types_and_ranges():
         {"lr": float("nan")},
         {"lr": -0.1},
         {"optimizer": "adam"},
-        {"threshold": 1.0},
+        {"level": 1.0},
         {"ema_decay": 1.0},
         {"clip_norm": 0.0},
         {"validation": -0.1},
@@ -67,6 +70,26 @@ def test_settings_from_a_file(tmp_path, name):
     pytest.importorskip({".yaml": "yaml", ".toml": toml}.get(Path(name).suffix, "json"))
     (tmp_path / name).write_text(FILES[name])
     assert read_settings(tmp_path / name) == {"recipe": "digits", "lr": 0.5, "first_epochs": 3}
+
+
+@pytest.mark.parametrize("word", [*TRUE, *FALSE, "Yes", "OFF", 1, 0, True, False])
+def test_the_words_of_the_command_line_are_booleans_in_files_too(tmp_path, word):
+    (tmp_path / "r.json").write_text(json.dumps({"nesterov": word}))
+    expected = str(word).lower() in TRUE
+    settings = read_settings(tmp_path / "r.json")
+    assert settings == {"nesterov": expected}
+    assert Recipe().override(settings).nesterov is expected
+    options = build_parser().parse_args(["train", "--out", "x", "--nesterov", str(word)])
+    assert options.overrides == {"nesterov": expected}
+
+
+def test_other_words_are_no_booleans(tmp_path, capsys):
+    (tmp_path / "r.json").write_text('{"nesterov": "maybe"}')
+    with pytest.raises(ValueError, match="nesterov: expected true or false, got 'maybe'"):
+        read_settings(tmp_path / "r.json")
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["train", "--out", "x", "--nesterov", "maybe"])
+    assert "expected true or false, got 'maybe'" in capsys.readouterr().err
 
 
 def test_bad_files_are_refused_with_their_name(tmp_path):

@@ -8,10 +8,12 @@ import torch
 from torch.utils.data import Dataset
 
 from mild_ext.data import ArrayDataset, corrupt_labels
+from mild_ext.selection.quality import evaluate_selection
 from mild_ext.training import CheckpointError, Recipe
 from mild_ext.training import run_rounds as rounds
+from mild_ext.training.checkpoint import load_checkpoint, save_checkpoint
 from mild_ext.training.models import build_model
-from mild_ext.training.run_rounds import RoundsResult, run_rounds, selection_quality
+from mild_ext.training.run_rounds import RoundsResult, run_rounds
 
 COUNT = 600
 TRUE = torch.arange(COUNT) % 4
@@ -58,7 +60,7 @@ def result():
 
 
 def test_it_finds_the_wrong_labels_and_trains_a_better_model(result):
-    quality = selection_quality(result.kept, GIVEN != TRUE)
+    quality = evaluate_selection(result.kept, GIVEN == TRUE).record()
     assert quality["f1"] > 0.9
     assert quality["noise_removed"] > 0.9
     first = result.rounds[0]
@@ -82,6 +84,7 @@ def test_every_sample_has_its_evidence_and_its_round(result):
     assert sum(count for _, _, count in histogram) == COUNT
 
 
+@pytest.mark.slow
 def test_same_seed_same_result(result):
     again = run()
     assert torch.equal(result.kept, again.kept)
@@ -97,6 +100,7 @@ def test_true_labels_and_test_set_are_for_the_report_only(result):
     assert "test_accuracy" not in blind.rounds[0]
 
 
+@pytest.mark.slow
 def test_any_map_style_dataset(result):
     class Plain(Dataset):
         def __len__(self):
@@ -156,6 +160,7 @@ def test_a_round_that_drops_little_is_the_last(monkeypatch):
     assert "changed the fate of 3 samples" in result.stop_reason
 
 
+@pytest.mark.slow
 def test_all_rounds_done(monkeypatch):
     masks = [torch.arange(COUNT) % 10 > k for k in range(3)]
     forced_selection(monkeypatch, masks)
@@ -180,6 +185,7 @@ def test_a_selection_that_would_collapse_is_refused(monkeypatch, mask, reason):
     assert reason in result.stop_reason
 
 
+@pytest.mark.slow
 def test_dropped_samples_return_only_when_asked(monkeypatch):
     first = torch.arange(COUNT) % 2 == 0
     back = torch.arange(COUNT) % 4 < 3
@@ -192,6 +198,7 @@ def test_dropped_samples_return_only_when_asked(monkeypatch):
         monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_a_later_round_can_start_afresh(monkeypatch):
     """With fresh weights it has to learn again what a round that continues knows from the start."""
     half = torch.arange(COUNT) % 2 == 0
@@ -245,6 +252,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{}, {"reselect": "all", "round_start": "scratch"}], ids=["continue", "scratch"]
 )
@@ -315,18 +323,14 @@ def test_folder_of_another_run_is_refused(tmp_path):
         run(folder=tmp_path, seed=1)
 
 
+def test_a_checkpoint_of_another_version_is_refused(tmp_path):
+    run(folder=tmp_path)
+    path = tmp_path / "rounds.safetensors"
+    checkpoint = load_checkpoint(path)
+    checkpoint["state"]["format"] = "mild_ext-rounds-state-0"
+    save_checkpoint(path, checkpoint)
+    with pytest.raises(CheckpointError, match=r"cannot go on from .*got 'mild_ext-rounds-state-0'"):
+        run(folder=tmp_path)
+
+
 # ----------------------------------------------------------------------------------------- quality
-
-
-def test_selection_quality():
-    kept = torch.tensor([True, True, True, False, False])
-    wrong = torch.tensor([False, False, True, True, False])
-    quality = selection_quality(kept, wrong)
-    assert quality == {
-        "precision": pytest.approx(2 / 3),
-        "recall": pytest.approx(2 / 3),
-        "f1": pytest.approx(2 / 3),
-        "noise_removed": 0.5,
-    }
-    assert selection_quality(kept, torch.zeros(5, dtype=torch.bool))["noise_removed"] is None
-    assert selection_quality(kept & False, wrong)["precision"] is None

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import subprocess
 import sys
 
 import pytest
+from ranks import run_on_ranks
 
 from mild_ext import LearningStatus
+from mild_ext.cli import main
 
 pytest.importorskip("sklearn")
+
+pytestmark = pytest.mark.slow
 
 SETTINGS = ["--rounds", "1", "--first-epochs", "15", "--final-epochs", "10", "--batch-size", "64"]
 
 
 def torchrun(folder, *options):
+    """The launcher itself."""
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     command = [sys.executable, *launcher, "-m", "mild_ext", "train", "--device", "cpu", *options]
     return subprocess.run(
@@ -28,6 +35,19 @@ def torchrun(folder, *options):
         text=True,
         timeout=600,
     )
+
+
+def _command(folder, options):
+    os.chdir(folder)
+    printed = io.StringIO()
+    with contextlib.redirect_stderr(printed):
+        return main(["train", "--device", "cpu", *options]), printed.getvalue()
+
+
+def on_two(folder, *options):
+    """The same command in two processes that find what torchrun tells them; codes and standard error."""
+    results = run_on_ranks(2, _command, folder, options, group=False)
+    return [code for code, _ in results], "".join(text for _, text in results)
 
 
 def test_two_processes_do_one_run_and_one_of_them_writes(tmp_path):
@@ -54,16 +74,16 @@ def test_two_processes_do_one_run_and_one_of_them_writes(tmp_path):
 
     # Resumed, all its parts are found done, by both processes.
     before = (run / "selection.csv").read_bytes()
-    resumed = torchrun(tmp_path, "--out", "run", "--resume")
-    assert resumed.returncode == 0, resumed.stderr
+    codes, error = on_two(tmp_path, "--out", "run", "--resume")
+    assert codes == [0, 0], error
     assert (run / "selection.csv").read_bytes() == before
 
 
 def test_wrong_usage_ends_both_processes(tmp_path):
-    done = torchrun(tmp_path, "--data", "nowhere", "--out", "run")
-    assert done.returncode != 0
-    assert "mild-ext: error: data must be one of" in done.stderr
-    done = torchrun(tmp_path, "--data", "digits", "--out", "run", "--learning-logs")
-    assert done.returncode != 0
-    assert "--learning-logs is recorded by one process, but there are 2" in done.stderr
+    codes, error = on_two(tmp_path, "--data", "nowhere", "--out", "run")
+    assert 0 not in codes
+    assert "mild-ext: error: data must be one of" in error
+    codes, error = on_two(tmp_path, "--data", "digits", "--out", "run", "--learning-logs")
+    assert 0 not in codes
+    assert "--learning-logs is recorded by one process, but there are 2" in error
     assert not (tmp_path / "run").exists()

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mild_ext import LearningStatus
 from mild_ext.commands.bench.timing import Settings, medians, settings_of
+from mild_ext.recording.status import LearningStatus
 
 
 def mlp() -> tuple[nn.Module, Tensor]:
@@ -29,7 +29,7 @@ def small_cnn() -> tuple[nn.Module, Tensor]:
     return nn.Sequential(*layers), torch.randn(128, 3, 32, 32)
 
 
-def run(options: argparse.Namespace) -> int:
+def main(options: argparse.Namespace) -> int:
     """Measures the built-in models, or the one that ``--model module:factory`` names."""
     settings = settings_of(options)
     models = {"MLP 784-256-256-10": mlp, "small CNN, 32 x 32 images": small_cnn}

@@ -18,16 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mild_ext import LearningStatus, WeibullMixture
 from mild_ext.commands.bench.timing import Row, Settings, medians, rows, settings_of, table
+from mild_ext.mixture.weibull import WeibullMixture
 from mild_ext.recording import ops, reference
 from mild_ext.recording._native import _C
+from mild_ext.recording.status import LearningStatus
 
 SIZES = ((128, 10), (256, 100), (1024, 1000))
 SAMPLES = 50_000
 
 
-def run(options: argparse.Namespace) -> int:
+def main(options: argparse.Namespace) -> int:
     """Runs all benchmarks; writes ``bench.json`` and ``bench.png`` to ``options.out`` if given."""
     settings = settings_of(options)
     device = settings.device

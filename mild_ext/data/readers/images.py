@@ -26,7 +26,7 @@ EXTENSIONS = {
     *(".ppm", ".pgm", ".pbm", ".jp2", ".avif"),
 }
 
-#: Mean and standard deviation of ImageNet's training images, per channel, in grey levels 0 .. 255.
+#: Mean and standard deviation of ImageNet's training images, per channel, in gray levels 0 .. 255.
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]) * 255
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]) * 255
 
@@ -40,10 +40,10 @@ class ImageFormat:
 
     The image is scaled, keeping its proportions, until it just covers ``margin`` times the wanted
     size; then ``height x width`` pixels are cut out of it. EXIF orientation is applied, transparency
-    is laid over white, 16-bit grey levels are reduced to 8 bits.
+    is laid over white, 16-bit gray levels are reduced to 8 bits.
 
     Attributes:
-        channels: 1 (grey) or 3 (red, green, blue).
+        channels: 1 (gray) or 3 (red, green, blue).
         height, width: in pixels.
         margin: 1 cuts the largest piece that fits; 256 / 224 is the usual choice for large images.
     """
@@ -248,7 +248,7 @@ class PathList(Sequence[str]):
 class ImageFiles(Dataset[tuple[Tensor, int]]):
     """Images read from disk when they are asked for, as ``(uint8 [C, H, W], label)``.
 
-    A file that cannot be read when its turn comes is replaced by a uniform grey image and reported
+    A file that cannot be read when its turn comes is replaced by a uniform gray image and reported
     in a warning, so that one bad file does not end a run of days; where many fail, reading stops.
 
     Args:
@@ -310,7 +310,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
                 f"{path}: {error}"
             ) from error
         warnings.warn(
-            f"{path} cannot be read ({error}); a grey image stands in for it",
+            f"{path} cannot be read ({error}); a gray image stands in for it",
             RuntimeWarning,
             stacklevel=3,
         )

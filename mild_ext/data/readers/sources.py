@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mild_ext.booleans import parse_bool
 from mild_ext.data.sets import ArrayDataset, LabeledData, Part, array_data, stratified_holdout
 
 _Array = np.ndarray[Any, Any]
@@ -112,11 +113,10 @@ def _parse_option(name: str, text: str, hint: Any) -> Any:
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
     kind = kinds[0]
     if kind is bool:
-        if text.lower() in ("yes", "true", "1", "on"):
-            return True
-        if text.lower() in ("no", "false", "0", "off"):
-            return False
-        raise ValueError(f"option {name} must be yes or no, got {text!r}")
+        try:
+            return parse_bool(text)
+        except ValueError as error:
+            raise ValueError(f"option {name} must be yes or no, got {text!r}") from error
     try:
         return kind(text)
     except ValueError as error:
@@ -153,7 +153,7 @@ def _split_test(data: LabeledData, fraction: float, seed: int) -> LabeledData:
 
 
 def load_digits(argument: str = "") -> LabeledData:
-    """Scikit-learn's 1,797 handwritten digits (8 x 8, 16 grey levels), a quarter kept for testing.
+    """Scikit-learn's 1,797 handwritten digits (8 x 8, 16 gray levels), a quarter kept for testing.
 
     The split is the same whatever the run's seed.
     """

@@ -202,7 +202,7 @@ def autocontrast(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor, strength: Tensor) -> Tensor:
-    """Spread each channel's 256 grey levels evenly over the range."""
+    """Spread each channel's 256 gray levels evenly over the range."""
     levels = (images * 255).round().long().flatten(2)
     counts = torch.zeros(*levels.shape[:2], 256, dtype=torch.int64, device=images.device)
     counts.scatter_add_(2, levels, torch.ones_like(levels))

@@ -109,9 +109,16 @@ class SemiSupervised:
         weight: final weight of the loss on unlabeled samples.
         ramp: share of the training over which that weight rises linearly from 0; in [0, 1].
         align: guard of the pseudo-labels' distribution, or None.
+
+    Attributes:
+        key: the method's name in recipes and files.
+        title: its name for people.
+        default_weight: the weight that its paper gives the loss on unlabeled samples.
     """
 
-    name = ""
+    key = ""
+    title = ""
+    default_weight = 1.0
 
     def __init__(
         self,
@@ -162,7 +169,9 @@ class FixMatch(SemiSupervised):
     label of its strongly augmented copy.
     """
 
-    name = "fixmatch"
+    key = "fixmatch"
+    title = "FixMatch"
+    default_weight = 1.0
 
     def __init__(self, *args: Any, confidence: float = 0.95, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -197,7 +206,9 @@ class MixMatch(SemiSupervised):
     is mixed with everything (algorithm 1).
     """
 
-    name = "mixmatch"
+    key = "mixmatch"
+    title = "MixMatch"
+    default_weight = 75.0
 
     def __init__(
         self, *args: Any, temperature: float = 0.5, alpha: float = 0.75, **options: Any
@@ -240,6 +251,10 @@ class MixMatch(SemiSupervised):
         seed = int(torch.randint(0, 2**62, (), generator=self.generator))
         drawn = np.random.default_rng(seed).beta(self.alpha, self.alpha, count)
         return torch.from_numpy(np.maximum(drawn, 1 - drawn).astype(np.float32))
+
+
+#: The methods by key; everything that names one to people or in files looks here.
+METHODS: dict[str, type[SemiSupervised]] = {method.key: method for method in (FixMatch, MixMatch)}
 
 
 def _mix(first: Tensor, second: Tensor, share: Tensor) -> Tensor:

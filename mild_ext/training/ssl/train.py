@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,17 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mild_ext.data.batches import Batches
-from mild_ext.training.loop import Record, fit
+from mild_ext.training.context import Record, RunContext
+from mild_ext.training.loop import fit
 from mild_ext.training.recipe import Recipe
 from mild_ext.training.ssl.augment import weak_strong
 from mild_ext.training.ssl.objectives import (
+    METHODS,
     DistributionAlignment,
     FixMatch,
-    MixMatch,
     PseudoLabels,
     SemiSupervised,
 )
-
-METHODS: dict[str, tuple[type[SemiSupervised], float]] = {
-    "fixmatch": (FixMatch, 1.0),
-    "mixmatch": (MixMatch, 75.0),
-}
 
 
 @dataclass
@@ -100,78 +96,135 @@ def train_semi_supervised(
         TrainingDiverged: the loss became NaN or infinite.
         CheckpointError: the checkpoint is damaged, or of another run.
     """
+    context = RunContext(
+        seed=seed,
+        device=device,
+        folder=None if checkpoint is None else Path(checkpoint).parent,
+        checkpoint_seconds=checkpoint_seconds,
+        fingerprint=fingerprint,
+        on_record=on_epoch,
+        progress=progress,
+    )
+    return train_stage(
+        dataset,
+        labels,
+        mask,
+        model,
+        recipe,
+        context,
+        checkpoint="ssl.safetensors" if checkpoint is None else Path(checkpoint).name,
+        method=method,
+        num_classes=num_classes,
+        ids=ids,
+        true_labels=true_labels,
+    )
+
+
+def train_stage(
+    dataset: Dataset[Any],
+    labels: Tensor,
+    mask: Tensor,
+    model: nn.Module,
+    recipe: Recipe,
+    context: RunContext,
+    *,
+    checkpoint: str = "ssl.safetensors",
+    method: str | None = None,
+    num_classes: int | None = None,
+    ids: Tensor | None = None,
+    true_labels: Tensor | None = None,
+) -> SemiSupervisedResult:
+    """`train_semi_supervised` as a part of a run, whose context says seed, device and the like.
+
+    Args:
+        checkpoint: file in the context's folder to resume from and to save to.
+    """
     method = recipe.ssl if method is None else method
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     labels, mask = labels.cpu(), mask.cpu()
     everyone, labeled_ids, num_classes = _check(dataset, labels, mask, ids, num_classes)
-    weak, strong = weak_strong(recipe.augment, *_look_at_inputs(dataset, everyone))
-
-    counts = {
-        "given": torch.bincount(labels[everyone], minlength=num_classes),
-        "kept": torch.bincount(labels[labeled_ids], minlength=num_classes),
-    }
-    missing = ((counts["given"] > 0) & (counts["kept"] == 0)).nonzero().flatten().tolist()
-    if missing:
-        warnings.warn(
-            f"the mask keeps no sample of class {', '.join(map(str, missing))}: nothing can teach "
-            "the model this class; keep some of its samples (selecting per class does)",
-            stacklevel=2,
-        )
-    align = None
-    if recipe.ssl_align != "none":
-        # A class without labels cannot be asked for; the others share the whole.
-        target = counts[recipe.ssl_align] * (counts["kept"] > 0)
-        align = DistributionAlignment(target / target.sum())
-
-    objective_class, weight = METHODS[method]
-    objective = objective_class(
-        Batches(
-            dataset,
-            labels,
-            ids=labeled_ids,
-            batch_size=recipe.batch_size,
-            shuffle=True,
-            device=device,
-            workers=recipe.workers,
-        ),
-        weak,
-        strong,
-        PseudoLabels(~mask, num_classes, true_labels),
-        weight=weight if recipe.ssl_weight is None else recipe.ssl_weight,
-        ramp=recipe.ssl_ramp,
-        align=align,
+    labeled = Batches(
+        dataset,
+        labels,
+        ids=labeled_ids,
+        batch_size=recipe.batch_size,
+        shuffle=True,
+        device=context.device,
+        workers=recipe.workers,
     )
-    if isinstance(objective, FixMatch):
-        objective.confidence = recipe.ssl_confidence
+    objective = _objective(
+        METHODS[method],
+        recipe,
+        labeled,
+        _look_at_inputs(dataset, everyone),
+        PseudoLabels(~mask, num_classes, true_labels),
+        _alignment(recipe, labels[everyone], labels[labeled_ids], num_classes),
+    )
 
     def on_record(record: Record) -> None:
         # The loop hands out its own record, before it saves it: what is added here is kept, and is
         # there already in the records of a resumed training.
         if "pseudo_rate" not in record:
-            record |= {"labeled": len(labeled_ids)} | objective.pseudo.report()
-        if on_epoch is not None:
-            on_epoch(record)
+            record |= {"title": objective.title, "labeled": len(labeled_ids)}
+            record |= objective.pseudo.report()
+        context.note(record)
 
     trained = fit(
         model,
         dataset,
         torch.zeros_like(labels),
         recipe.override({"augment": "none", "batch_size": recipe.batch_size * recipe.ssl_ratio}),
+        replace(context, on_record=on_record),
         epochs=recipe.ssl_epochs,
         stage=method,
-        seed=seed,
+        checkpoint=checkpoint,
         ids=everyone,
         objective=objective,
-        device=device,
-        checkpoint=checkpoint,
-        checkpoint_seconds=checkpoint_seconds,
-        fingerprint=fingerprint,
-        on_epoch=on_record,
-        progress=progress,
     )
     final = model if trained.averaged is None else trained.averaged
     return SemiSupervisedResult(final.eval(), trained.history)
+
+
+def _alignment(
+    recipe: Recipe, given: Tensor, kept: Tensor, num_classes: int
+) -> DistributionAlignment | None:
+    """The guard of the pseudo-labels' classes; warns of a class that no kept sample can teach."""
+    counts = {
+        "given": torch.bincount(given, minlength=num_classes),
+        "kept": torch.bincount(kept, minlength=num_classes),
+    }
+    missing = ((counts["given"] > 0) & (counts["kept"] == 0)).nonzero().flatten().tolist()
+    if missing:
+        warnings.warn(
+            f"the mask keeps no sample of class {', '.join(map(str, missing))}: nothing can teach "
+            "the model this class; keep some of its samples (selecting per class does)",
+            stacklevel=4,
+        )
+    if recipe.ssl_align == "none":
+        return None
+    # A class without labels cannot be asked for; the others share the whole.
+    target = counts[recipe.ssl_align] * (counts["kept"] > 0)
+    return DistributionAlignment(target / target.sum())
+
+
+def _objective(
+    method: type[SemiSupervised],
+    recipe: Recipe,
+    labeled: Batches,
+    inputs: tuple[tuple[int, ...], tuple[float, float]],
+    pseudo: PseudoLabels,
+    align: DistributionAlignment | None,
+) -> SemiSupervised:
+    """The method with the recipe's settings; ``inputs``: their shape and range of values."""
+    weak, strong = weak_strong(recipe.augment, *inputs)
+    weight = method.default_weight if recipe.ssl_weight is None else recipe.ssl_weight
+    objective = method(
+        labeled, weak, strong, pseudo, weight=weight, ramp=recipe.ssl_ramp, align=align
+    )
+    if isinstance(objective, FixMatch):
+        objective.confidence = recipe.ssl_confidence
+    return objective
 
 
 def _check(

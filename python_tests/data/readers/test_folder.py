@@ -150,7 +150,7 @@ def test_a_file_cut_short_is_found_when_it_is_decoded(photos):
     data = load_data(f"folder:{photos}")
     assert len(data) == 7
     assert "0.PNG" in data.messages[-1]
-    # Streamed, its turn comes while training: a grey image stands in, with a warning.
+    # Streamed, its turn comes while training: a gray image stands in, with a warning.
     with pytest.warns(RuntimeWarning, match=r"0\.PNG cannot be read"):  # mean and deviation
         streamed = load_data(f"folder:{photos},memory=no,size=16")
     bad = list(streamed.sample_names).index("dog/deep/0.PNG")

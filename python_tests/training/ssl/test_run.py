@@ -8,8 +8,8 @@ import pytest
 from safetensors.torch import load_file
 
 from mild_ext.cli import main
-from mild_ext.training import accuracy
-from mild_ext.training import experiment as run_module
+from mild_ext.training import accuracy, experiment
+from mild_ext.training.run_folder import History, RunFolder
 
 SETTINGS = [
     *("--noise", "symmetric:0.4", "--width", "32", "--lr", "0.05", "--batch-size", "32"),
@@ -55,12 +55,14 @@ def test_the_stage_is_part_of_the_run(whole):
     names = [row["model"] for row in summary["models"]]
     assert names[1:3] == ["MILD (kept samples)", "MILD + MixMatch (dropped ones unlabeled)"]
     assert summary["models"][2]["epochs"] == 6
-    settings = run_module.read_config(whole)
-    data, _ = run_module.prepare_data(settings)
-    model = run_module.make_model(data, settings.recipe)
+    assert summary["models"][2]["method"] == "mild-ssl"
+    settings = RunFolder(whole).read_settings()
+    data, _ = experiment.prepare_data(settings)
+    model = experiment.make_model(data, settings.recipe)
     model.load_state_dict(load_file(whole / "model.safetensors"))
     assert summary["models"][2]["test_accuracy"] == accuracy(model, data.test)
     assert summary["ssl"]["method"] == "mixmatch"
+    assert summary["ssl"]["title"] == "MixMatch"
     assert 0 <= summary["ssl"]["pseudo_accuracy"] <= 1
     records = [json.loads(line) for line in (whole / "history.jsonl").read_text().splitlines()]
     stages = list(dict.fromkeys(r["stage"] for r in records if r["type"] == "epoch"))
@@ -70,7 +72,7 @@ def test_the_stage_is_part_of_the_run(whole):
 @pytest.mark.parametrize("killed_in", [0, 2])
 def test_killed_in_the_stage_and_resumed(arrays, whole, killed_in, tmp_path, monkeypatch):
     out = tmp_path / "run"
-    write = run_module._History.__call__
+    write = History.__call__
 
     def killed(self, record):
         write(self, record)
@@ -78,7 +80,7 @@ def test_killed_in_the_stage_and_resumed(arrays, whole, killed_in, tmp_path, mon
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module._History, "__call__", killed)
+        patch.setattr(History, "__call__", killed)
         assert train(arrays, out, "--ssl", "mixmatch") == 130
     assert not (out / "model.safetensors").exists()
     assert main(["train", "--resume", "--out", str(out), "--quiet"]) == 0

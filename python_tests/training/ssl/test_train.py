@@ -49,6 +49,7 @@ def weights(result):
     return torch.cat([p.detach().flatten() for p in result.model.state_dict().values()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fixmatch", "mixmatch"])
 def test_unlabeled_samples_help(method):
     """With five labels a class, knowing the other inputs beats the labels alone."""
@@ -100,6 +101,7 @@ def test_same_seed_same_weights(method):
     assert not torch.equal(weights(first), weights(train(data, mask, recipe, method, seed=6)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fixmatch", "mixmatch"])
 @pytest.mark.parametrize("images", [False, True])
 def test_resumed_training_ends_with_the_same_weights(method, images, tmp_path):

@@ -117,6 +117,7 @@ COLORS = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
 
 
 def _pillow():
+    """Pillow's Image, or the test is skipped."""
     return pytest.importorskip("PIL.Image")
 
 
@@ -126,6 +127,7 @@ def _save(path, label, size=(40, 30)):
 
 
 def write_webvision(root, per_class=4, prefix=""):
+    """WebVision: lists of both sources, 2 × ``per_class`` images a class, six for validation."""
     (root / "info").mkdir(parents=True)
     (root / "info" / "synsets.txt").write_text("".join(f"{i} {n}\n" for i, n in SYNSETS))
     for source in ("google", "flickr"):
@@ -145,6 +147,7 @@ def write_webvision(root, per_class=4, prefix=""):
 
 
 def write_imagenet(root, layout):
+    """Six ImageNet validation images in folders by WordNet id or number, or ``flat`` with a list."""
     names = {"wordnet": [i for i, _ in SYNSETS], "number": ["0", "1", "2"], "flat": [""] * 3}[
         layout
     ]
@@ -161,6 +164,7 @@ CATEGORIES = ["T-Shirt", "Shirt", "Knitwear"]
 
 
 def write_clothing(root, lists="", images="images"):
+    """Clothing1M: key lists and labels, noisy and clean, in ``lists``; pictures in ``images``."""
     listed = root / lists
     listed.mkdir(parents=True, exist_ok=True)
     (listed / "category_names_eng.txt").write_text("".join(f"{c}\n" for c in CATEGORIES))

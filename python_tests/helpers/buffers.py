@@ -7,11 +7,14 @@ import math
 import torch
 from torch import Tensor
 
+from mild_ext import reference
+
 LOGIT_TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 INT_TYPES = [torch.int64, torch.int32]
 
 
 def generator(seed: int) -> torch.Generator:
+    """A generator of its own, so that no test draws from another's."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -42,3 +45,32 @@ def random_words(num_samples: int, num_epochs: int, rng: torch.Generator, gaps: 
         word[:, epoch // 64, 0] |= seen[:, epoch] * bit
         word[:, epoch // 64, 1] |= (seen & wrong)[:, epoch] * bit
     return word
+
+
+NO_VISIT = -(1 << 63)
+
+
+def random_planes(
+    num_samples: int, num_epochs: int, classes: int, rng: torch.Generator, gaps: float = 0.2
+) -> Tensor:
+    """Predicted classes as training leaves them: most samples stay with a few."""
+    favourite = torch.randint(0, classes, (3, num_samples), generator=rng)
+    picks = torch.randint(0, 3, (num_epochs, num_samples), generator=rng)
+    codes = favourite.gather(0, picks) + 1
+    codes[torch.rand((num_epochs, num_samples), generator=rng) < gaps] = 0
+    codes = torch.nn.functional.pad(codes, (0, -num_samples % 32)).view(num_epochs, -1, 32)
+    bits = [(codes >> b & 1) << torch.arange(32) for b in range(classes.bit_length())]
+    words = torch.stack([x.sum(-1) for x in bits], dim=1)
+    return torch.where(words >= 1 << 31, words - (1 << 32), words).int()
+
+
+def same_record(ours: Tensor, theirs: Tensor) -> None:
+    """Key and class to the bit; loss and EL2N to one place of their fp16: sums and exp are rounded differently."""
+    for name, tolerance, a, b in zip(
+        ("key", "class", "loss", "EL2N"),
+        (0, 0, 1, 1),
+        reference.visit_fields(ours),
+        reference.visit_fields(theirs),
+        strict=True,
+    ):
+        assert (a - b).abs().max() <= tolerance if len(a) else True, name

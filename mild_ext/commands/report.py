@@ -1,0 +1,19 @@
+"""``mild-ext report``: one self-contained HTML page about a run."""
+
+from __future__ import annotations
+
+import argparse
+
+from mild_ext.report.page import write_report
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run the subcommand; see the parser in cli.py for the options."""
+    path = write_report(
+        options.run_folder,
+        options.out,
+        suspicious=options.suspicious,
+        thumbnails=not options.no_thumbnails,
+    )
+    print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0

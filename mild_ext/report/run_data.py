@@ -1,0 +1,89 @@
+"""What the report reads of a run's folder: its config, its history, its selection, its summary."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One line of ``selection.csv``. Labels are class numbers."""
+
+    id: int
+    given_label: int
+    misclassified: int
+    seen: int
+    metric: int
+    clean_probability: float
+    kept: bool
+    round_dropped: int | None
+    predicted_label: int
+    true_label: int | None
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """What ``config.json`` says.
+
+    Raises:
+        ValueError: the folder holds no run, or a comparison.
+    """
+    path = run / "config.json"
+    if (run / "results.json").is_file():
+        raise ValueError(f"{run} holds a comparison, not a run; its table is {run / 'table.txt'}")
+    if not path.is_file():
+        raise ValueError(f"there is no run in {run} (no config.json)")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ = config["settings"]["recipe"], config["data"]["classes"], config["noise"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not the config of a run: {error}") from error
+    return config
+
+
+def read_history(run: Path) -> list[dict[str, Any]]:
+    """The records of ``history.jsonl``; of a run that was killed, the whole ones."""
+    path = run / "history.jsonl"
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    # What follows the last line break is empty, or half a line of a run that was killed.
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def read_summary(run: Path) -> dict[str, Any] | None:
+    """What ``summary.json`` says; None as long as the run is not finished."""
+    path = run / "summary.json"
+    if not path.is_file():
+        return None
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return summary
+
+
+def read_selection(run: Path) -> list[Sample]:
+    """The lines of ``selection.csv``; none as long as the run is not finished."""
+    path = run / "selection.csv"
+    if not path.is_file():
+        return []
+    samples = []
+    with open(path, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            dropped, truth = row.get("round_dropped"), row.get("true_label")
+            samples.append(
+                Sample(
+                    id=int(row["id"]),
+                    given_label=int(row["given_label"]),
+                    misclassified=int(row["misclassified"]),
+                    seen=int(row["seen"]),
+                    metric=int(row["metric"]),
+                    clean_probability=float(row["clean_probability"]),
+                    kept=row["kept"] == "1",
+                    round_dropped=int(dropped) if dropped else None,
+                    predicted_label=int(row["predicted_label"]),
+                    true_label=int(truth) if truth else None,
+                )
+            )
+    return samples

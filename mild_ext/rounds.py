@@ -1,0 +1,403 @@
+"""The iterative procedure as a state machine: whom to watch, when to select, when to refuse, when to stop.
+
+Hu et al., "MILD: Modeling the Instance Learning Dynamics for Learning with Noisy Labels",
+IJCAI 2023, Algorithm 1, with refusals and stop rules of our own. There is no loop here and no model:
+`mild_ext.training.run_rounds` and `mild_ext.integrations.RoundTracker` train, record, and ask.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mild_ext.recording.status import LearningStatus
+from mild_ext.selection import Selection, select_clean
+
+#: A round that would leave less than this share of the samples it watched is refused.
+SMALLEST_KEPT_SHARE = 0.05
+#: A round that changes the fate of less than this share of its samples is the last, by default.
+MIN_REMOVED = 0.01
+#: The label of a sample that was never in a batch, where labels are taken from the batches.
+UNKNOWN = -1
+
+RESELECT = ("kept", "all")
+_FORMAT = "mild_ext-rounds-state-1"
+_TENSORS = {
+    "kept": torch.bool,
+    "round_dropped": torch.int64,
+    "misclassified": torch.int32,
+    "seen": torch.int32,
+    "clean_probability": torch.float32,
+}
+
+
+class Select(Protocol):
+    """From a round's status to a selection, as `select_clean` is.
+
+    Called with the given labels, int64 ``[N]`` on the status' device, -1 for samples whose label is
+    not known; None where none is. Of the result, ``mask`` (bool ``[N]``), ``clean_probability``
+    (``[N]`` in [0, 1]), ``supported`` and ``reason`` are used.
+    """
+
+    def __call__(self, status: LearningStatus, /, *, labels: Tensor | None) -> Selection: ...
+
+
+@dataclass(frozen=True, eq=False)
+class RoundOutcome:
+    """What the end of a round did. Masks are bool ``[N]`` on the CPU, and stay as they are.
+
+    Attributes:
+        round: its number, from 0.
+        epochs: how many it had.
+        watched: the samples that were recorded in it.
+        learned: the samples that were learned from in it: those kept before.
+        kept: the samples to learn from now.
+        refused: why the selection was not followed and nothing changed; None where it was.
+        stop_reason: why this was the last round; None where it was not.
+    """
+
+    round: int
+    epochs: int
+    watched: Tensor
+    learned: Tensor
+    kept: Tensor
+    refused: str | None
+    stop_reason: str | None
+
+    @property
+    def removed(self) -> int:
+        """Samples that are not learned from any more."""
+        return int((self.learned & ~self.kept).sum())
+
+    @property
+    def changed(self) -> int:
+        """Samples removed, and those that returned."""
+        return int((self.learned ^ self.kept).sum())
+
+
+class Rounds:
+    """Which samples to watch and to learn from, round after round, and why it ends.
+
+    In each round, record ``watched`` into a `new_status`, learn from ``kept``; when the status has all
+    its epochs, `select` and then `end_round`; go on until ``finished``. A selection is not followed, and
+    the rounds end, where it is not supported by the data, would keep less than a share of
+    `SMALLEST_KEPT_SHARE` of the samples watched, or would empty a class.
+
+    Args:
+        num_samples: size of the data set, N; sample ids are positions in it.
+        rounds: epochs of each round.
+        train_ids: the samples that take part, as int64 ids or as a mask bool ``[N]``; None for all.
+        labels: integers ``[N]``, the given labels, -1 where not known; None where none is known yet
+            (see `take_labels`).
+        reselect: "kept": a dropped sample stays out. "all": all that take part are watched in every
+            round, and a dropped one may return.
+        min_removed: a round that drops, or takes back, less than this share in [0, 1) of the samples
+            it learned from is the last.
+        select: makes the selection, see `Select`; None is `select_clean`.
+
+    Attributes:
+        taking_part: bool ``[N]``; like all tensors here, on the CPU.
+        labels: int64 ``[N]``, -1 where not known, or None.
+        kept: bool ``[N]``, the samples to learn from; written in place.
+        round_dropped: int64 ``[N]``, the round that dropped the sample, -1 where none did.
+        misclassified: int32 ``[N]``, misclassified epochs in the last finished round that watched the
+            sample; with ``seen`` the evidence its fate was decided on.
+        seen: int32 ``[N]``, epochs in which that round saw the sample.
+        clean_probability: float32 ``[N]`` in [0, 1], probability that the label is right, from the
+            same round; 1 for samples that were never watched.
+        round: number of the current round, from 0; when finished, how many there were.
+        stop_reason: why there are no more rounds; None while there are.
+
+    Raises:
+        TypeError: labels are not integers.
+        ValueError: no rounds, no samples, labels of the wrong shape, or a setting out of range.
+
+    Examples:
+        >>> import torch
+        >>> from mild_ext.rounds import Rounds
+        >>> rounds = Rounds(4, rounds=[1, 1], labels=torch.tensor([0, 0, 1, 1]))
+        >>> status = rounds.new_status()
+        >>> status.update(torch.arange(4), torch.eye(2)[[0, 0, 1, 1]], rounds.labels)
+        >>> status.advance()
+        >>> outcome = rounds.end_round(status, rounds.select(status))
+        >>> rounds.finished, outcome.removed, outcome.stop_reason == outcome.refused
+        (True, 0, True)
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        rounds: Sequence[int],
+        *,
+        train_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        reselect: str = "kept",
+        min_removed: float = MIN_REMOVED,
+        select: Select | None = None,
+    ) -> None:
+        if not rounds or any(epochs < 1 for epochs in rounds):
+            raise ValueError(
+                f"rounds must name at least one round of at least one epoch each, got {list(rounds)}"
+            )
+        if reselect not in RESELECT:
+            raise ValueError(f"reselect must be one of {', '.join(RESELECT)}; got {reselect!r}")
+        if not 0 <= min_removed < 1:
+            raise ValueError(f"min_removed must be in [0, 1), got {min_removed}")
+        self.num_samples, self.rounds = num_samples, tuple(int(epochs) for epochs in rounds)
+        self.reselect, self.min_removed = reselect, float(min_removed)
+        self.taking_part = torch.zeros(num_samples, dtype=torch.bool)
+        who = slice(None) if train_ids is None else torch.as_tensor(train_ids).cpu()
+        self.taking_part[who] = True
+        if not self.taking_part.any():
+            raise ValueError("there are no samples to train on; train_ids must name at least one")
+        self._select: Select = select or select_clean
+        self.labels: Tensor | None = None
+        if labels is not None:
+            self.take_labels(labels)
+        self.kept = self.taking_part.clone()
+        self.round_dropped = torch.full((num_samples,), -1)
+        self.misclassified = torch.zeros(num_samples, dtype=torch.int32)
+        self.seen = torch.zeros(num_samples, dtype=torch.int32)
+        self.clean_probability = torch.ones(num_samples)
+        self.round = 0
+        self.stop_reason: str | None = None
+
+    # ---- where it stands
+
+    @property
+    def finished(self) -> bool:
+        """Whether there are no more rounds."""
+        return self.stop_reason is not None
+
+    @property
+    def watched(self) -> Tensor:
+        """Bool ``[N]``, the samples to draw, and to record while there are rounds; not a copy."""
+        return self.taking_part if self.reselect == "all" and not self.finished else self.kept
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of the current round; of the last one when finished."""
+        return self.rounds[self.round - self.finished]
+
+    @property
+    def labels_known(self) -> bool:
+        """Whether the label of every sample that takes part is known."""
+        return self.labels is not None and bool((self.labels[self.taking_part] >= 0).all())
+
+    def new_status(self, device: torch.device | str = "cpu") -> LearningStatus:
+        """An empty status for the current round."""
+        return LearningStatus(self.num_samples, self.num_epochs, device=device)
+
+    def is_over(self, status: LearningStatus) -> bool:
+        """Whether all epochs of the current round are in its status, and `select` is due."""
+        return not self.finished and status.epoch >= status.num_epochs
+
+    def take_labels(self, labels: Tensor) -> None:
+        """Learn given labels; those that are known already stay.
+
+        Args:
+            labels: integers ``[N]``, negative where not known.
+
+        Raises:
+            TypeError, ValueError: labels are not integers, or not one for each sample.
+        """
+        labels = torch.as_tensor(labels)
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            raise TypeError(f"labels must be integers, got {labels.dtype}")
+        if tuple(labels.shape) != (self.num_samples,):
+            raise ValueError(
+                f"labels must have one entry for each of the {self.num_samples} samples, got shape "
+                f"{list(labels.shape)}"
+            )
+        new = labels.detach().to("cpu", torch.int64, copy=True).clamp_(min=UNKNOWN)
+        if self.labels is not None:
+            new = torch.where(self.labels >= 0, self.labels, new)
+        if bool((new >= 0).any()):
+            self.labels = new
+
+    # ---- the end of a round
+
+    def select(self, status: LearningStatus) -> Selection:
+        """The selection for the current round; changes nothing.
+
+        Raises:
+            RuntimeError: the round's epochs are not over, or there are no more rounds.
+            ValueError: the status is not of this round.
+        """
+        self._require_over(status)
+        labels = None if self.labels is None else self.labels.to(status.device)
+        return self._select(status, labels=labels)
+
+    def end_round(self, status: LearningStatus, selection: Selection) -> RoundOutcome:
+        """Follow the selection or refuse it, and go over to the next round; on an error nothing changes.
+
+        Args:
+            status: of the current round, with all its epochs.
+            selection: of that status; only the verdict on ``watched`` counts.
+
+        Raises:
+            RuntimeError: the round's epochs are not over, or there are no more rounds.
+            TypeError, ValueError: the status is not of this round, or the selection has no mask for
+                its samples.
+        """
+        self._require_over(status)
+        proposed = _checked_mask(selection, self.num_samples) & self.watched
+        watched, learned = self.watched.clone(), self.kept.clone()
+        refused = self._refusal(proposed) if selection.supported else str(selection.reason)
+        self._note_evidence(status, selection)
+        if refused is None:
+            self.round_dropped[learned & ~proposed] = self.round
+            self.round_dropped[proposed] = -1
+            self.kept.copy_(proposed)  # in place: samplers may look at it
+        number, epochs = self.round, self.num_epochs
+        changed, count = int((learned ^ self.kept).sum()), int(learned.sum())
+        self.round += 1
+        if refused is not None:
+            self.stop_reason = refused
+        elif changed < self.min_removed * count:
+            self.stop_reason = (
+                f"round {number} changed the fate of {changed} samples, less than a share of "
+                f"{self.min_removed:g} of {count}"
+            )
+        elif self.round == len(self.rounds):
+            self.stop_reason = f"the recipe's {len(self.rounds)} rounds are done"
+        return RoundOutcome(
+            number, epochs, watched, learned, self.kept.clone(), refused, self.stop_reason
+        )
+
+    def _require_over(self, status: LearningStatus) -> None:
+        if self.finished:
+            raise RuntimeError(f"there are no more rounds to end: {self.stop_reason}")
+        size, expected = (
+            (status.num_samples, status.num_epochs),
+            (self.num_samples, self.num_epochs),
+        )
+        if size != expected:
+            raise ValueError(
+                f"the status of round {self.round} must have (num_samples, num_epochs) = {expected}, got "
+                f"{size}; take it from new_status()"
+            )
+        if not self.is_over(status):
+            raise RuntimeError(
+                f"round {self.round} is not over: {status.epoch} of {status.num_epochs} epochs are "
+                "recorded; call advance() after each"
+            )
+
+    def _refusal(self, proposed: Tensor) -> str | None:
+        """Why a proposed selection must not be followed, or None."""
+        num_kept, num_watched = int(proposed.sum()), int(self.watched.sum())
+        if num_kept < SMALLEST_KEPT_SHARE * num_watched:
+            return (
+                f"the selection would keep {num_kept} of {num_watched} samples, less than a share of "
+                f"{SMALLEST_KEPT_SHARE:g}: everything was kept instead"
+            )
+        if self.labels is None:
+            return None
+        before, after = (set(self.labels[m].unique().tolist()) for m in (self.watched, proposed))
+        emptied = sorted(before - after - {UNKNOWN})
+        if emptied:
+            return f"the selection would empty class {emptied[0]}: everything was kept instead"
+        return None
+
+    def _note_evidence(self, status: LearningStatus, selection: Selection) -> None:
+        """Remember what this round saw of the samples it watched."""
+        times, watched = status.compute(), self.watched
+        evidence = {
+            "misclassified": times.misclassified,
+            "seen": times.seen,
+            "clean_probability": torch.as_tensor(selection.clean_probability),
+        }
+        new = {
+            name: torch.where(watched, values.cpu().to(_TENSORS[name]), getattr(self, name))
+            for name, values in evidence.items()
+        }
+        for name, values in new.items():
+            getattr(self, name).copy_(values)
+
+    # ---- keeping
+
+    def copy(self) -> Rounds:
+        """Rounds with the same settings, in the same state."""
+        other = copy.copy(self)
+        for name in _TENSORS:
+            setattr(other, name, getattr(self, name).clone())
+        return other
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on: copies of tensors, numbers, text, lists and None."""
+        return {
+            "format": _FORMAT,
+            "rounds": list(self.rounds),
+            "reselect": self.reselect,
+            "min_removed": self.min_removed,
+            "taking_part": self.taking_part.clone(),
+            "labels": None if self.labels is None else self.labels.clone(),
+            "round": self.round,
+            "stop_reason": self.stop_reason,
+            **{name: getattr(self, name).clone() for name in _TENSORS},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of rounds with the same settings; on an error nothing changes.
+
+        Labels that were not known here are taken over.
+
+        Raises:
+            ValueError: the state is of another kind, of other samples, labels or settings, or damaged.
+        """
+        if state.get("format") != _FORMAT:
+            raise ValueError(f"state must be of Rounds ({_FORMAT}), got {state.get('format')!r}")
+        try:
+            count = len(state["kept"])
+            if count != self.num_samples:
+                raise ValueError(f"state must be of {self.num_samples} samples, got {count}")
+            for name in ("rounds", "reselect", "min_removed"):
+                mine = list(self.rounds) if name == "rounds" else getattr(self, name)
+                if state[name] != mine:
+                    raise ValueError(f"state must be of {name} {mine}, got {state[name]}")
+            if not torch.equal(state["taking_part"].cpu(), self.taking_part):
+                raise ValueError("state must be of the same train_ids, got others")
+            tensors = {name: _checked(state[name], name, count) for name in _TENSORS}
+            number, stop_reason, labels = state["round"], state["stop_reason"], state["labels"]
+        except KeyError as error:
+            raise ValueError(f"state is damaged: it has no {error}") from error
+        first, last = (0, len(self.rounds) - 1) if stop_reason is None else (1, len(self.rounds))
+        if not first <= number <= last:
+            raise ValueError(
+                f"state is damaged: round {number} of {len(self.rounds)}, stopped: {stop_reason}"
+            )
+        if labels is not None:
+            labels = labels.cpu()
+            if self.labels is not None:
+                both = (labels >= 0) & (self.labels >= 0)
+                differ = int((labels != self.labels)[both].sum())
+                if differ:
+                    raise ValueError(f"state must be of the same labels, but {differ} differ")
+            self.take_labels(labels)
+        for name, values in tensors.items():
+            getattr(self, name).copy_(values)
+        self.round, self.stop_reason = number, stop_reason
+
+
+def _checked_mask(selection: Selection, num_samples: int) -> Tensor:
+    mask = selection.mask
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        what = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"select must return a selection with a bool mask, got {what}")
+    if tuple(mask.shape) != (num_samples,):
+        raise ValueError(
+            f"select must return a mask of shape [{num_samples}], got {list(mask.shape)}"
+        )
+    return mask.cpu()
+
+
+def _checked(values: Any, name: str, count: int) -> Tensor:
+    dtype = _TENSORS[name]
+    if not isinstance(values, Tensor) or values.dtype != dtype or tuple(values.shape) != (count,):
+        raise ValueError(f"state is damaged: {name} must be {dtype} [{count}]")
+    return values

@@ -1,0 +1,206 @@
+"""`select_clean` with planted labels: votes -> measurement -> verdicts -> result.
+
+The mixture is fitted for the pictures; which samples are dropped follows from what was measured.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mild_ext.mixture.follow_up import common_follow_up
+from mild_ext.mixture.likelihood import TimeCounts
+from mild_ext.selection.classes import ClassSelection
+from mild_ext.selection.evidence import StatusEvidence, recorded_epochs
+from mild_ext.selection.measure import measure
+from mild_ext.selection.noise_rate import NoiseRate
+from mild_ext.selection.planted import PlantedLabels
+from mild_ext.selection.result import Selection
+from mild_ext.selection.support import fit_with_support
+from mild_ext.selection.suspicion import Verdicts, judge_samples
+from mild_ext.selection.votes import PlantedEvidence
+
+#: Fewest planted samples from which anything is measured.
+LEAST_PLANTED = 10
+
+
+def select_measured(status: Any, planted: PlantedLabels, labels: Tensor | None) -> Selection:
+    """The selection of a status whose noise the planted labels measure.
+
+    Args:
+        status: a LearningStatus that records predicted classes, trained on ``planted.labels``.
+        planted: the planted labels.
+        labels: the given labels, integers [N]; None takes those of ``planted``.
+
+    Raises:
+        TypeError: no PlantedLabels, or a status that holds no predicted classes.
+        ValueError: sizes or labels that do not fit, or too few planted samples that were seen.
+    """
+    _check(status, planted, labels)
+    whole = StatusEvidence(status, None).histogram()
+    if not (whole.sum() - whole[0, 0]):
+        raise ValueError("no sample was seen: nothing to measure by")
+    evidence = PlantedEvidence(status, planted, recorded_epochs(status, whole))
+    if len(evidence.index) < LEAST_PLANTED:
+        raise ValueError(
+            f"at least {LEAST_PLANTED} planted samples must have been seen to measure anything, got "
+            f"{len(evidence.index)}; plant more, or leave planted out"
+        )
+    measured = measure(evidence)
+    verdicts = judge_samples(evidence, measured)
+    given = planted.given.to(verdicts.mask.device)
+    mask, emptied = _keep_classes(verdicts, given)
+    supported = verdicts.actionable
+    if not supported:
+        mask = torch.ones_like(mask)
+    counts = StatusEvidence(status, measured.window)
+    histogram = counts.histogram()
+    times = TimeCounts.from_counts(common_follow_up(histogram).counts(histogram))
+    mixture, support = fit_with_support(times)
+    by_count = _by_count(counts, verdicts.clean_probability, mask, len(histogram))
+    return Selection(
+        mask=mask,
+        threshold=by_count[1],
+        level=0.5,
+        rule="measured",
+        mixture=mixture,
+        supported=supported,
+        reason=_reason(measured.noise_rate, verdicts, emptied),
+        support=support,
+        noise_rate=measured.noise_rate,
+        epochs=measured.window,
+        histogram=histogram,
+        num_samples=len(mask),
+        num_kept=int(mask.sum()),
+        num_unseen=int(whole[0, 0]),
+        classes=_classes(given, mask, verdicts.clean_probability, supported),
+        per_class=False,
+        _evidence=counts,
+        _probability=by_count[0],
+        _labels=given,
+        _class_probability=verdicts.clean_probability,
+        _verdicts=verdicts,
+    )
+
+
+def _check(status: Any, planted: PlantedLabels, labels: Tensor | None) -> None:
+    if not isinstance(planted, PlantedLabels):
+        raise TypeError(f"planted must be PlantedLabels, got {type(planted).__name__}")
+    if getattr(status, "record", "status") == "status":
+        raise TypeError(
+            "with planted labels the status must hold predicted classes: make it with "
+            f"LearningStatus(..., num_classes=K), got {type(status).__name__} without"
+        )
+    if planted.num_samples != status.num_samples:
+        raise ValueError(
+            f"planted must be of the status' {status.num_samples} samples, got {planted.num_samples}"
+        )
+    largest = int(max(planted.labels.max(), planted.given.max()))
+    if largest >= status.num_classes:
+        raise ValueError(
+            f"labels must lie in [0, {status.num_classes}), the classes of the status, got {largest}"
+        )
+    if labels is not None:
+        given = torch.as_tensor(labels).cpu()
+        differ = int((given != planted.given).sum()) if given.shape == planted.given.shape else None
+        if differ is None or differ:
+            what = f"{differ} differ" if differ else f"their shape is {list(given.shape)}"
+            raise ValueError(
+                "labels must be the given labels, as in planted with the withheld ones put back, but "
+                f"{what}; plant from the same labels"
+            )
+
+
+def _keep_classes(verdicts: Verdicts, given: Tensor) -> tuple[Tensor, list[int]]:
+    """The mask, with classes that would lose all their samples kept; and which these are."""
+    kept = torch.bincount(given, weights=verdicts.mask.double())
+    there = torch.bincount(given)
+    emptied = ((kept == 0) & (there > 0)).nonzero().flatten()
+    return verdicts.mask | torch.isin(given, emptied), emptied.tolist()
+
+
+def _by_count(
+    counts: StatusEvidence, clean: Tensor, mask: Tensor, size: int
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], float]:
+    """For the picture: mean probability by count, and the largest count of which at least half is kept.
+
+    Of samples seen in all epochs of the window; counts without any continue the one below.
+    """
+    cells = torch.arange(size**2, dtype=torch.float32).reshape(size, size)
+    cell = counts.lookup(cells).long()
+    full = cell % size == size - 1
+    m = cell[full] // size
+    there = torch.bincount(m, minlength=size).cpu().numpy()
+    sums = (
+        torch.bincount(m, weights=values[full].double(), minlength=size).cpu().numpy()
+        for values in (clean, mask)
+    )
+    mean, kept = (np.where(there > 0, total / np.maximum(there, 1), np.nan) for total in sums)
+    known = np.flatnonzero(there > 0)
+    posterior = np.zeros((size, size), dtype=np.float32)
+    threshold = float(size - 1)
+    if len(known):
+        below = known[np.maximum(np.searchsorted(known, np.arange(size), "right") - 1, 0)]
+        posterior[:, -1] = mean[below]
+        half = np.flatnonzero(np.nan_to_num(kept) >= 0.5)
+        threshold = float(half[-1]) if len(half) else -1.0
+    return posterior, threshold
+
+
+def _classes(
+    given: Tensor, mask: Tensor, clean: Tensor, supported: bool
+) -> tuple[ClassSelection, ...]:
+    """What was decided about each given class; its noise rate is the mean probability of a wrong label."""
+    there = torch.bincount(given)
+    kept = torch.bincount(given, weights=mask.double())
+    wrong = torch.bincount(given, weights=1.0 - clean.double()) / there.clamp(min=1)
+    # A class's probability is only as good as the whole measurement; counting adds its own error.
+    error = 1.645 * (wrong * (1 - wrong) / there.clamp(min=1)).sqrt()
+    result = []
+    for k in there.nonzero().flatten().tolist():
+        rate, spread = float(wrong[k]), float(error[k])
+        result.append(
+            ClassSelection(
+                label=k,
+                num_samples=int(there[k]),
+                num_kept=int(kept[k]),
+                threshold=float("nan"),
+                supported=supported,
+                reason="judged with all samples, by what the planted labels measure",
+                noise_rate=NoiseRate(
+                    rate, max(0.0, rate - spread), min(1.0, rate + spread), measured=True
+                ),
+            )
+        )
+    return tuple(result)
+
+
+def _reason(rate: NoiseRate, verdicts: Verdicts, emptied: list[int]) -> str:
+    """The verdict in words: how many labels are wrong, how sure that is, what to do."""
+    assert rate.plainly_wrong is not None
+    assert rate.contradicted is not None
+    if not verdicts.actionable:
+        assert verdicts.doubt is not None
+        return f"it cannot be told which labels are wrong: {verdicts.doubt}"
+    if rate.low == 0.0:
+        text = f"no evidence of wrong labels: at most {rate.high:.1%} are"
+    else:
+        text = (
+            f"{rate.rate:.1%} of the labels are probably wrong (between {rate.low:.1%} and "
+            f"{rate.high:.1%}): {rate.plainly_wrong.value:.1%} plainly, {rate.contradicted:.1%} because "
+            "the network is sure of another class"
+        )
+    recall = verdicts.estimated_recall
+    if rate.low > 0.0:
+        text += (
+            f"; of labels as wrong as the planted ones, {recall.value:.0%} are dropped (between "
+            f"{recall.low:.0%} and {recall.high:.0%})"
+        )
+    if verdicts.doubt is not None:
+        text += f". {verdicts.doubt[0].upper()}{verdicts.doubt[1:]}"
+    if emptied:
+        text += f"; class {emptied[0]} would have been emptied, so it was kept"
+    return text

@@ -1,0 +1,292 @@
+"""From a measured run to a verdict on every sample: how suspicious, dropped or kept, which label instead.
+
+The suspicion ranks; the measured noise rate says how many of the most suspicious are dropped; the planted
+labels say how far that can be trusted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit
+from scipy.stats import beta
+from torch import Tensor
+
+from mild_ext.selection.measure import LEVEL, MOST_CLASSES, Measurement, Z
+from mild_ext.selection.noise_rate import Estimate, NoiseRate
+from mild_ext.selection.votes import PlantedEvidence, separation
+
+Floats = NDArray[np.float64]
+
+#: What a mean shortfall at its limit, log 10^4, weighs against being misclassified in every epoch ...
+SHORTFALL_WEIGHT = 1.0
+#: ... and what a nat of a one-sided confusion of classes does.
+PAIR_WEIGHT = 0.4
+
+_SHORTFALL_LIMIT = math.log(1e4)
+_BINS = 512
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """A verdict on every sample; tensors ``[N]`` on the status' device.
+
+    Attributes:
+        suspicion: float32; higher = more likely a wrong label. Comparable within one selection only.
+        threshold: the suspicion up to which samples are kept.
+        mask: bool, True = kept; samples never seen are kept.
+        clean_probability: float32 in [0, 1], that the given label is right; its mean is 1 less the noise rate.
+        suggested_label: int64, the class most voted for besides the given label; -1 where there was no such vote.
+        suggestion_confidence: float32 in [0, 1], that the suggested label is the true one, if the given one is wrong.
+        transition: float64 ``[K, K]``, on the CPU: how many samples of true class ``i`` (row) are wrongly given as
+            class ``j``; None with too many classes.
+        estimated_recall: share of the wrong labels that is dropped.
+        estimated_precision: share of the dropped labels that is wrong; None where nothing is dropped.
+        doubt: why the verdict should be trusted less; None where it need not.
+        actionable: whether anything may be dropped: planted labels are told from the others.
+    """
+
+    suspicion: Tensor
+    threshold: float
+    mask: Tensor
+    clean_probability: Tensor
+    suggested_label: Tensor
+    suggestion_confidence: Tensor
+    transition: Tensor | None
+    estimated_recall: Estimate
+    estimated_precision: Estimate | None
+    doubt: str | None
+    actionable: bool
+
+
+def judge_samples(evidence: PlantedEvidence, measured: Measurement) -> Verdicts:
+    """The verdict on every sample of a measured run."""
+    rate = measured.noise_rate
+    suspicion = _suspicion(evidence, measured)
+    others = suspicion[evidence.others]
+    count = round(rate.rate * len(others))
+    threshold = float("inf")
+    if count:
+        threshold = float(others.kthvalue(len(others) - count).values)
+    mask = suspicion <= threshold
+    dropped = 1.0 - float(mask[evidence.others].double().mean())
+    hits = int((~mask[evidence.index]).sum())
+    recall = _recall(hits, len(evidence.index), rate.rate, dropped, evidence.num_classes)
+    slope, offset = _logistic(suspicion, evidence, rate.rate)
+    clean = torch.sigmoid(-(slope * suspicion + offset)).float()
+    precision = _precision(clean[evidence.others & ~mask], rate)
+    actionable = _is_told_apart(evidence, suspicion)
+    suspicion = _judge_planted_by_given(evidence, measured, suspicion, threshold)
+    mask = suspicion <= threshold
+    clean = torch.sigmoid(-(slope * suspicion + offset)).float()
+    unseen = evidence.misclassified_share(slice(0, evidence.recorded)) < 0
+    mask, clean = mask | unseen, torch.where(unseen, 1.0 - rate.rate, clean)
+    label, confidence = _suggestions(evidence, measured)
+    transition = _transition(evidence, measured, label, 1.0 - clean)
+    return Verdicts(
+        suspicion,
+        threshold,
+        mask,
+        clean,
+        label,
+        confidence,
+        transition,
+        recall,
+        precision,
+        _doubt(actionable, measured.settled),
+        actionable,
+    )
+
+
+def _suspicion(evidence: PlantedEvidence, measured: Measurement) -> Tensor:
+    """float32 ``[N]``, against the label trained on; 0 where a sample was never seen."""
+    share = measured.misclassified_share
+    whole = evidence.misclassified_share(slice(0, evidence.recorded))
+    score = torch.where(share >= 0, share, whole).clamp(min=0)
+    score = score + SHORTFALL_WEIGHT / _SHORTFALL_LIMIT * evidence.shortfall
+    total: Tensor = score + _pair_term(measured, evidence.trained)
+    return total
+
+
+def _pair_term(measured: Measurement, labels: Tensor) -> Tensor | float:
+    """What a label gains by being the one that its votes are mistaken for, one way only."""
+    one_sided, runner_up = measured.contradiction.one_sided, measured.votes.runner_up
+    if one_sided is None:
+        return 0.0
+    term: Tensor = PAIR_WEIGHT * one_sided[runner_up.clamp(min=0), labels]
+    return torch.where(runner_up >= 0, term, 0.0)
+
+
+# ------------------------------------------------------------------------------- how far to trust it
+
+
+def _recall(hits: int, planted: int, rate: float, dropped: float, classes: int) -> Estimate:
+    """Share of wrong labels dropped, from the planted ones: ``hits`` of ``planted`` are.
+
+    A few planted labels are the true ones by chance. With k of them, the planted samples are dropped at
+    (1 - k) recall + k f, all others at rate recall + (1 - rate) f, f the share of right labels dropped.
+    """
+    chance = rate / (classes - 1)
+    equations = np.array([[1 - chance, chance], [rate, 1 - rate]])
+
+    def solved(share: float) -> float:
+        return float(np.clip(np.linalg.solve(equations, [share, dropped])[0], 0.0, 1.0))
+
+    tail = (1 - LEVEL) / 2
+    bounds = beta.ppf([tail, 1 - tail], hits + 0.5, planted - hits + 0.5)
+    return Estimate(solved(hits / planted), solved(float(bounds[0])), solved(float(bounds[1])))
+
+
+def _precision(clean: Tensor, rate: NoiseRate) -> Estimate | None:
+    """Share of the dropped labels that are wrong, from their calibrated probabilities."""
+    if not len(clean) or rate.rate == 0:
+        return None
+    value = 1.0 - float(clean.double().mean())
+    low, high = (min(1.0, value * bound / rate.rate) for bound in (rate.low, rate.high))
+    return Estimate(value, low, high)
+
+
+def _logistic(suspicion: Tensor, evidence: PlantedEvidence, rate: float) -> tuple[float, float]:
+    """Slope and offset of the log-odds of a wrong label in the suspicion.
+
+    The offset gives the others a mean of the noise rate; the slope is the one under which the planted
+    labels, nearly all wrong, are most probable.
+    """
+    if rate * evidence.num_others < 0.5:
+        return 0.0, -40.0  # nothing is wrong
+    low, high = float(suspicion.min()), float(suspicion.max())
+    width = (high - low + 1e-9) / _BINS
+    middle = low + width * (np.arange(_BINS) + 0.5)
+    cell = ((suspicion - low) / width).long().clamp(0, _BINS - 1)
+    all_others, all_planted = (
+        torch.bincount(cell[part], minlength=_BINS).cpu().numpy().astype(np.float64)
+        for part in (evidence.others, evidence.index)
+    )
+    others, planted = all_others / all_others.sum(), all_planted / all_planted.sum()
+    chance = rate / (evidence.num_classes - 1)
+
+    def fitted(slope: float) -> tuple[float, float]:
+        def excess(offset: float) -> float:
+            return float(others @ expit(slope * middle + offset)) - rate
+
+        offset = float(brentq(excess, -40 - slope * high, 40 - slope * low))
+        wrong = expit(slope * middle + offset)
+        density = (1 - chance) * wrong / rate + chance * (1 - wrong) / (1 - rate)
+        return float(planted @ np.log(density + 1e-9)), offset
+
+    slopes = np.exp(np.linspace(np.log(0.5), np.log(60.0), 25))
+    fits = [(*fitted(slope), slope) for slope in slopes]
+    _, offset, slope = max(fits)
+    return float(slope), offset
+
+
+def _is_told_apart(evidence: PlantedEvidence, suspicion: Tensor) -> bool:
+    """Whether the suspicion tells planted labels from all others, beyond chance."""
+    chance = Z / math.sqrt(12 * len(evidence.index))  # standard error of the area if it did not
+    return separation(suspicion, evidence) - chance > 0.5
+
+
+def _doubt(actionable: bool, settled: bool) -> str | None:
+    if not actionable:
+        return (
+            "the planted labels look like all others, so this run does not tell right from wrong labels "
+            "yet. Train longer, or with a larger model"
+        )
+    if not settled:
+        return (
+            "training has not settled, so a hard label and a wrong one look alike, and only plain errors and "
+            "one-sided confusions are counted. Train longer, or with a larger model"
+        )
+    return None
+
+
+# ------------------------------------------------------------------- planted samples, suggestions
+
+
+def _judge_planted_by_given(
+    evidence: PlantedEvidence, measured: Measurement, suspicion: Tensor, threshold: float
+) -> Tensor:
+    """The suspicion with that of the planted samples replaced: against their given label.
+
+    The network never learned that label, so its votes cannot be compared with those of others. But these
+    samples were drawn at random: they are ranked among themselves, by the share of their votes (but those
+    for the planted label) that speak against the given one, and take the others' suspicion at that rank.
+    """
+    predicted, labels, withheld = (
+        evidence.planted_predictions,
+        evidence.planted_labels,
+        evidence.withheld,
+    )
+    known = (predicted >= 0) & (predicted != labels[:, None])
+    against = (known & (predicted != withheld[:, None])).sum(axis=1)
+    share = (against + 0.5) / (known.sum(axis=1) + 1)  # few votes say little
+    n = len(share)
+    rank = np.empty(n, dtype=np.int64)
+    rank[np.argsort(share, kind="stable")] = np.arange(n)
+    others = suspicion[evidence.others]
+    step = max(1, len(others) // 100_000)
+    sample = others[::step].sort().values
+    at = ((torch.from_numpy(rank).to(sample.device) + 0.5) / n * len(sample)).long()
+    values = sample[at.clamp(max=len(sample) - 1)]
+    # Whole ranks and a sample of the others round; which side of the threshold is not left to that.
+    if math.isfinite(threshold):
+        gone = torch.from_numpy(rank >= n - round(measured.noise_rate.rate * n)).to(values.device)
+        above = torch.tensor(threshold, dtype=values.dtype, device=values.device)
+        values = torch.where(
+            gone, values.maximum(above.nextafter(above + 1)), values.minimum(above)
+        )
+    return suspicion.index_copy(0, evidence.index, values)
+
+
+def _suggestions(evidence: PlantedEvidence, measured: Measurement) -> tuple[Tensor, Tensor]:
+    """The class most voted for besides the given label, and how far to believe in it.
+
+    Votes are scaled so that, over the planted samples, the mean confidence is the share of right suggestions.
+    """
+    label = measured.votes.runner_up.clone()
+    confidence = measured.votes.runner_up_share.clone()
+    planted = label[evidence.index]
+    right = float((planted == evidence.given[evidence.index]).double().mean())
+    believed = float(confidence[evidence.index].double().mean())
+    scale = min(1.0, right / believed) if believed else 0.0
+    # Of a planted sample, the given label is the one to be judged: the class voted for besides both labels.
+    votes = evidence.planted_votes(evidence.recorded, exclude=evidence.planted_labels)
+    votes[np.arange(len(votes)), evidence.withheld] = -1.0
+    best, total = votes.argmax(axis=1), votes.clip(min=0).sum(axis=1)
+    share = np.where(total > 0, votes.max(axis=1) / np.maximum(total, 1), 0.0)
+    best = np.where(total > 0, best, -1)
+    device = label.device
+    label[evidence.index] = torch.from_numpy(best).to(device)
+    confidence[evidence.index] = torch.from_numpy(share).float().to(device)
+    return label, confidence * scale
+
+
+def _transition(
+    evidence: PlantedEvidence, measured: Measurement, suggested: Tensor, wrong: Tensor
+) -> Tensor | None:
+    """Expected number of samples of each true class (row) that are wrongly given as each class (column).
+
+    Every suggestion counts with the probability that its sample's label is wrong. A share 1 - a of the
+    suggestions misses, by the planted samples, into classes that these show too; that part is taken out.
+    """
+    classes = evidence.num_classes
+    if classes > MOST_CLASSES:
+        return None
+    there = suggested >= 0
+    cell = suggested[there] * classes + evidence.given[there]
+    counts = torch.bincount(cell, weights=wrong[there].double(), minlength=classes**2)
+    counts = counts.view(classes, classes).cpu()
+    guess = measured.votes.runner_up[evidence.index].cpu()
+    missed = (guess != evidence.given[evidence.index].cpu()) & (guess >= 0)
+    a = 1.0 - float(missed.double().mean())
+    total = counts.sum(0, keepdim=True)
+    misses = torch.bincount(guess[missed], minlength=classes).double()
+    misses = misses / misses.sum().clamp(min=1)
+    true = (counts - (1 - a) * misses[:, None] * total).clamp(min=0)
+    true.fill_diagonal_(0)
+    return true * total / true.sum(0, keepdim=True).clamp(min=1e-12)

@@ -1,0 +1,162 @@
+"""What a status with predicted classes and planted labels says, sample by sample.
+
+A *vote* is the class that one epoch predicted for a sample. Everything with an entry per sample stays
+on the status' device and is read in whole passes; of the planted samples, few by design, every
+epoch's prediction is at hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mild_ext.selection.planted import PlantedLabels
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Votes:
+    """The votes of a window of epochs; tensors ``[N]``.
+
+    Attributes:
+        winner: int64, the class most voted for; -1 where there are no votes.
+        united: int64 in ``[0, P]``, how united the votes are: the winner's share of them, times the
+            window's length P. For a sample seen in every epoch that is the winner's count.
+        runner_up: int64, the class most voted for besides the label trained on; -1 where there is none.
+        runner_up_share: float32 in [0, 1], its share of the votes for other classes than that label.
+    """
+
+    winner: Tensor
+    united: Tensor
+    runner_up: Tensor
+    runner_up_share: Tensor
+
+
+class PlantedEvidence:
+    """The evidence of a status whose training labels were partly planted.
+
+    Args:
+        status: a LearningStatus that records predicted classes.
+        planted: the labels it was trained on.
+        recorded: number of epochs that were recorded; windows lie in these.
+
+    Attributes:
+        trained: int64 ``[N]`` on the status' device, the labels trained on.
+        given: int64 ``[N]`` there, the given labels.
+        others: bool ``[N]`` there, the samples seen whose label is not planted.
+        index: int64 ``[n]`` there, the planted samples that were seen; ``n`` of them.
+        shortfall: float32 ``[N]`` in [0, log 10^4] nats, the mean over the run; 0 where never seen.
+        early_shortfall: the same over the first half of the epochs.
+    """
+
+    def __init__(self, status: Any, planted: PlantedLabels, recorded: int) -> None:
+        self.status, self.recorded = status, recorded
+        self.num_classes = int(status.num_classes)
+        device = status.device
+        self.trained, self.given = planted.labels.to(device), planted.given.to(device)
+        seen = self.misclassified_share(slice(0, recorded)) >= 0
+        index = planted.index.to(device)
+        self.index = index[seen[index]]
+        self.others = seen.index_fill(0, index, False)
+        self.shortfall = status.shortfall().nan_to_num(0.0)
+        self.early_shortfall = status.shortfall(first_half=True).nan_to_num(0.0)
+
+    @property
+    def num_others(self) -> int:
+        """Samples seen whose label is not planted."""
+        return int(self.others.sum())
+
+    def misclassified_share(self, window: slice) -> Tensor:
+        """float32 ``[N]``, share of the window's seen epochs that predicted another class than the label
+        trained on, in [0, 1]; -1 where the sample was not seen in the window."""
+        size = window.stop - window.start + 1
+        m, n = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+        table = torch.where(n > 0, m / n.clamp(min=1), -1.0)
+        share: Tensor = self.status.lookup(table.float().contiguous(), window)
+        return share
+
+    def votes(self, window: slice) -> Votes:
+        """The votes of a window."""
+        first = self.status.majority_vote(window)
+        second = self.status.majority_vote(window, exclude=self.trained)
+        length = window.stop - window.start
+        return Votes(
+            first.label.long(),
+            (first.share * length).round().long(),
+            second.label.long(),
+            second.share,
+        )
+
+    @cached_property
+    def planted_predictions(self) -> NDArray[np.int64]:
+        """Predicted classes of the planted samples, int64 ``[n, recorded epochs]``; -1 where not seen."""
+        epochs = [self.status.predictions(t)[self.index] for t in range(self.recorded)]
+        return torch.stack(epochs, dim=1).cpu().numpy().astype(np.int64)
+
+    def planted_votes(self, stop: int, exclude: NDArray[np.int64] | None = None) -> Floats:
+        """Votes of the planted samples in the first ``stop`` epochs, ``[n, K]``.
+
+        Args:
+            exclude: a class per sample whose votes are left out.
+        """
+        predicted = self.planted_predictions[:, :stop]
+        rows = np.arange(len(predicted))
+        votes = np.zeros((len(predicted), self.num_classes))
+        for column in predicted.T:
+            known = column >= 0
+            votes[rows[known], column[known]] += 1
+        if exclude is not None:
+            votes[rows, exclude] = -1.0
+        return votes
+
+    @cached_property
+    def planted_labels(self) -> NDArray[np.int64]:
+        """The labels that the planted samples were trained on, int64 ``[n]``."""
+        return self.trained[self.index].cpu().numpy()
+
+    @cached_property
+    def withheld(self) -> NDArray[np.int64]:
+        """The given labels of the planted samples, int64 ``[n]``."""
+        return self.given[self.index].cpu().numpy()
+
+
+def separation(score: Tensor, evidence: PlantedEvidence) -> float:
+    """How well a score tells planted labels from all others: the area under the ROC curve, [0, 1].
+
+    The share of pairs of a planted and another sample of which the planted one has the higher score;
+    ties count half.
+    """
+    planted = score[evidence.index].sort().values
+    others = score[evidence.others]
+    lower = torch.searchsorted(planted, others, right=False)
+    upper = torch.searchsorted(planted, others, right=True)
+    below = (lower + upper).double().mean() / 2  # planted samples below the other one
+    return 1.0 - float(below) / max(1, len(planted))
+
+
+def choose_count_window(evidence: PlantedEvidence) -> tuple[slice, Tensor]:
+    """The window whose misclassified shares separate planted labels from all others best.
+
+    Returns:
+        The window, and the shares in it, float32 ``[N]``.
+    """
+    p = evidence.recorded
+    third, half, two = p // 3, p // 2, 2 * p // 3
+    bounds = ((0, p), (0, third), (0, half), (0, two), (third, two), (half, p), (third, p))
+    best, chosen = -1.0, None
+    for start, stop in bounds:
+        if stop <= start:
+            continue
+        share = evidence.misclassified_share(slice(start, stop))
+        area = separation(share, evidence)
+        if area > best:
+            best, chosen = area, (slice(start, stop), share)
+    assert chosen is not None
+    return chosen

@@ -1,0 +1,126 @@
+"""What a run comes to: the content of ``summary.json``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mild_ext.data.noise import LabelNoise
+from mild_ext.data.sets import LabeledData
+from mild_ext.selection.quality import evaluate_selection
+from mild_ext.training.context import RunContext
+from mild_ext.training.experiment import Outcome, Row, RunSettings
+from mild_ext.training.loop import accuracy
+from mild_ext.training.methods import METHODS
+
+
+def summarize(
+    data: LabeledData,
+    noise: LabelNoise | None,
+    settings: RunSettings,
+    done: Outcome,
+    *,
+    validation: float | None = None,
+    train_ids: Tensor | None = None,
+) -> dict[str, Any]:
+    """The run in numbers; shares are in [0, 1], and None where undefined.
+
+    Args:
+        data, noise, settings: of the run.
+        done: what its trainings came to.
+        validation: see `validation_accuracy`.
+        train_ids: int64 ids of the samples that were used; None for all.
+    """
+    result, models = done.result, done.models
+    ids = torch.arange(len(data)) if train_ids is None else train_ids
+    summary: dict[str, Any] = {
+        "data": data.name,
+        "noise": settings.noise,
+        "noise_rate": None if noise is None else noise.rate,
+        "seed": settings.seed,
+        "rounds": len(result.rounds),
+        "round_epochs": sum(r["epochs"] for r in result.rounds),
+        "final_epochs": settings.recipe.final_epochs,
+        "stop_reason": result.stop_reason,
+        "samples": len(ids),
+        "kept": int(result.kept.sum()),
+        "models": models,
+    }
+    if data.true_labels is not None:
+        right = data.labels == data.true_labels
+        summary |= evaluate_selection(result.kept[ids], right[ids]).record()
+    gap = gap_closed(models)
+    if gap is not None:
+        summary["gap_closed"] = gap
+    if validation is not None:
+        summary["validation_accuracy"] = validation
+    if done.semi is not None:
+        last = done.semi.history[-1]
+        keys = ("title", "pseudo_rate", "pseudo_accuracy", "pseudo_classes")
+        summary["ssl"] = {"method": settings.recipe.ssl} | {key: last[key] for key in keys}
+    if data.test is not None:
+        warning = behind_plain(models, len(data.test))  # type: ignore[arg-type]
+        if warning is not None:
+            summary["warning"] = warning
+    return summary
+
+
+def validation_accuracy(
+    model: nn.Module,
+    predicted: Tensor,
+    data: LabeledData,
+    settings: RunSettings,
+    context: RunContext,
+    *,
+    validation_ids: Tensor | None,
+) -> float | None:
+    """Accuracy on what was held out, by its given labels; None where nothing was.
+
+    Args:
+        model: the final model.
+        predicted: int64 ``[N]``, its labels for the training data.
+        data, settings, context: of the run.
+        validation_ids: ids held out of the training data; None looks for a validation split.
+    """
+    if validation_ids is not None:
+        right = predicted[validation_ids] == data.labels[validation_ids]
+        return float(right.double().mean())
+    if data.validation is not None:
+        workers = settings.recipe.workers
+        return accuracy(model, data.validation, device=context.device, workers=workers)
+    return None
+
+
+def gap_closed(models: list[Row]) -> float | None:
+    """Share of the gap in test accuracy from plain training to the bound that MILD closes.
+
+    None where one of the three is missing, or there is no gap.
+    """
+    accuracies = {row["method"]: row["test_accuracy"] for row in models}
+    plain, mild, bound = (accuracies.get(key) for key in ("plain", "mild", "clean"))
+    if plain is None or mild is None or bound is None or not bound > plain:
+        return None
+    share: float = (mild - plain) / (bound - plain)
+    return share
+
+
+def behind_plain(models: list[Row], num_test: int) -> str | None:
+    """A warning where MILD's models do worse on the test set than plain training, beyond chance."""
+    plain, best = 0.0, 0.0
+    for row in models:
+        if row["test_accuracy"] is not None:
+            if row["method"] == "plain":
+                plain = row["test_accuracy"]
+            elif METHODS[row["method"]].rounds:
+                best = max(best, row["test_accuracy"])
+    chance = 2 * math.sqrt((plain * (1 - plain) + best * (1 - best)) / num_test)
+    if not best or plain - best <= chance:
+        return None
+    return (
+        f"MILD is behind plain cross-entropy ({best:.1%} against {plain:.1%}), so much of what was "
+        "dropped is probably right but hard. Watch for more epochs (first_epochs), until the model fits "
+        "most samples; see the known limits in docs/selection.md"
+    )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_ext.mixture.likelihood import Floats
+from mild_ext.mixture.counts import Floats
 
 #: Fewest epochs that say something against a label: a share is taken of at least so many, and a
 #: sample misclassified in all of fewer does not count as never memorized.

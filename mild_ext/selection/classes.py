@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mild_ext.mixture.counts import TimeCounts
 from mild_ext.mixture.follow_up import StretchedCounts, common_follow_up
-from mild_ext.mixture.likelihood import TimeCounts
 from mild_ext.selection.evidence import Evidence
 from mild_ext.selection.noise_rate import NoiseRate, class_noise_rate
 from mild_ext.selection.rules import Decision, decide

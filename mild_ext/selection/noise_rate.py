@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mild_ext.mixture.likelihood import Floats, TimeCounts, sigmoid
+from mild_ext.mixture.counts import Floats, TimeCounts
+from mild_ext.mixture.likelihood import sigmoid
 from mild_ext.mixture.weibull import WeibullMixture
 
 #: Standard errors to either side of an estimate: 95 % of a normal distribution.

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_ext.mixture.counts import Floats, TimeCounts
 from mild_ext.mixture.follow_up import StretchedCounts, common_follow_up
-from mild_ext.mixture.likelihood import Floats, TimeCounts, sigmoid
+from mild_ext.mixture.likelihood import sigmoid
 from mild_ext.mixture.weibull import WeibullMixture
 from mild_ext.selection.metric_rules import keep_by_metric
 from mild_ext.selection.support import BLENDED, Support, fit_with_support

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mild_ext.mixture.likelihood import TimeCounts
+from mild_ext.mixture.counts import TimeCounts
 from mild_ext.mixture.weibull import Weibull, WeibullMixture
 
 #: Nats a sample by which two components must beat one (difference of BIC). A bar per sample, and not

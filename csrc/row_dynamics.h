@@ -98,10 +98,16 @@ MILD_HD float value_of(BFloat16 x) {
     return bits_float(uint32_t{static_cast<uint16_t>(x.bits)} << 16);
 }
 MILD_HD float value_of(Half x) {
+#if defined(__CUDA_ARCH__)
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
+    return value;
+#else
     const uint32_t bits = static_cast<uint16_t>(x.bits);
     const uint32_t half = bits & 0x7fffu;
     const uint32_t nan = half > kHalfInfinity ? 0x00400000u : 0u;
     return bits_float(float_bits(half_value(half)) | nan | (bits & 0x8000u) << 16);
+#endif
 }
 // What the comparisons are made in: wide enough to hold every logit of type T.
 template <class T>

@@ -16,7 +16,7 @@ from mild_ext.recording._native import _C, READS_TENSORS, has_cuda
 from mild_ext.recording.dynamics import DynamicsReading
 from mild_ext.recording.epoch_record import EpochRecord
 from mild_ext.recording.merge import count_epoch, merge_epoch_, pack_epoch
-from mild_ext.recording.merge_records import merge_records
+from mild_ext.recording.record_merge import merge_records
 from mild_ext.recording.status_files import (
     checked_state,
     read_state,

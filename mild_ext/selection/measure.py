@@ -34,10 +34,8 @@ FAR_TAIL, NEAR_TAIL = 0.8, 0.4
 LEAST_POWER = 2.0
 #: Standard error of the plainly wrong share for right labels as hard as planted ones, by the network's mistakes.
 HARD_TAIL = 0.2
-#: Standard error that memorization adds to the contradicted share among samples that were trained on ...
+#: Standard error that memorization adds to the contradicted share among samples that were trained on.
 MEMORY_ERROR = 0.03
-#: ... and the part of a systematic confusion that it may hide.
-MEMORY_LOSS = 0.4
 #: Contradictions among united votes that are the network's own mistakes, by those among the less united ones.
 MISTAKES = 1.2
 #: Fewer epochs cannot rank samples by how united their votes are.
@@ -108,7 +106,7 @@ def measure(evidence: PlantedEvidence) -> Measurement:
     plain, sampling = _plainly_wrong(evidence)
     contradiction = _contradicted(evidence, votes, found)
     settled = evidence.recorded >= LEAST_EPOCHS and _churn(evidence) <= MOST_CHURN
-    rate = _join(plain, sampling, contradiction, settled, len(evidence.index))
+    rate = _join(plain, sampling, contradiction, settled, evidence.num_others)
     return Measurement(rate, window, share, votes, contradiction, settled)
 
 
@@ -277,20 +275,19 @@ def _one_sided(joint: Tensor) -> tuple[Tensor, float]:
     return one_sided.float(), min(1.0, float(excess.sum()) / max(contradictions, 1.0))
 
 
-def _join(
-    plain: float, sampling: float, x: Contradiction, settled: bool, planted: int
-) -> NoiseRate:
-    """Plainly wrong, and as much of the contradicted as is not the network's own mistakes."""
-    hidden = MEMORY_ERROR**2 + (MEMORY_LOSS * x.directional * x.held_out) ** 2
-    precision = np.array([1 / x.held_out_variance, 1 / hidden])
-    share = float(precision @ [x.held_out, x.seen] / precision.sum())
+def _join(plain: float, sampling: float, x: Contradiction, settled: bool, count: int) -> NoiseRate:
+    """Plainly wrong, and as much of the contradicted as is no mistake of the network; of ``count`` samples."""
+    # One-sided contradictions among less united votes are errors half memorized, no mistakes.
+    seen = min(1.0, x.seen + x.directional * x.mistakes)
+    precision = np.array([1 / x.held_out_variance, 1 / MEMORY_ERROR**2])
+    share = float(precision @ [x.held_out, seen] / precision.sum())
     variance = float(1 / precision.sum())
     more, believed = max(0.0, share - plain), 0.0
     if settled and more > 0:
         believed = more**2 / (more**2 + variance + (MISTAKES * x.mistakes) ** 2)
     real = x.directional + (1 - x.directional) * believed
     rate = min(plain + real * more, 0.95)
-    plain_variance = sampling**2 + (HARD_TAIL * x.mistakes) ** 2 + plain / planted
+    plain_variance = sampling**2 + (HARD_TAIL * x.mistakes) ** 2 + plain / count
     doubt = real * (1 - real) if settled else 1.0
     spread = Z * float(np.sqrt(plain_variance + real**2 * variance + doubt * more**2))
     plain_spread = Z * float(np.sqrt(plain_variance))

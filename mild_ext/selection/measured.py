@@ -27,13 +27,16 @@ from mild_ext.selection.votes import PlantedEvidence
 LEAST_PLANTED = 10
 
 
-def select_measured(status: Any, planted: PlantedLabels, labels: Tensor | None) -> Selection:
+def select_measured(
+    status: Any, planted: PlantedLabels, labels: Tensor | None, level: float = 0.5
+) -> Selection:
     """The selection of a status whose noise the planted labels measure.
 
     Args:
         status: a LearningStatus that records predicted classes, trained on ``planted.labels``.
         planted: the planted labels.
         labels: the given labels, integers [N]; None takes those of ``planted``.
+        level: samples with a higher probability of a right label are kept, (0, 1).
 
     Raises:
         TypeError: no PlantedLabels, or a status that holds no predicted classes.
@@ -50,7 +53,7 @@ def select_measured(status: Any, planted: PlantedLabels, labels: Tensor | None) 
             f"{len(evidence.index)}; plant more, or leave planted out"
         )
     measured = measure(evidence)
-    verdicts = judge_samples(evidence, measured)
+    verdicts = judge_samples(evidence, measured, level)
     given = planted.given.to(verdicts.mask.device)
     mask, emptied = _keep_classes(verdicts, given)
     supported = verdicts.actionable
@@ -64,8 +67,8 @@ def select_measured(status: Any, planted: PlantedLabels, labels: Tensor | None) 
     return Selection(
         mask=mask,
         threshold=by_count[1],
-        level=0.5,
-        rule="measured",
+        level=level,
+        rule="posterior",
         mixture=mixture,
         supported=supported,
         reason=_reason(measured.noise_rate, verdicts, emptied),
@@ -186,18 +189,17 @@ def _reason(rate: NoiseRate, verdicts: Verdicts, emptied: list[int]) -> str:
         assert verdicts.doubt is not None
         return f"it cannot be told which labels are wrong: {verdicts.doubt}"
     if rate.low == 0.0:
-        text = f"no evidence of wrong labels: at most {rate.high:.1%} are"
+        text = (
+            f"no clear evidence of wrong labels: {rate.rate:.1%} may be wrong, and at most {rate.high:.1%}; "
+            "only labels more likely wrong than right are dropped"
+        )
     else:
+        recall = verdicts.estimated_recall
         text = (
             f"{rate.rate:.1%} of the labels are probably wrong (between {rate.low:.1%} and "
             f"{rate.high:.1%}): {rate.plainly_wrong.value:.1%} plainly, {rate.contradicted:.1%} because "
-            "the network is sure of another class"
-        )
-    recall = verdicts.estimated_recall
-    if rate.low > 0.0:
-        text += (
-            f"; of labels as wrong as the planted ones, {recall.value:.0%} are dropped (between "
-            f"{recall.low:.0%} and {recall.high:.0%})"
+            "the network is sure of another class; of labels as wrong as the planted ones, "
+            f"{recall.value:.0%} are dropped (between {recall.low:.0%} and {recall.high:.0%})"
         )
     if verdicts.doubt is not None:
         text += f". {verdicts.doubt[0].upper()}{verdicts.doubt[1:]}"

@@ -38,8 +38,8 @@ def select_clean(
 ) -> Selection:
     """Decide which samples to keep.
 
-    With ``planted`` the noise is measured, and as many of the most suspicious samples are dropped as labels
-    are wrong. Without, it is estimated from the counts alone, which cannot tell a hard label from a wrong one.
+    With ``planted`` the noise is measured, and samples whose label is more likely wrong than right (``level``)
+    are dropped. Without, it is estimated from the counts alone, which cannot tell a hard label from a wrong one.
 
     Args:
         status_or_times: a LearningStatus, or the TransitionTimes of one.
@@ -69,8 +69,8 @@ def select_clean(
             default.
 
         planted: what the status was trained on, see `mild_ext.plant_labels`; the status must record predicted
-            classes (``LearningStatus(..., num_classes=K)``). Rule, level, per_class and epochs are then
-            not to be given: what is measured takes their place.
+            classes (``LearningStatus(..., num_classes=K)``). Rule, per_class and epochs are then not to
+            be given: what is measured takes their place.
 
     Returns:
         A :class:`Selection`. It is never empty: where two components are not supported everything
@@ -93,12 +93,12 @@ def select_clean(
     """
     _check_rule(rule, level)
     if planted is not None:
-        if (rule, level, epochs) != ("posterior", 0.5, None) or per_class:
+        if rule != "posterior" or epochs is not None or per_class:
             raise ValueError(
-                "rule, level, per_class and epochs have no meaning with planted labels, by which the noise is "
+                "rule, per_class and epochs have no meaning with planted labels, by which the noise is "
                 "measured; leave them out, or leave out planted"
             )
-        return select_measured(status_or_times, planted, labels)
+        return select_measured(status_or_times, planted, labels, level)
     evidence = evidence_of(status_or_times, epochs)
     histogram = evidence.histogram()
     num_samples = int(histogram.sum())

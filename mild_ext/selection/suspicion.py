@@ -1,7 +1,7 @@
 """From a measured run to a verdict on every sample: how suspicious, dropped or kept, which label instead.
 
-The suspicion ranks; the measured noise rate says how many of the most suspicious are dropped; the planted
-labels say how far that can be trusted.
+The suspicion ranks. The measured noise rate and the planted labels make it a probability, by which a
+sample is kept or dropped; and the planted labels say how far that can be trusted.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Verdicts:
 
     Attributes:
         suspicion: float32; higher = more likely a wrong label. Comparable within one selection only.
-        threshold: the suspicion up to which samples are kept.
-        mask: bool, True = kept; samples never seen are kept.
+        threshold: the suspicion from which on samples are dropped.
+        mask: bool, True = kept: the probability of a right label is above the level; samples never seen are kept.
         clean_probability: float32 in [0, 1], that the given label is right; its mean is 1 less the noise rate.
         suggested_label: int64, the class most voted for besides the given label; -1 where there was no such vote.
         suggestion_confidence: float32 in [0, 1], that the suggested label is the true one, if the given one is wrong.
@@ -64,42 +64,38 @@ class Verdicts:
     actionable: bool
 
 
-def judge_samples(evidence: PlantedEvidence, measured: Measurement) -> Verdicts:
-    """The verdict on every sample of a measured run."""
+def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float) -> Verdicts:
+    """The verdict on every sample of a measured run; ``level``: the probability above which it is kept."""
     rate = measured.noise_rate
     suspicion = _suspicion(evidence, measured)
-    others = suspicion[evidence.others]
-    count = round(rate.rate * len(others))
+    actionable = _is_told_apart(evidence, suspicion)
+    slope, offset = _logistic(suspicion, evidence, rate.rate)
     threshold = float("inf")
-    if count:
-        threshold = float(others.kthvalue(len(others) - count).values)
-    mask = suspicion <= threshold
+    if slope > 0:
+        threshold = (math.log((1 - level) / level) - offset) / slope
+    mask = suspicion < threshold
     dropped = 1.0 - float(mask[evidence.others].double().mean())
     hits = int((~mask[evidence.index]).sum())
     recall = _recall(hits, len(evidence.index), rate.rate, dropped, evidence.num_classes)
-    slope, offset = _logistic(suspicion, evidence, rate.rate)
+    suspicion = _judge_planted_by_given(evidence, suspicion, threshold, dropped)
+    mask = suspicion < threshold
     clean = torch.sigmoid(-(slope * suspicion + offset)).float()
     precision = _precision(clean[evidence.others & ~mask], rate)
-    actionable = _is_told_apart(evidence, suspicion)
-    suspicion = _judge_planted_by_given(evidence, measured, suspicion, threshold)
-    mask = suspicion <= threshold
-    clean = torch.sigmoid(-(slope * suspicion + offset)).float()
     unseen = evidence.misclassified_share(slice(0, evidence.recorded)) < 0
     mask, clean = mask | unseen, torch.where(unseen, 1.0 - rate.rate, clean)
     label, confidence = _suggestions(evidence, measured)
-    transition = _transition(evidence, measured, label, 1.0 - clean)
     return Verdicts(
-        suspicion,
-        threshold,
-        mask,
-        clean,
-        label,
-        confidence,
-        transition,
-        recall,
-        precision,
-        _doubt(actionable, measured.settled),
-        actionable,
+        suspicion=suspicion,
+        threshold=threshold,
+        mask=mask,
+        clean_probability=clean,
+        suggested_label=label,
+        suggestion_confidence=confidence,
+        transition=_transition(evidence, measured, label, 1.0 - clean),
+        estimated_recall=recall,
+        estimated_precision=precision,
+        doubt=_doubt(actionable, measured.settled),
+        actionable=actionable,
     )
 
 
@@ -209,37 +205,34 @@ def _doubt(actionable: bool, settled: bool) -> str | None:
 
 
 def _judge_planted_by_given(
-    evidence: PlantedEvidence, measured: Measurement, suspicion: Tensor, threshold: float
+    evidence: PlantedEvidence, suspicion: Tensor, threshold: float, dropped: float
 ) -> Tensor:
     """The suspicion with that of the planted samples replaced: against their given label.
 
     The network never learned that label, so its votes cannot be compared with those of others. But these
     samples were drawn at random: they are ranked among themselves, by the share of their votes (but those
     for the planted label) that speak against the given one, and take the others' suspicion at that rank.
+
+    Args:
+        dropped: share of the others at or above the threshold.
     """
-    predicted, labels, withheld = (
-        evidence.planted_predictions,
-        evidence.planted_labels,
-        evidence.withheld,
-    )
+    predicted, labels = evidence.planted_predictions, evidence.planted_labels
     known = (predicted >= 0) & (predicted != labels[:, None])
-    against = (known & (predicted != withheld[:, None])).sum(axis=1)
+    against = (known & (predicted != evidence.withheld[:, None])).sum(axis=1)
     share = (against + 0.5) / (known.sum(axis=1) + 1)  # few votes say little
     n = len(share)
     rank = np.empty(n, dtype=np.int64)
     rank[np.argsort(share, kind="stable")] = np.arange(n)
     others = suspicion[evidence.others]
-    step = max(1, len(others) // 100_000)
-    sample = others[::step].sort().values
+    sample = others[:: max(1, len(others) // 100_000)].sort().values
     at = ((torch.from_numpy(rank).to(sample.device) + 0.5) / n * len(sample)).long()
     values = sample[at.clamp(max=len(sample) - 1)]
-    # Whole ranks and a sample of the others round; which side of the threshold is not left to that.
     if math.isfinite(threshold):
-        gone = torch.from_numpy(rank >= n - round(measured.noise_rate.rate * n)).to(values.device)
-        above = torch.tensor(threshold, dtype=values.dtype, device=values.device)
-        values = torch.where(
-            gone, values.maximum(above.nextafter(above + 1)), values.minimum(above)
-        )
+        # Ranks are whole and the others a sample: which side of the threshold is not left to that.
+        gone = torch.from_numpy(rank >= n - round(dropped * n)).to(values.device)
+        limit = torch.tensor(threshold, dtype=values.dtype, device=values.device)
+        below = limit.nextafter(limit - 1)
+        values = torch.where(gone, values.maximum(limit), values.minimum(below))
     return suspicion.index_copy(0, evidence.index, values)
 
 
@@ -253,7 +246,7 @@ def _suggestions(evidence: PlantedEvidence, measured: Measurement) -> tuple[Tens
     planted = label[evidence.index]
     right = float((planted == evidence.given[evidence.index]).double().mean())
     believed = float(confidence[evidence.index].double().mean())
-    scale = min(1.0, right / believed) if believed else 0.0
+    scale = right / believed if believed else 0.0
     # Of a planted sample, the given label is the one to be judged: the class voted for besides both labels.
     votes = evidence.planted_votes(evidence.recorded, exclude=evidence.planted_labels)
     votes[np.arange(len(votes)), evidence.withheld] = -1.0
@@ -263,7 +256,7 @@ def _suggestions(evidence: PlantedEvidence, measured: Measurement) -> tuple[Tens
     device = label.device
     label[evidence.index] = torch.from_numpy(best).to(device)
     confidence[evidence.index] = torch.from_numpy(share).float().to(device)
-    return label, confidence * scale
+    return label, (confidence * scale).clamp(max=1.0)
 
 
 def _transition(

@@ -197,7 +197,8 @@ __global__ void __launch_bounds__(kBlock) fold_kernel(const FoldEpoch args) {
         const int64_t record = i < n ? args.record[i] : kNoVisit;
         const bool visited = record != kNoVisit;
         if (args.parts & kIntoEpoch) {
-            const uint32_t code = code_of(record);
+            const VisitFields visit(record);
+            const uint32_t code = visited ? code_of(visit.predicted, visit.key) : 0u;
             uint32_t mine = 0;
             for (int b = 0; b < args.classes.bits; ++b) {
                 const uint32_t word = __ballot_sync(kAllLanes, (code >> b & 1u) != 0);
@@ -214,17 +215,16 @@ __global__ void __launch_bounds__(kBlock) fold_kernel(const FoldEpoch args) {
             if (record >= 0) pair->wrong |= bit_of(epoch);
         }
         if (visited && (args.parts & kIntoSums)) {
-            const VisitView visit(record);
+            const VisitFields visit(record);
+            const auto add = [&](int row, int32_t value) { args.sums[row * n + i] += value; };
+            add(kShortfall, shortfall_of(visit.key, places));
             if (args.statistics) {
-                const Contribution c = contribution_of(visit, places);
-                args.sums[kShortfall * n + i] += c.shortfall;
-                args.sums[kMargin * n + i] += c.margin;
-                args.sums[kLoss * n + i] += c.loss;
-                args.sums[kProbability * n + i] += c.probability;
-                args.sums[kProbabilitySquared * n + i] += c.probability_squared;
-                args.sums[kEl2n * n + i] += c.el2n;
-            } else {
-                args.sums[kShortfall * n + i] += shortfall_of(visit, places);
+                const float p = probability_of(visit.loss);
+                add(kMargin, margin_of(visit.key, places));
+                add(kLoss, loss_of(visit.loss, places));
+                add(kProbability, fixed_point(p, places.probability));
+                add(kProbabilitySquared, fixed_point(multiply(p, p), places.probability));
+                add(kEl2n, el2n_of(visit.el2n, places));
             }
         }
         if ((args.parts & kIntoSums) && epoch + 1 == args.half())

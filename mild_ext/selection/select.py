@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mild_ext.mixture.counts import TimeCounts
 from mild_ext.mixture.follow_up import common_follow_up
-from mild_ext.mixture.likelihood import TimeCounts
 from mild_ext.selection.classes import select_by_class
 from mild_ext.selection.evidence import evidence_of
 from mild_ext.selection.measured import select_measured

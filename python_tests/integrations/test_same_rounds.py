@@ -258,7 +258,7 @@ def test_accelerate(name, expected):
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_scikit_learn(name, expected, monkeypatch):
     classifier = by_scikit_learn(*_model(name), monkeypatch)
-    np.testing.assert_array_equal(classifier.clean_mask_, expected(name).kept.numpy())
+    np.testing.assert_array_equal(classifier.kept_, expected(name).kept.numpy())
     np.testing.assert_array_equal(
         classifier.clean_probability_, expected(name).clean_probability.numpy()
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import betaincinv, expit
 from torch import Tensor
 
 from mild_ext.selection.measure import LEVEL, MOST_CLASSES, Measurement, Z
@@ -154,7 +154,7 @@ def _recall(hits: int, planted: int, rate: float, dropped: float, classes: int) 
 def _beta_interval(hits: int, total: int) -> tuple[float, float]:
     """Interval of a binomial share (Jeffreys'); it ends at 0 or 1 where nothing speaks against that."""
     tail = (1 - LEVEL) / 2
-    low, high = beta.ppf([tail, 1 - tail], hits + 0.5, total - hits + 0.5)
+    low, high = betaincinv(hits + 0.5, total - hits + 0.5, [tail, 1 - tail])
     return float(low) if hits else 0.0, float(high) if hits < total else 1.0
 
 

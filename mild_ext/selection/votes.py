@@ -160,7 +160,7 @@ class PlantedEvidence:
 
 def some(values: Tensor) -> Tensor:
     """About `ENOUGH` of the values, one in so many, or all."""
-    return values[:: max(1, len(values) // ENOUGH)]
+    return values[:: max(1, len(values) // ENOUGH)].contiguous()
 
 
 def separation(score: Tensor, evidence: PlantedEvidence) -> float:

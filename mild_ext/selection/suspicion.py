@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, expit
 from torch import Tensor
 
-from mild_ext.selection.measure import LEVEL, MOST_CLASSES, Measurement, Z
+from mild_ext.selection.measure import LEVEL, MOST_CLASSES, Measurement
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.votes import PlantedEvidence, separation, some
 
@@ -26,6 +26,8 @@ SHORTFALL_WEIGHT = 1.0
 #: ... and what a nat of a one-sided confusion of classes does.
 PAIR_WEIGHT = 0.4
 
+#: Standard errors by which planted labels must be told from all others; the best of several windows is looked at.
+CLEARLY = 3.0
 #: Where noise is so plentiful that planted labels are as often right, they do not tell the recall.
 LEAST_TOLD_APART = 0.1
 
@@ -205,8 +207,8 @@ def _logistic(suspicion: Tensor, evidence: PlantedEvidence, rate: float) -> tupl
 
 def _is_told_apart(evidence: PlantedEvidence, suspicion: Tensor) -> bool:
     """Whether the suspicion tells planted labels from all others, beyond chance."""
-    chance = Z / math.sqrt(12 * len(evidence.index))  # standard error of the area if it did not
-    return separation(suspicion, evidence) - chance > 0.5
+    error = 1 / math.sqrt(12 * len(evidence.index))  # of the area, if it did not
+    return separation(suspicion, evidence) - CLEARLY * error > 0.5
 
 
 def _doubt(actionable: bool, settled: bool) -> str | None:
@@ -261,12 +263,13 @@ def _judge_planted_by_given(
 def _suggestions(evidence: PlantedEvidence, measured: Measurement) -> tuple[Tensor, Tensor]:
     """The class most voted for besides the given label, and how far to believe in it.
 
-    Votes are scaled so that, over the planted samples, the mean confidence is the share of right suggestions.
+    Votes are scaled so that, over the planted samples, the mean confidence is the share of right suggestions: that
+    of suggestions of the label withheld, over the share of these labels that are right.
     """
     label = measured.votes.runner_up.clone()
     confidence = measured.votes.runner_up_share.clone()
     planted = label[evidence.index]
-    right = float((planted == evidence.given[evidence.index]).double().mean())
+    right = _suggested_right(evidence, planted, measured.noise_rate.rate)
     believed = float(confidence[evidence.index].double().mean())
     scale = right / believed if believed else 0.0
     # Of a planted sample, the given label is the one to be judged: the class voted for besides both labels.
@@ -278,13 +281,19 @@ def _suggestions(evidence: PlantedEvidence, measured: Measurement) -> tuple[Tens
     return label, (confidence * scale).clamp(max=1.0)
 
 
+def _suggested_right(evidence: PlantedEvidence, suggested: Tensor, rate: float) -> float:
+    """Share of right suggestions, by those ``[n]`` for planted samples; of their withheld labels ``rate`` are wrong."""
+    share = float((suggested == evidence.given[evidence.index]).double().mean())
+    return min(1.0, share / (1 - rate))
+
+
 def _transition(
     evidence: PlantedEvidence, measured: Measurement, suggested: Tensor, wrong: Tensor
 ) -> Tensor | None:
     """Expected number of samples of each true class (row) that are wrongly given as each class (column).
 
-    Every suggestion counts with the probability that its sample's label is wrong. A share 1 - a of the
-    suggestions misses, by the planted samples, into classes that these show too; that part is taken out.
+    Every suggestion counts with the probability that its sample's label is wrong. A share of the suggestions
+    misses, by the planted samples, into classes that these show too; that part is taken out.
     """
     classes = evidence.num_classes
     if classes > MOST_CLASSES:
@@ -295,10 +304,12 @@ def _transition(
     counts = counts.view(classes, classes).cpu()
     guess = measured.votes.runner_up[evidence.index].cpu()
     missed = (guess != evidence.given[evidence.index].cpu()) & (guess >= 0)
-    a = 1.0 - float(missed.double().mean())
+    misses_share = 1.0 - _suggested_right(
+        evidence, guess.to(evidence.given.device), measured.noise_rate.rate
+    )
     total = counts.sum(0, keepdim=True)
     misses = torch.bincount(guess[missed], minlength=classes).double()
     misses = misses / misses.sum().clamp(min=1)
-    true = (counts - (1 - a) * misses[:, None] * total).clamp(min=0)
+    true = (counts - misses_share * misses[:, None] * total).clamp(min=0)
     true.fill_diagonal_(0)
     return true * total / true.sum(0, keepdim=True).clamp(min=1e-12)

@@ -310,7 +310,10 @@ class Figures:
 
 
 def sensitivity(paths: list[Path], draws: int = 20, by: float = 0.2) -> None:
-    """Each constant moved by a fifth, whole numbers by one at least; then all of them at random."""
+    """Each constant moved by a fifth, whole numbers by one at least; then all of them at random.
+
+    At random none moves by more than a fifth, so a whole number below 5 stays.
+    """
     logs = []
     for path in paths:
         log = read_learning_log(path)
@@ -334,7 +337,9 @@ def sensitivity(paths: list[Path], draws: int = 20, by: float = 0.2) -> None:
     found = []
     for _ in range(draws):
         for where, value in zip(CONSTANTS, start, strict=True):
-            set_constant(*where, value * rng.uniform(1 - by, 1 + by))
+            move = value * rng.uniform(-by, by)
+            whole = isinstance(getattr(where[0], where[1]), int)
+            set_constant(*where, value + (np.trunc(move) if whole else move))
         found.append(Figures(logs))
     for where, value in zip(CONSTANTS, start, strict=True):
         set_constant(*where, value)

@@ -182,6 +182,7 @@ def report(paths: list[Path], methods: dict[str, Method]) -> None:
     for kind in kinds:
         print(line(kind, [row for row in rows if row["noise"].rstrip("0123456789") == kind]))
     print(line("all", rows))
+    print(line("all but hard", [row for row in rows if not row["noise"].startswith("hard")]))
     calibration(rows)
     side_by_side(rows, others)
 
@@ -334,7 +335,7 @@ def without() -> dict[str, list[tuple[Any, str, Any]]]:
     window = measure.choose_count_window
 
     def whole_votes(evidence: Any) -> tuple[int, float]:
-        votes = evidence.planted_votes(evidence.recorded).argmax(axis=1)
+        votes = evidence.planted_majority().winner
         return evidence.recorded, float((votes != evidence.planted_labels).mean())
 
     def whole_counts(evidence: Any) -> tuple[slice, torch.Tensor]:

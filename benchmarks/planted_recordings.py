@@ -31,7 +31,7 @@ from mild_ext.recording.learning_log import LearningLog
 LIMIT = np.log(1e4)  # of an epoch's shortfall, as in the status
 #: Domain of a recording, by the first word of its name.
 DOMAINS = {"digitw": "digits", "mcnn": "mnist", "blobs": "synth", "cnn": "cifar", "cnn5": "cifar"}
-DOMAINS |= {"hworse": "human"}
+DOMAINS |= {"hworse": "human", "digits500": "digits", "synth2": "synth", "synth50": "synth"}
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ def measured_summary(
             f"{_sentence(_CANNOT_TELL)}. All {num_samples:,} samples are kept.",
             f"why: {verdicts.doubt}" if verdicts.doubt else f"why: {reason}",
             f"measured by {planted}",
-            "next: train longer or with a larger model, and ask again. Until then, believe neither that the "
-            "labels are right nor that they are wrong.",
+            "next: do that, and ask again. Until then, believe neither that the labels are right nor that they "
+            "are wrong.",
         ]
     dropped = num_samples - num_kept
     lines = [_sentence(_how_many(rate)) + "."]
@@ -92,8 +92,8 @@ def measured_summary(
     if num_unseen:
         lines.append(f"never seen: {num_unseen:,} samples, kept for lack of evidence")
     lines.append(
-        f"measured by {planted}. Assumed: labels wrong at random are learned like these; all ranges hold in nine "
-        "of ten cases."
+        f"measured by {planted}. Assumed: labels wrong at random are learned like these. Ranges are of 90% "
+        "confidence."
     )
     return [*lines, f"next: {_next(rate, verdicts, dropped)}"]
 

@@ -105,7 +105,7 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
         transition=_transition(evidence, measured, label, 1.0 - clean),
         estimated_recall=recall if actionable else None,
         estimated_precision=precision if actionable else None,
-        doubt=_doubt(actionable, measured.settled),
+        doubt=_doubt(evidence, actionable, measured.settled),
         actionable=actionable,
         num_planted=len(evidence.index),
     )
@@ -211,8 +211,15 @@ def _is_told_apart(evidence: PlantedEvidence, suspicion: Tensor) -> bool:
     return separation(suspicion, evidence) - CLEARLY * error > 0.5
 
 
-def _doubt(actionable: bool, settled: bool) -> str | None:
+def _doubt(evidence: PlantedEvidence, actionable: bool, settled: bool) -> str | None:
     if not actionable:
+        learned = float((evidence.planted_predictions == evidence.planted_labels[:, None]).mean())
+        if learned > 0.5:
+            return (
+                "wrong labels, the planted ones, are learned as fast as all others, so this run does not tell right "
+                "from wrong labels. Learn more slowly: with a lower learning rate, a smaller model or stronger "
+                "augmentation"
+            )
         return (
             "the planted labels look like all others, so this run does not tell right from wrong labels "
             "yet. Train longer, or with a larger model"

@@ -19,8 +19,11 @@ from sklearn.metrics import average_precision_score
 import mild_ext
 from mild_ext.recording.learning_log import LearningLog
 from mild_ext.selection import measure, suspicion
+from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.quality import evaluate_selection
 
+#: A run that tells nothing is taken to say that nothing is wrong, with an interval that holds anything.
+UNKNOWN = NoiseRate(0.0, 0.0, 1.0, plainly_wrong=Estimate(0.0, 0.0, 1.0))
 Method = Callable[[LearningLog], "tuple[np.ndarray, np.ndarray] | None"]
 
 
@@ -33,13 +36,10 @@ def judged(recording: Recording, status: mild_ext.LearningStatus | None = None) 
     others, clean = recording.others, recording.clean
     kept, probability = selection.mask.numpy()[others], selection.clean_probability.numpy()[others]
     ranking = selection.suspicion.numpy()[others]
-    rate = selection.noise_rate
-    assert rate is not None
-    plain, recall, precision = (
-        rate.plainly_wrong,
-        selection.estimated_recall,
-        selection.estimated_precision,
-    )
+    rate = selection.noise_rate or UNKNOWN
+    plain = rate.plainly_wrong
+    assert plain is not None
+    recall, precision = selection.estimated_recall, selection.estimated_precision
     row = scored(recording, kept, ranking)
     cut = np.sort(ranking)[::-1][min(round(rate.rate * len(ranking)), len(ranking) - 1)]
     row["by_rate"] = scored(recording, ranking <= cut, ranking)  # the share measured, from the top
@@ -53,7 +53,8 @@ def judged(recording: Recording, status: mild_ext.LearningStatus | None = None) 
         "held": rate.low - 1e-9 <= 1 - clean.mean() <= rate.high + 1e-9,
         "width": rate.high - rate.low,
         "plain": plain.value,
-        "recall": None if clean.all() else ((~kept)[~clean].mean(), recall),
+        "told": selection.supported,
+        "recall": None if clean.all() or recall is None else ((~kept)[~clean].mean(), recall),
         "precision": None if precision is None else ((~clean)[~kept].mean(), precision),
         "brier": float(((probability - clean) ** 2).mean()),
         "bins": [np.bincount(bins, w, minlength=10) for w in (None, probability, clean)],
@@ -183,6 +184,7 @@ def report(paths: list[Path], methods: dict[str, Method]) -> None:
         print(line(kind, [row for row in rows if row["noise"].rstrip("0123456789") == kind]))
     print(line("all", rows))
     print(line("all but hard", [row for row in rows if not row["noise"].startswith("hard")]))
+    print(f"said to tell nothing: {sum(not row['told'] for row in rows)}")
     calibration(rows)
     side_by_side(rows, others)
 
@@ -251,7 +253,7 @@ CONSTANTS = (
     *((measure, name) for name in ("UNITED", "REMEMBERED", "FAR_TAIL", "NEAR_TAIL", "LEAST_POWER")),
     *((measure, name) for name in ("HARD_TAIL", "MEMORY_ERROR", "MISTAKES", "MOST_CHURN")),
     *((measure, name) for name in ("LEAST_VOTES", "LEAST_EPOCHS")),
-    *((suspicion, name) for name in ("SHORTFALL_WEIGHT", "PAIR_WEIGHT")),
+    *((suspicion, name) for name in ("SHORTFALL_WEIGHT", "PAIR_WEIGHT", "CLEARLY")),
 )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, expit
 from torch import Tensor
 
-from mild_ext.selection.measure import LEVEL, MOST_CLASSES, Measurement
+from mild_ext.selection.measure import LEVEL, MOST_CLASSES, Measurement, Z
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.votes import PlantedEvidence, separation, some
 
@@ -26,7 +26,7 @@ SHORTFALL_WEIGHT = 1.0
 #: ... and what a nat of a one-sided confusion of classes does.
 PAIR_WEIGHT = 0.4
 
-#: Standard errors by which planted labels must be told from all others; the best of several windows is looked at.
+#: Standard errors by which planted labels must be told from all others where they may look alike.
 CLEARLY = 3.0
 #: Where noise is so plentiful that planted labels are as often right, they do not tell the recall.
 LEAST_TOLD_APART = 0.1
@@ -73,7 +73,7 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
     """The verdict on every sample of a measured run; ``level``: the probability above which it is kept."""
     rate = measured.noise_rate
     suspicion = _suspicion(evidence, measured)
-    actionable = _is_told_apart(evidence, suspicion)
+    actionable = _is_told_apart(evidence, suspicion, measured.settled)
     slope, offset = _logistic(suspicion, evidence, rate.rate)
     threshold = float("inf")
     if slope > 0:
@@ -205,16 +205,25 @@ def _logistic(suspicion: Tensor, evidence: PlantedEvidence, rate: float) -> tupl
     return float(slope), offset
 
 
-def _is_told_apart(evidence: PlantedEvidence, suspicion: Tensor) -> bool:
-    """Whether the suspicion tells planted labels from all others, beyond chance."""
+def _is_told_apart(evidence: PlantedEvidence, suspicion: Tensor, settled: bool) -> bool:
+    """Whether the suspicion tells planted labels from all others, beyond chance.
+
+    Where most labels are wrong, the others look much like planted ones, and little can be asked for. More is where
+    planted labels may well look like right ones: nothing is learned yet, or everything was at once.
+    """
     error = 1 / math.sqrt(12 * len(evidence.index))  # of the area, if it did not
-    return separation(suspicion, evidence) - CLEARLY * error > 0.5
+    asked = Z if settled and not _mostly_memorized(evidence) else CLEARLY
+    return separation(suspicion, evidence) - asked * error > 0.5
+
+
+def _mostly_memorized(evidence: PlantedEvidence) -> bool:
+    """Whether most predictions of the planted samples are the planted labels."""
+    return float((evidence.planted_predictions == evidence.planted_labels[:, None]).mean()) > 0.5
 
 
 def _doubt(evidence: PlantedEvidence, actionable: bool, settled: bool) -> str | None:
     if not actionable:
-        learned = float((evidence.planted_predictions == evidence.planted_labels[:, None]).mean())
-        if learned > 0.5:
+        if _mostly_memorized(evidence):
             return (
                 "wrong labels, the planted ones, are learned as fast as all others, so this run does not tell right "
                 "from wrong labels. Learn more slowly: with a lower learning rate, a smaller model or stronger "

@@ -20,7 +20,11 @@ learning logs without loss and margin; ``memorized`` and ``true_label`` are as a
   largest one: mean over all epochs and over the first half of them, 0 where it is the largest, each
   epoch's at most log 10,000.
 
-Samples, labels and networks are made here and not by ``mild_ext.data`` and ``mild_ext.training``, so that
+What the measured rule is checked on is a larger set, of which each epoch's loss and margin are kept as well:
+
+    python benchmarks/record_logs.py OUT --set planted-check [--cifar cifar10_5k.npz]
+
+Samples, labels and networks are made in recorded_runs.py and not by ``mild_ext.data`` and ``mild_ext.training``, so that
 a log stays what it is when those change.
 
 CIFAR-10 runs need ``--cifar``, an npz with ``x_train``, ``y_train``, ``x_test``, ``y_test`` of 5,000 and

@@ -28,6 +28,8 @@ PAIR_WEIGHT = 0.4
 
 #: Standard errors by which planted labels must be told from all others where they may look alike.
 CLEARLY = 3.0
+#: Share of the planted samples' predictions from which on wrong labels were learned as fast as right ones.
+MOSTLY_MEMORIZED = 0.75
 #: Where noise is so plentiful that planted labels are as often right, they do not tell the recall.
 LEAST_TOLD_APART = 0.1
 
@@ -217,8 +219,9 @@ def _is_told_apart(evidence: PlantedEvidence, suspicion: Tensor, settled: bool) 
 
 
 def _mostly_memorized(evidence: PlantedEvidence) -> bool:
-    """Whether most predictions of the planted samples are the planted labels."""
-    return float((evidence.planted_predictions == evidence.planted_labels[:, None]).mean()) > 0.5
+    """Whether by far most predictions of the planted samples are the planted labels."""
+    share = float((evidence.planted_predictions == evidence.planted_labels[:, None]).mean())
+    return share > MOSTLY_MEMORIZED
 
 
 def _doubt(evidence: PlantedEvidence, actionable: bool, settled: bool) -> str | None:

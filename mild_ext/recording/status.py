@@ -31,6 +31,9 @@ _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 
 RECORDS = ("status", "classes", "all")
 
+#: Rows with this label are skipped: torch's ``ignore_index``.
+IGNORED_LABEL: int = _C.ignored_label
+
 
 class LearningStatus(DynamicsReading):
     """For every sample and epoch: was it seen, and was it memorized (its label predicted)? And, if asked for, more.
@@ -201,8 +204,10 @@ class LearningStatus(DynamicsReading):
         Args:
             index: int64 or int32 ``[B]``, sample ids in ``[0, N)``. For a status on CUDA it may be on the CPU (as
                 a DataLoader gives it); it is then moved without blocking.
-            logits: float64, float32, float16 or bfloat16 ``[B, K]``, on the status' device.
-            labels: int64 or int32 ``[B]``, the given labels, in ``[0, K)``.
+            logits: float64, float32, float16 or bfloat16 ``[B, K]``, on the status' device. Of a binary model ``[B]``
+                or ``[B, 1]``, the logit of class 1 against class 0: class 1 is predicted where it is above 0.
+            labels: int64 or int32 ``[B]``, the given labels, in ``[0, K)``. Rows labelled -100 (torch's
+                ``ignore_index``, as for padding) are skipped.
 
         Raises:
             TypeError: wrong dtypes.
@@ -224,6 +229,8 @@ class LearningStatus(DynamicsReading):
             if READS_TENSORS and not _dispatch_modes() and self._update_fast(index, logits, labels):
                 return
         words, record = self._words, self._record
+        if isinstance(logits, Tensor) and self._num_classes != 1:
+            logits = _two_columns(logits)
         if words.is_cuda:
             index, labels = (
                 x.to(words.device, non_blocking=True) if isinstance(x, Tensor) and x.is_cpu else x
@@ -487,3 +494,12 @@ class LearningStatus(DynamicsReading):
         )
         status.load_state_dict(state)
         return status
+
+
+def _two_columns(logits: Tensor) -> Tensor:
+    """Logits ``[B, 2]`` of a binary model's ``[B]`` or ``[B, 1]``; other logits as they are."""
+    if logits.dim() == 2 and logits.shape[1] == 1:
+        logits = logits[:, 0]
+    if logits.dim() != 1 or not logits.is_floating_point():
+        return logits
+    return torch.stack([torch.zeros_like(logits), logits], dim=1)

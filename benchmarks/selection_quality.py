@@ -2,6 +2,7 @@
 
     python benchmarks/selection_quality.py LOG.npz [LOG.npz ...] [--csv FILE]
     python benchmarks/selection_quality.py LOG.npz [LOG.npz ...] --windows | --seen S [--leave] | --sensitivity
+    python benchmarks/selection_quality.py --planted RECORDING.npz [RECORDING.npz ...] [--sensitivity]
 
 Each log is one training run (format: ``mild_ext.recording.learning_log``). Compared, each with its usual
 settings: this package's rules; two-component Gaussian mixtures on the last loss and on the mean
@@ -12,6 +13,7 @@ drop what was never learned or forgotten more often than average); confident lea
 (needs out-of-fold probabilities in the log and ``pip install cleanlab``; its default filter).
 ``best`` knows the truth: what any threshold on the misclassified count of all epochs could reach.
 ``--sensitivity`` moves every constant of the default rule by 20 % instead, one at a time and all together.
+``--planted``: recordings with planted labels, and the rule that measures by them (planted_quality.py).
 
 Needs scikit-learn for the Gaussian mixtures.
 """
@@ -126,6 +128,17 @@ METHODS: dict[str, Callable[[LearningLog], Kept | None]] = {
     "forgetting counts": forgetting,
     "confident learning (cleanlab)": confident_learning,
 }
+
+#: Those that recordings with planted labels are compared on.
+WITHOUT_TRUTH = (
+    "ours: posterior (default)",
+    "ours: posterior, labels given",
+    "Gaussian mixture, last loss",
+    "Gaussian mixture, mean loss",
+    "AUM + Gaussian mixture",
+    "Beta mixture",
+    "forgetting counts",
+)
 
 
 def compare(paths: list[Path]) -> list[dict[str, Any]]:
@@ -387,12 +400,23 @@ def main() -> None:
         "--leave", action="store_true", help="with --seen: in the first epochs, not in random ones"
     )
     parser.add_argument(
+        "--planted", action="store_true", help="recordings with planted labels: the measured rule"
+    )
+    parser.add_argument(
         "--sensitivity",
         action="store_true",
         help="move every constant of the default rule by 20 %%",
     )
     parser.add_argument("--csv", type=Path, help="also write every figure here")
     arguments = parser.parse_args()
+    if arguments.planted:
+        import planted_quality
+
+        if arguments.sensitivity:
+            planted_quality.sensitivity(arguments.logs)
+        else:
+            planted_quality.report(arguments.logs, {name: METHODS[name] for name in WITHOUT_TRUTH})
+        return
     if arguments.windows:
         windows(arguments.logs)
         return

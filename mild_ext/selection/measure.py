@@ -18,7 +18,12 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
-from mild_ext.selection.votes import PlantedEvidence, Votes, choose_count_window
+from mild_ext.selection.votes import (
+    PlantedEvidence,
+    Votes,
+    choose_count_window,
+    running_majority,
+)
 
 Floats = NDArray[np.float64]
 
@@ -119,15 +124,12 @@ def _vote_window(evidence: PlantedEvidence) -> tuple[int, float]:
     Returns:
         Its end, and the share of the planted samples whose votes up to there speak against the planted label.
     """
-    predicted, labels = evidence.planted_predictions, evidence.planted_labels
-    rows, epochs = np.arange(len(predicted)), evidence.recorded
-    votes = np.zeros((len(predicted), evidence.num_classes), dtype=np.int32)
-    first, against = min(LEAST_VOTES, epochs), []
-    for t in range(epochs):
-        known = predicted[:, t] >= 0
-        votes[rows[known], predicted[known, t]] += 1
-        if t + 1 >= first:
-            against.append(float((votes.argmax(axis=1) != labels).mean()))
+    labels, epochs = evidence.planted_labels, evidence.recorded
+    first = min(LEAST_VOTES, epochs)
+    against = [
+        float((winner != labels).mean())
+        for winner, _ in running_majority(evidence.planted_predictions)
+    ][first - 1 :]
     enough = np.flatnonzero(np.array(against) >= (1 - REMEMBERED) * max(against))
     last = int(enough[-1])
     return first + last, against[last]
@@ -159,14 +161,16 @@ def _plainly_wrong(evidence: PlantedEvidence) -> tuple[float, float]:
         (evidence.early_shortfall, FAR_TAIL),
     )
     for score, tail in others:
-        other, spread = _tail_rate(evidence, score, tail)
-        if other < rate:
+        if _tail_rate(evidence, score, tail, draws=0)[0] < rate:
+            other, spread = _tail_rate(evidence, score, tail)
             rate = min(rate, other + Z * spread)
     return rate, error
 
 
-def _tail_rate(evidence: PlantedEvidence, score: Tensor, tail: float) -> tuple[float, float]:
-    """The share by one score and tail, and its standard error.
+def _tail_rate(
+    evidence: PlantedEvidence, score: Tensor, tail: float, draws: int = _DRAWS
+) -> tuple[float, float]:
+    """The share by one score and tail, and its standard error; without draws the latter is 0.
 
     Of the others' tail, U(q) = eta q + (1 - eta) q^gamma at the point that a share q of the planted samples
     exceeds: wrong labels fill it like planted ones, right labels faster by a power. Multinomial likelihood
@@ -178,19 +182,25 @@ def _tail_rate(evidence: PlantedEvidence, score: Tensor, tail: float) -> tuple[f
     k = np.unique(np.maximum(1, np.round(np.arange(1, bins + 1) * tail * m / bins).astype(int)))
     share = np.diff(np.concatenate([[0.0], _tails(evidence, score, mine[k - 1]) / n, [1.0]]))
     parts = np.diff(np.concatenate([[0], k, [m + 1]])).astype(float)
-    drawn = np.random.default_rng(0).dirichlet(parts, _DRAWS).cumsum(axis=1)[:, :-1]
-    q = np.concatenate([(k / (m + 1))[None], drawn])[:, None, None, :]  # [1 + draws, 1, 1, bins]
+    drawn = np.random.default_rng(0).dirichlet(parts, draws).cumsum(axis=1)[:, :-1]
+    q = np.concatenate([(k / (m + 1))[None], drawn])[:, None, :]  # [1 + draws, 1, bins]
     powers = np.exp(np.linspace(np.log(LEAST_POWER), _LOG_MOST_POWER, 16))[:, None]
+    wrong, right = _bins(q)[:, None], _bins(q**powers)[:, None]
     eta = (_ROOTS**2)[:, None, None]
-    mixed = eta * q + (1 - eta) * q**powers  # [1 + draws, shares, powers, bins]
-    edges = np.zeros((*mixed.shape[:-1], 1))
-    probability = np.diff(np.concatenate([edges, mixed, edges + 1], axis=-1))
-    likelihood = (np.log(np.maximum(probability, 1e-12)) @ share).max(axis=2)
+    probability = (1 - eta) * right  # [1 + draws, shares, powers, bins + 1]
+    probability += eta * wrong
+    np.maximum(probability, 1e-12, out=probability)
+    likelihood = (np.log(probability, out=probability) @ share).max(axis=2)
     rates = _parabola_peak(likelihood) ** 2
-    rates = rates / (
-        1 + rates / (evidence.num_classes - 1)
-    )  # planted labels that happen to be true
-    return float(rates[0]), float(rates[1:].std())
+    # Planted labels that happen to be true.
+    rates = rates / (1 + rates / (evidence.num_classes - 1))
+    return float(rates[0]), float(rates[1:].std()) if draws else 0.0
+
+
+def _bins(tails: Floats) -> Floats:
+    """The mass between tails that grow, from 0 to 1."""
+    edges = np.zeros((*tails.shape[:-1], 1))
+    return np.diff(np.concatenate([edges, tails, edges + 1], axis=-1))
 
 
 def _tails(evidence: PlantedEvidence, score: Tensor, cuts: Floats) -> Floats:
@@ -227,14 +237,16 @@ def _contradicted(evidence: PlantedEvidence, votes: Votes, found: float) -> Cont
     seen = min(1.0, float(weight @ wrong) / float(weight.sum()) / found)
     mistakes = max(0.0, min(1.0, float(wrong.mean()) / found) - seen)
     # Planted samples: the network has never seen the label that was withheld.
-    left = evidence.planted_votes(evidence.recorded, exclude=evidence.planted_labels)
-    first = torch.from_numpy(left.argmax(axis=1))
-    top = _united_weight(first, torch.from_numpy(left.max(axis=1)).long(), classes).numpy()
+    left = evidence.planted_majority(evidence.planted_labels)
+    voted = left.total > 0
+    first, count = (torch.from_numpy(values[voted]) for values in (left.winner, left.votes))
+    top = _united_weight(first, count, classes).numpy()
     used = float(top.sum())
-    held_out = float(top @ (first.numpy() != evidence.withheld)) / used
-    smooth = (held_out * used + 0.5) / (used + 1)
-    # Of two classes, the one that is left says nothing.
-    variance = smooth * (1 - smooth) / used if classes > 2 else np.inf
+    missed = float(top @ (first.numpy() != evidence.withheld[voted]))
+    held_out = missed / used if used else 0.0
+    smooth = (missed + 0.5) / (used + 1)
+    # Of two classes, the one that is left says nothing; nor do samples without any other vote.
+    variance = smooth * (1 - smooth) / used if classes > 2 and used else np.inf
     if classes > MOST_CLASSES:
         return Contradiction(held_out, variance, seen, mistakes, 0.0, None)
     joint = torch.bincount(winner * classes + given, weights=weight, minlength=classes**2)
@@ -247,8 +259,7 @@ def _united_weight(winner: Tensor, united: Tensor, classes: int) -> Tensor:
 
     Samples tied at the limit share what is left of it.
     """
-    united = united.clamp(min=0)
-    levels = int(united.max()) + 1
+    levels = int(united.max()) + 1 if len(united) else 1
     cell = winner * levels + united
     count = torch.bincount(cell, minlength=classes * levels).view(classes, levels).double()
     above = count.flip(1).cumsum(1).flip(1) - count

@@ -15,10 +15,11 @@ from mild_ext.mixture.counts import TimeCounts
 from mild_ext.mixture.follow_up import common_follow_up
 from mild_ext.selection.classes import ClassSelection
 from mild_ext.selection.evidence import StatusEvidence, recorded_epochs
-from mild_ext.selection.measure import measure
+from mild_ext.selection.measure import Z, measure
 from mild_ext.selection.noise_rate import NoiseRate
 from mild_ext.selection.planted import PlantedLabels
 from mild_ext.selection.result import Selection
+from mild_ext.selection.summary import measured_reason
 from mild_ext.selection.support import fit_with_support
 from mild_ext.selection.suspicion import Verdicts, judge_samples
 from mild_ext.selection.votes import PlantedEvidence
@@ -71,15 +72,17 @@ def select_measured(
         rule="posterior",
         mixture=mixture,
         supported=supported,
-        reason=_reason(measured.noise_rate, verdicts, emptied),
+        reason=measured_reason(measured.noise_rate, verdicts, emptied),
         support=support,
-        noise_rate=measured.noise_rate,
+        noise_rate=measured.noise_rate if supported else None,
         epochs=measured.window,
         histogram=histogram,
         num_samples=len(mask),
         num_kept=int(mask.sum()),
         num_unseen=int(whole[0, 0]),
-        classes=_classes(given, mask, verdicts.clean_probability, supported),
+        classes=_classes(
+            given, mask, verdicts.clean_probability, measured.noise_rate if supported else None
+        ),
         per_class=False,
         _evidence=counts,
         _probability=by_count[0],
@@ -154,55 +157,42 @@ def _by_count(
 
 
 def _classes(
-    given: Tensor, mask: Tensor, clean: Tensor, supported: bool
+    given: Tensor, mask: Tensor, clean: Tensor, rate: NoiseRate | None
 ) -> tuple[ClassSelection, ...]:
     """What was decided about each given class; its noise rate is the mean probability of a wrong label."""
     there = torch.bincount(given)
     kept = torch.bincount(given, weights=mask.double())
     wrong = torch.bincount(given, weights=1.0 - clean.double()) / there.clamp(min=1)
-    # A class's probability is only as good as the whole measurement; counting adds its own error.
-    error = 1.645 * (wrong * (1 - wrong) / there.clamp(min=1)).sqrt()
+    error = Z * (wrong * (1 - wrong) / there.clamp(min=1)).sqrt()
     result = []
     for k in there.nonzero().flatten().tolist():
-        rate, spread = float(wrong[k]), float(error[k])
+        own = None
+        if rate is not None:
+            own = _class_rate(float(wrong[k]), float(error[k]), rate)
         result.append(
             ClassSelection(
                 label=k,
                 num_samples=int(there[k]),
                 num_kept=int(kept[k]),
                 threshold=float("nan"),
-                supported=supported,
+                supported=rate is not None,
                 reason="judged with all samples, by what the planted labels measure",
-                noise_rate=NoiseRate(
-                    rate, max(0.0, rate - spread), min(1.0, rate + spread), measured=True
-                ),
+                noise_rate=own,
             )
         )
     return tuple(result)
 
 
-def _reason(rate: NoiseRate, verdicts: Verdicts, emptied: list[int]) -> str:
-    """The verdict in words: how many labels are wrong, how sure that is, what to do."""
-    assert rate.plainly_wrong is not None
-    assert rate.contradicted is not None
-    if not verdicts.actionable:
-        assert verdicts.doubt is not None
-        return f"it cannot be told which labels are wrong: {verdicts.doubt}"
-    if rate.low == 0.0:
-        text = (
-            f"no clear evidence of wrong labels: {rate.rate:.1%} may be wrong, and at most {rate.high:.1%}; "
-            "only labels more likely wrong than right are dropped"
-        )
-    else:
-        recall = verdicts.estimated_recall
-        text = (
-            f"{rate.rate:.1%} of the labels are probably wrong (between {rate.low:.1%} and "
-            f"{rate.high:.1%}): {rate.plainly_wrong.value:.1%} plainly, {rate.contradicted:.1%} because "
-            "the network is sure of another class; of labels as wrong as the planted ones, "
-            f"{recall.value:.0%} are dropped (between {recall.low:.0%} and {recall.high:.0%})"
-        )
-    if verdicts.doubt is not None:
-        text += f". {verdicts.doubt[0].upper()}{verdicts.doubt[1:]}"
-    if emptied:
-        text += f"; class {emptied[0]} would have been emptied, so it was kept"
-    return text
+def _class_rate(wrong: float, error: float, rate: NoiseRate) -> NoiseRate:
+    """A class's rate is as unsure as the whole rate, in proportion; counting adds an error of its own."""
+    below, above = (
+        (bound / rate.rate - 1) * wrong if rate.rate else 0.0 for bound in (rate.low, rate.high)
+    )
+    if not rate.rate:
+        above = rate.high
+    return NoiseRate(
+        wrong,
+        max(0.0, wrong - float(np.hypot(below, error))),
+        min(1.0, wrong + float(np.hypot(above, error))),
+        measured=True,
+    )

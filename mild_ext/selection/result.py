@@ -20,6 +20,7 @@ from mild_ext.selection.evidence import StatusEvidence, TimesEvidence
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.plot import plot_counts
 from mild_ext.selection.quality import SelectionQuality, best_threshold, evaluate_selection
+from mild_ext.selection.summary import measured_summary
 from mild_ext.selection.support import Support
 from mild_ext.selection.suspicion import Verdicts
 from mild_ext.selection.table import Table, samples_table, to_frame
@@ -285,6 +286,35 @@ class Selection:
 
     def summary(self) -> str:
         """What was decided and why, in a few lines of text."""
+        lines = (
+            self._mixture_lines()
+            if self._verdicts is None
+            else self._measured_lines(self._verdicts)
+        )
+        shown = self.classes
+        if len(shown) > SHOWN_CLASSES:
+            shown = tuple(sorted(shown, key=lambda c: c.num_kept / c.num_samples)[:SHOWN_CLASSES])
+            lines.append(f"of {len(self.classes)} classes, the {SHOWN_CLASSES} that lose most:")
+        for c in shown:
+            line = f"class {c.label}: {c.num_kept:,} of {c.num_samples:,} kept"
+            if c.noise_rate is not None:
+                rate = c.noise_rate
+                line += f", noise rate {rate.rate:.0%} ({rate.low:.0%} to {rate.high:.0%})"
+            lines.append(line)
+        return "\n".join(lines)
+
+    def _measured_lines(self, verdicts: Verdicts) -> list[str]:
+        return measured_summary(
+            self.noise_rate,
+            verdicts,
+            num_samples=self.num_samples,
+            num_kept=self.num_kept,
+            num_unseen=self.num_unseen,
+            level=self.level,
+            reason=self.reason,
+        )
+
+    def _mixture_lines(self) -> list[str]:
         lines = [
             f"{self.num_kept:,} of {self.num_samples:,} samples kept "
             f"({self.num_kept / self.num_samples:.1%}), rule {self.rule!r}",
@@ -323,17 +353,7 @@ class Selection:
                 lines.append("bounds hit: " + ", ".join(self.mixture.bounds_hit_))
         if self.num_unseen:
             lines.append(f"{self.num_unseen:,} samples never seen: kept for lack of evidence")
-        shown = self.classes
-        if len(shown) > SHOWN_CLASSES:
-            shown = tuple(sorted(shown, key=lambda c: c.num_kept / c.num_samples)[:SHOWN_CLASSES])
-            lines.append(f"of {len(self.classes)} classes, the {SHOWN_CLASSES} that lose most:")
-        for c in shown:
-            line = f"class {c.label}: {c.num_kept:,} of {c.num_samples:,} kept"
-            if c.noise_rate is not None:
-                rate = c.noise_rate
-                line += f", noise rate {rate.rate:.0%} ({rate.low:.0%} to {rate.high:.0%})"
-            lines.append(line)
-        return "\n".join(lines)
+        return lines
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the metric's histogram, the mixture and the threshold; see `mild_ext.selection.plot`.

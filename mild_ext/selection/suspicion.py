@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import betaincinv, expit
 from torch import Tensor
 
-from mild_ext.selection.measure import LEVEL, MOST_CLASSES, Measurement, Z
+from mild_ext.selection.measure import LEVEL, MOST_CLASSES, Measurement
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
-from mild_ext.selection.votes import PlantedEvidence, separation
+from mild_ext.selection.votes import PlantedEvidence, separation, some
 
 Floats = NDArray[np.float64]
 
@@ -25,6 +25,11 @@ Floats = NDArray[np.float64]
 SHORTFALL_WEIGHT = 1.0
 #: ... and what a nat of a one-sided confusion of classes does.
 PAIR_WEIGHT = 0.4
+
+#: Standard errors by which planted labels must be told from all others; the best of several windows is looked at.
+CLEARLY = 3.0
+#: Where noise is so plentiful that planted labels are as often right, they do not tell the recall.
+LEAST_TOLD_APART = 0.1
 
 _SHORTFALL_LIMIT = math.log(1e4)
 _BINS = 512
@@ -43,10 +48,11 @@ class Verdicts:
         suggestion_confidence: float32 in [0, 1], that the suggested label is the true one, if the given one is wrong.
         transition: float64 ``[K, K]``, on the CPU: how many samples of true class ``i`` (row) are wrongly given as
             class ``j``; None with too many classes.
-        estimated_recall: share of the wrong labels that is dropped.
+        estimated_recall: share of the wrong labels that is dropped; None where nothing may be.
         estimated_precision: share of the dropped labels that is wrong; None where nothing is dropped.
         doubt: why the verdict should be trusted less; None where it need not.
         actionable: whether anything may be dropped: planted labels are told from the others.
+        num_planted: planted samples that were seen, by which all this was measured.
     """
 
     suspicion: Tensor
@@ -56,10 +62,11 @@ class Verdicts:
     suggested_label: Tensor
     suggestion_confidence: Tensor
     transition: Tensor | None
-    estimated_recall: Estimate
+    estimated_recall: Estimate | None
     estimated_precision: Estimate | None
     doubt: str | None
     actionable: bool
+    num_planted: int
 
 
 def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float) -> Verdicts:
@@ -78,9 +85,15 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
     suspicion = _judge_planted_by_given(evidence, suspicion, threshold, dropped)
     mask = suspicion < threshold
     clean = torch.sigmoid(-(slope * suspicion + offset)).float()
+    # Rounding shall not part the two: kept exactly where the probability is above the level.
+    limit = torch.tensor(level, dtype=clean.dtype, device=clean.device)
+    above = limit.nextafter(limit + 1)
+    clean = torch.where(mask, clean.maximum(above), clean.minimum(limit))
     precision = _precision(clean[evidence.others & ~mask], rate)
     unseen = evidence.misclassified_share(slice(0, evidence.recorded)) < 0
     mask, clean = mask | unseen, torch.where(unseen, 1.0 - rate.rate, clean)
+    if not actionable:  # nothing is known of any sample, and nothing dropped
+        mask, clean, threshold = torch.ones_like(mask), torch.ones_like(clean), float("inf")
     label, confidence = _suggestions(evidence, measured)
     return Verdicts(
         suspicion=suspicion,
@@ -90,10 +103,11 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
         suggested_label=label,
         suggestion_confidence=confidence,
         transition=_transition(evidence, measured, label, 1.0 - clean),
-        estimated_recall=recall,
-        estimated_precision=precision,
-        doubt=_doubt(actionable, measured.settled),
+        estimated_recall=recall if actionable else None,
+        estimated_precision=precision if actionable else None,
+        doubt=_doubt(evidence, actionable, measured.settled),
         actionable=actionable,
+        num_planted=len(evidence.index),
     )
 
 
@@ -125,17 +139,25 @@ def _recall(hits: int, planted: int, rate: float, dropped: float, classes: int) 
     A few planted labels are the true ones by chance. With k of them, the planted samples are dropped at
     (1 - k) recall + k f, all others at rate recall + (1 - rate) f, f the share of right labels dropped.
     """
-    from scipy.stats import beta  # here, for it takes a third of a second to load
 
     chance = rate / (classes - 1)
-    equations = np.array([[1 - chance, chance], [rate, 1 - rate]])
+    low, high = _beta_interval(hits, planted)
+    chance = rate / (classes - 1)
+    told_apart = 1 - rate - chance  # the determinant; nothing is known where it vanishes
+    if told_apart < LEAST_TOLD_APART:
+        return Estimate(hits / planted, 0.0, 1.0)
 
     def solved(share: float) -> float:
-        return float(np.clip(np.linalg.solve(equations, [share, dropped])[0], 0.0, 1.0))
+        return float(np.clip(((1 - rate) * share - chance * dropped) / told_apart, 0.0, 1.0))
 
+    return Estimate(solved(hits / planted), solved(low), solved(high))
+
+
+def _beta_interval(hits: int, total: int) -> tuple[float, float]:
+    """Interval of a binomial share (Jeffreys'); it ends at 0 or 1 where nothing speaks against that."""
     tail = (1 - LEVEL) / 2
-    bounds = beta.ppf([tail, 1 - tail], hits + 0.5, planted - hits + 0.5)
-    return Estimate(solved(hits / planted), solved(float(bounds[0])), solved(float(bounds[1])))
+    low, high = betaincinv(hits + 0.5, total - hits + 0.5, [tail, 1 - tail])
+    return float(low) if hits else 0.0, float(high) if hits < total else 1.0
 
 
 def _precision(clean: Tensor, rate: NoiseRate) -> Estimate | None:
@@ -185,12 +207,19 @@ def _logistic(suspicion: Tensor, evidence: PlantedEvidence, rate: float) -> tupl
 
 def _is_told_apart(evidence: PlantedEvidence, suspicion: Tensor) -> bool:
     """Whether the suspicion tells planted labels from all others, beyond chance."""
-    chance = Z / math.sqrt(12 * len(evidence.index))  # standard error of the area if it did not
-    return separation(suspicion, evidence) - chance > 0.5
+    error = 1 / math.sqrt(12 * len(evidence.index))  # of the area, if it did not
+    return separation(suspicion, evidence) - CLEARLY * error > 0.5
 
 
-def _doubt(actionable: bool, settled: bool) -> str | None:
+def _doubt(evidence: PlantedEvidence, actionable: bool, settled: bool) -> str | None:
     if not actionable:
+        learned = float((evidence.planted_predictions == evidence.planted_labels[:, None]).mean())
+        if learned > 0.5:
+            return (
+                "wrong labels, the planted ones, are learned as fast as all others, so this run does not tell right "
+                "from wrong labels. Learn more slowly: with a lower learning rate, a smaller model or stronger "
+                "augmentation"
+            )
         return (
             "the planted labels look like all others, so this run does not tell right from wrong labels "
             "yet. Train longer, or with a larger model"
@@ -226,7 +255,7 @@ def _judge_planted_by_given(
     rank = np.empty(n, dtype=np.int64)
     rank[np.argsort(share, kind="stable")] = np.arange(n)
     others = suspicion[evidence.others]
-    sample = others[:: max(1, len(others) // 100_000)].sort().values
+    sample = some(others).sort().values
     at = ((torch.from_numpy(rank).to(sample.device) + 0.5) / n * len(sample)).long()
     values = sample[at.clamp(max=len(sample) - 1)]
     if math.isfinite(threshold):
@@ -241,24 +270,28 @@ def _judge_planted_by_given(
 def _suggestions(evidence: PlantedEvidence, measured: Measurement) -> tuple[Tensor, Tensor]:
     """The class most voted for besides the given label, and how far to believe in it.
 
-    Votes are scaled so that, over the planted samples, the mean confidence is the share of right suggestions.
+    Votes are scaled so that, over the planted samples, the mean confidence is the share of right suggestions: that
+    of suggestions of the label withheld, over the share of these labels that are right.
     """
     label = measured.votes.runner_up.clone()
     confidence = measured.votes.runner_up_share.clone()
     planted = label[evidence.index]
-    right = float((planted == evidence.given[evidence.index]).double().mean())
+    right = _suggested_right(evidence, planted, measured.noise_rate.rate)
     believed = float(confidence[evidence.index].double().mean())
     scale = right / believed if believed else 0.0
     # Of a planted sample, the given label is the one to be judged: the class voted for besides both labels.
-    votes = evidence.planted_votes(evidence.recorded, exclude=evidence.planted_labels)
-    votes[np.arange(len(votes)), evidence.withheld] = -1.0
-    best, total = votes.argmax(axis=1), votes.clip(min=0).sum(axis=1)
-    share = np.where(total > 0, votes.max(axis=1) / np.maximum(total, 1), 0.0)
-    best = np.where(total > 0, best, -1)
+    best, count, total = evidence.planted_majority(evidence.planted_labels, evidence.withheld)
+    share = count / np.maximum(total, 1)
     device = label.device
     label[evidence.index] = torch.from_numpy(best).to(device)
     confidence[evidence.index] = torch.from_numpy(share).float().to(device)
     return label, (confidence * scale).clamp(max=1.0)
+
+
+def _suggested_right(evidence: PlantedEvidence, suggested: Tensor, rate: float) -> float:
+    """Share of right suggestions, by those ``[n]`` for planted samples; of their withheld labels ``rate`` are wrong."""
+    share = float((suggested == evidence.given[evidence.index]).double().mean())
+    return min(1.0, share / (1 - rate))
 
 
 def _transition(
@@ -266,8 +299,8 @@ def _transition(
 ) -> Tensor | None:
     """Expected number of samples of each true class (row) that are wrongly given as each class (column).
 
-    Every suggestion counts with the probability that its sample's label is wrong. A share 1 - a of the
-    suggestions misses, by the planted samples, into classes that these show too; that part is taken out.
+    Every suggestion counts with the probability that its sample's label is wrong. A share of the suggestions
+    misses, by the planted samples, into classes that these show too; that part is taken out.
     """
     classes = evidence.num_classes
     if classes > MOST_CLASSES:
@@ -278,10 +311,12 @@ def _transition(
     counts = counts.view(classes, classes).cpu()
     guess = measured.votes.runner_up[evidence.index].cpu()
     missed = (guess != evidence.given[evidence.index].cpu()) & (guess >= 0)
-    a = 1.0 - float(missed.double().mean())
+    misses_share = 1.0 - _suggested_right(
+        evidence, guess.to(evidence.given.device), measured.noise_rate.rate
+    )
     total = counts.sum(0, keepdim=True)
     misses = torch.bincount(guess[missed], minlength=classes).double()
     misses = misses / misses.sum().clamp(min=1)
-    true = (counts - (1 - a) * misses[:, None] * total).clamp(min=0)
+    true = (counts - misses_share * misses[:, None] * total).clamp(min=0)
     true.fill_diagonal_(0)
     return true * total / true.sum(0, keepdim=True).clamp(min=1e-12)

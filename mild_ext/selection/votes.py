@@ -7,9 +7,10 @@ epoch's prediction is at hand.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from mild_ext.selection.planted import PlantedLabels
 
-Floats = NDArray[np.float64]
+#: Of more samples, a regular part is compared with the planted ones where only a share is asked for.
+ENOUGH = 100_000
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,38 @@ class Votes:
     united: Tensor
     runner_up: Tensor
     runner_up_share: Tensor
+
+
+class Majority(NamedTuple):
+    """The class most voted for, int64 ``[n]``, -1 where there are no votes; its votes; all votes counted."""
+
+    winner: NDArray[np.int64]
+    votes: NDArray[np.int64]
+    total: NDArray[np.int64]
+
+
+def running_majority(
+    predicted: NDArray[np.int64],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """The class most voted for up to each epoch, the lowest of equals, and its votes; -1 and 0 without any.
+
+    Memory and time are those of the predictions ``[n, epochs]`` (-1: no vote), whatever the number of classes.
+    """
+    samples, epochs = predicted.shape
+    # How often an epoch's class was voted for up to it: its place among the equal ones of a row in order.
+    order = np.argsort(predicted, axis=1, kind="stable")
+    in_order = np.take_along_axis(predicted, order, axis=1)
+    place = np.broadcast_to(np.arange(epochs), predicted.shape)
+    first = np.ones(predicted.shape, dtype=np.bool_)
+    first[:, 1:] = in_order[:, 1:] != in_order[:, :-1]
+    start = np.maximum.accumulate(np.where(first, place, 0), axis=1)
+    times = np.empty(predicted.shape, dtype=np.int64)
+    np.put_along_axis(times, order, place - start + 1, axis=1)
+    winner, votes = np.full(samples, -1, dtype=np.int64), np.zeros(samples, dtype=np.int64)
+    for label, count in zip(predicted.T, times.T, strict=True):
+        better = (label >= 0) & ((count > votes) | ((count == votes) & (label < winner)))
+        winner, votes = np.where(better, label, winner), np.where(better, count, votes)
+        yield winner, votes
 
 
 class PlantedEvidence:
@@ -100,21 +134,18 @@ class PlantedEvidence:
         epochs = [self.status.predictions(t)[self.index] for t in range(self.recorded)]
         return torch.stack(epochs, dim=1).cpu().numpy().astype(np.int64)
 
-    def planted_votes(self, stop: int, exclude: NDArray[np.int64] | None = None) -> Floats:
-        """Votes of the planted samples in the first ``stop`` epochs, ``[n, K]``.
+    def planted_majority(self, *exclude: NDArray[np.int64]) -> Majority:
+        """What the planted samples' votes of all epochs come to.
 
         Args:
-            exclude: a class per sample whose votes are left out.
+            exclude: a class per sample, int64 ``[n]``, whose votes are left out.
         """
-        predicted = self.planted_predictions[:, :stop]
-        rows = np.arange(len(predicted))
-        votes = np.zeros((len(predicted), self.num_classes))
-        for column in predicted.T:
-            known = column >= 0
-            votes[rows[known], column[known]] += 1
-        if exclude is not None:
-            votes[rows, exclude] = -1.0
-        return votes
+        predicted = self.planted_predictions
+        for labels in exclude:
+            predicted = np.where(predicted == labels[:, None], -1, predicted)
+        for winner, votes in running_majority(predicted):  # noqa: B007 (the last one counts)
+            pass
+        return Majority(winner, votes, (predicted >= 0).sum(axis=1))
 
     @cached_property
     def planted_labels(self) -> NDArray[np.int64]:
@@ -127,6 +158,11 @@ class PlantedEvidence:
         return self.given[self.index].cpu().numpy()
 
 
+def some(values: Tensor) -> Tensor:
+    """About `ENOUGH` of the values, one in so many, or all."""
+    return values[:: max(1, len(values) // ENOUGH)].contiguous()
+
+
 def separation(score: Tensor, evidence: PlantedEvidence) -> float:
     """How well a score tells planted labels from all others: the area under the ROC curve, [0, 1].
 
@@ -134,7 +170,7 @@ def separation(score: Tensor, evidence: PlantedEvidence) -> float:
     ties count half.
     """
     planted = score[evidence.index].sort().values
-    others = score[evidence.others]
+    others = some(score[evidence.others])
     lower = torch.searchsorted(planted, others, right=False)
     upper = torch.searchsorted(planted, others, right=True)
     below = (lower + upper).double().mean() / 2  # planted samples below the other one

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from mild_ext import LearningStatus, PlantedLabels
 from mild_ext.recording.learning_log import LearningLog
 
 FOLDER = Path(__file__).parents[1] / "recordings"
@@ -60,6 +62,34 @@ class Recording:
         """The learning log, of the labels that were trained on."""
         memorized = self.predicted == self.trained[:, None]
         return LearningLog(memorized, self.trained, true_label=self.true)
+
+    @property
+    def planted_labels(self) -> PlantedLabels:
+        """What the run was trained on."""
+        arrays = (self.trained, self.planted, self.withheld)
+        return PlantedLabels(*(torch.from_numpy(array) for array in arrays))
+
+    def status(self) -> LearningStatus:
+        """The learning status with predicted classes; the shortfall of each half spread over its epochs."""
+        wrong = self.predicted != self.trained[:, None]
+        samples, epochs = wrong.shape
+        half = epochs // 2
+        early = self.shortfall_first_half.astype(np.float64) * half
+        late = self.shortfall.astype(np.float64) * epochs - early
+        each = [
+            total / np.maximum(part.sum(axis=1), 1)
+            for total, part in ((early, wrong[:, :half]), (late, wrong[:, half:]))
+        ]
+        labels, ids = torch.from_numpy(self.trained), torch.arange(samples)
+        status = LearningStatus(samples, epochs, num_classes=10)
+        for epoch in range(epochs):
+            logits = torch.full((samples, 10), -20.0)
+            behind = torch.from_numpy(each[epoch >= half]).float()
+            logits[ids, labels] = -behind.clamp(1e-5, 9.2)
+            logits[ids, torch.from_numpy(self.predicted[:, epoch]).long()] = 0.0
+            status.update(ids, logits, labels)
+            status.advance()
+        return status
 
 
 def read_recording(name: str) -> Recording:

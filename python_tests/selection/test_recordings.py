@@ -117,3 +117,25 @@ def test_what_a_count_of_misclassified_epochs_can_say_is_in_the_recording(name, 
     right = clean & others
     known = np.concatenate([recording.shortfall[right], recording.shortfall[recording.planted]])
     assert auroc(-known, np.arange(len(known)) < right.sum()) > 0.75
+
+
+@pytest.mark.parametrize(("name", "macro_f1", "ranking"), [(EASY, 0.965, 0.99), (HARD, 0.72, 0.83)])
+def test_planted_labels_find_more(name, macro_f1, ranking):
+    recording = read_recording(name)
+    selection = select_clean(recording.status(), planted=recording.planted_labels)
+    quality = judged(recording, selection)
+    assert quality.macro_f1 > macro_f1
+    assert quality.auroc > ranking
+    rate = selection.noise_rate
+    assert rate.low <= 1 - recording.clean[recording.others].mean() <= rate.high
+    # A planted sample is judged by the label it came with.
+    right = (recording.given == recording.true)[recording.planted]
+    kept = selection.mask.numpy()[recording.planted]
+    assert kept[right].mean() > kept[~right].mean()
+
+
+def test_planted_labels_keep_what_is_right():
+    recording = read_recording(RIGHT)
+    selection = select_clean(recording.status(), planted=recording.planted_labels)
+    assert judged(recording, selection).recall > 0.98
+    assert "no clear evidence" in selection.reason

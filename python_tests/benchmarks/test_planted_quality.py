@@ -1,0 +1,54 @@
+"""What the benchmark of planted labels computes, on small examples and on the packed recordings."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from recordings import FOLDER, NAMES
+
+from mild_ext.selection.quality import best_threshold
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def quality() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(BENCHMARKS))
+    yield importlib.import_module("planted_quality")
+    sys.path.remove(str(BENCHMARKS))
+
+
+def test_the_best_cut_is_the_best_threshold(quality: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        clean = rng.random(50) < 0.7
+        count = rng.integers(0, 8, 50) + 3 * ~clean
+        assert quality.best_cut(count, clean) == pytest.approx(best_threshold(count, clean)[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_packed_recording_is_judged(quality: ModuleType, name: str) -> None:
+    recording = quality.read(FOLDER / f"{name}.npz")
+    row = quality.judged(recording)
+    stored = recording.arrays["shortfall"].astype(float)
+    np.testing.assert_allclose(recording.shortfall.mean(axis=1), stored, atol=0.01)
+    assert row["domain"] == ("digits" if "digits" in name else "mnist")
+    assert row["held"]
+    assert (row["share"] or row["kept"]) > 0.98
+    assert quality.compared(recording, {}) == {}  # no loss, no margin
+
+
+def test_a_constant_that_is_moved_comes_back(quality: ModuleType) -> None:
+    before = [getattr(module, name) for module, name in quality.CONSTANTS]
+    changes = [(module, name, 0) for module, name in quality.CONSTANTS]
+    with pytest.raises(KeyError), quality.replaced(changes):
+        raise KeyError
+    assert before == [getattr(module, name) for module, name in quality.CONSTANTS]
+    assert quality.moved("LEAST_VOTES", 3, 1.2) == 4
+    assert quality.moved("FAR_TAIL", 0.8, 1.2) == 0.95

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from mild_ext.planting import RoundPlanting
 from mild_ext.recording.status import LearningStatus
-from mild_ext.selection import Selection, select_clean
+from mild_ext.selection import PlantedLabels, Selection, select_clean
 
 #: A round that would leave less than this share of the samples it watched is refused.
 SMALLEST_KEPT_SHARE = 0.05
@@ -26,13 +27,16 @@ MIN_REMOVED = 0.01
 UNKNOWN = -1
 
 RESELECT = ("kept", "all")
-_FORMAT = "mild_ext-rounds-state-1"
+_FORMAT = "mild_ext-rounds-state-2"
 _TENSORS = {
     "kept": torch.bool,
     "round_dropped": torch.int64,
     "misclassified": torch.int32,
     "seen": torch.int32,
     "clean_probability": torch.float32,
+    "suspicion": torch.float32,
+    "suggested_label": torch.int64,
+    "suggestion_confidence": torch.float32,
 }
 
 
@@ -40,11 +44,15 @@ class Select(Protocol):
     """From a round's status to a selection, as `select_clean` is.
 
     Called with the given labels, int64 ``[N]`` on the status' device, -1 for samples whose label is
-    not known; None where none is. Of the result, ``mask`` (bool ``[N]``), ``clean_probability``
-    (``[N]`` in [0, 1]), ``supported`` and ``reason`` are used.
+    not known; None where none is. Where labels are planted in the round, and only there, ``planted`` is
+    given as well. Of the result, ``mask`` (bool ``[N]``), ``clean_probability`` (``[N]`` in [0, 1]),
+    ``supported`` and ``reason`` are used, and, where it has them, ``suspicion``, ``suggested_label``,
+    ``suggestion_confidence`` and ``transition``.
     """
 
-    def __call__(self, status: LearningStatus, /, *, labels: Tensor | None) -> Selection: ...
+    def __call__(
+        self, status: LearningStatus, /, *, labels: Tensor | None, planted: PlantedLabels = ...
+    ) -> Selection: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +67,8 @@ class RoundOutcome:
         kept: the samples to learn from now.
         refused: why the selection was not followed and nothing changed; None where it was.
         stop_reason: why this was the last round; None where it was not.
+        planted: the labels planted in it; None where none were.
+        planting_note: why none were, although that was asked for; None otherwise.
     """
 
     round: int
@@ -68,6 +78,8 @@ class RoundOutcome:
     kept: Tensor
     refused: str | None
     stop_reason: str | None
+    planted: PlantedLabels | None = None
+    planting_note: str | None = None
 
     @property
     def removed(self) -> int:
@@ -99,6 +111,13 @@ class Rounds:
         min_removed: a round that drops, or takes back, less than this share in [0, 1) of the samples
             it learned from is the last.
         select: makes the selection, see `Select`; None is `select_clean`.
+        plant: share of the samples watched, in [0, 0.1], that are given a wrong label on purpose in each
+            round, so that the noise can be measured; train on ``training_labels`` then. From the second
+            round on, labels are planted by the confusions found so far. 0 plants nothing.
+        plant_seed: of the draws; the same seed plants the same labels.
+        num_classes: columns of the logits, K, for ``plant``; None takes one more than the largest label.
+        plant_required: where no labels can be planted in the first round: True raises, False leaves it, with
+            a note in the outcome. Later rounds always leave it.
 
     Attributes:
         taking_part: bool ``[N]``; like all tensors here, on the CPU.
@@ -110,12 +129,18 @@ class Rounds:
         seen: int32 ``[N]``, epochs in which that round saw the sample.
         clean_probability: float32 ``[N]`` in [0, 1], probability that the label is right, from the
             same round; 1 for samples that were never watched.
+        suspicion: float32 ``[N]``, from the same round; higher = more likely wrong; 0 for samples that were
+            never watched. Comparable among samples that were last watched in one round.
+        suggested_label: int64 ``[N]``, the class the network voted for instead; -1 where there is none, or
+            nothing was planted.
+        suggestion_confidence: float32 ``[N]`` in [0, 1], that it is the true one if the given one is wrong.
         round: number of the current round, from 0; when finished, how many there were.
         stop_reason: why there are no more rounds; None while there are.
 
     Raises:
         TypeError: labels are not integers.
-        ValueError: no rounds, no samples, labels of the wrong shape, or a setting out of range.
+        ValueError: no rounds, no samples, labels of the wrong shape, a setting out of range, or nothing that
+            can be planted: labels that are not known, or classes too small.
 
     Examples:
         >>> import torch
@@ -139,6 +164,10 @@ class Rounds:
         reselect: str = "kept",
         min_removed: float = MIN_REMOVED,
         select: Select | None = None,
+        plant: float = 0.0,
+        plant_seed: int = 0,
+        num_classes: int | None = None,
+        plant_required: bool = True,
     ) -> None:
         if not rounds or any(epochs < 1 for epochs in rounds):
             raise ValueError(
@@ -156,6 +185,9 @@ class Rounds:
         if not self.taking_part.any():
             raise ValueError("there are no samples to train on; train_ids must name at least one")
         self._select: Select = select or select_clean
+        self._planting = RoundPlanting(
+            num_samples, plant, seed=plant_seed, num_classes=num_classes, required=plant_required
+        )
         self.labels: Tensor | None = None
         if labels is not None:
             self.take_labels(labels)
@@ -164,8 +196,12 @@ class Rounds:
         self.misclassified = torch.zeros(num_samples, dtype=torch.int32)
         self.seen = torch.zeros(num_samples, dtype=torch.int32)
         self.clean_probability = torch.ones(num_samples)
+        self.suspicion = torch.zeros(num_samples)
+        self.suggested_label = torch.full((num_samples,), UNKNOWN)
+        self.suggestion_confidence = torch.zeros(num_samples)
         self.round = 0
         self.stop_reason: str | None = None
+        self._planting.begin(0, self.labels, self.watched)
 
     # ---- where it stands
 
@@ -189,9 +225,24 @@ class Rounds:
         """Whether the label of every sample that takes part is known."""
         return self.labels is not None and bool((self.labels[self.taking_part] >= 0).all())
 
+    @property
+    def planted(self) -> PlantedLabels | None:
+        """The labels planted in the current round, of all N samples; None where none are."""
+        return self._planting.planted
+
+    @property
+    def training_labels(self) -> Tensor | None:
+        """Int64 ``[N]``, the labels to train on: the given ones, but for those planted in the current round.
+
+        Where labels are planted this is one tensor, in shared memory, written in place as rounds begin and
+        end, so that worker processes see it. None where no labels are given.
+        """
+        return self._planting.labels
+
     def new_status(self, device: torch.device | str = "cpu") -> LearningStatus:
-        """An empty status for the current round."""
-        return LearningStatus(self.num_samples, self.num_epochs, device=device)
+        """An empty status for the current round; it records predicted classes where labels are planted."""
+        classes = None if self.planted is None else self._planting.num_classes
+        return LearningStatus(self.num_samples, self.num_epochs, num_classes=classes, device=device)
 
     def is_over(self, status: LearningStatus) -> bool:
         """Whether all epochs of the current round are in its status, and `select` is due."""
@@ -219,6 +270,7 @@ class Rounds:
             new = torch.where(self.labels >= 0, self.labels, new)
         if bool((new >= 0).any()):
             self.labels = new
+            self._planting.show(new)
 
     # ---- the end of a round
 
@@ -227,11 +279,22 @@ class Rounds:
 
         Raises:
             RuntimeError: the round's epochs are not over, or there are no more rounds.
-            ValueError: the status is not of this round.
+            ValueError: the status is not of this round, or not of the labels planted in it.
         """
         self._require_over(status)
         labels = None if self.labels is None else self.labels.to(status.device)
-        return self._select(status, labels=labels)
+        if self.planted is None:
+            return self._select(status, labels=labels)
+        self.check_trained_on(status)
+        return self._select(status, labels=labels, planted=self.planted)
+
+    def check_trained_on(self, status: LearningStatus) -> None:
+        """Make sure that what the status has recorded was trained on ``training_labels``.
+
+        Raises:
+            ValueError: planted samples were trained on other labels.
+        """
+        self._planting.check_trained_on(status)
 
     def end_round(self, status: LearningStatus, selection: Selection) -> RoundOutcome:
         """Follow the selection or refuse it, and go over to the next round; on an error nothing changes.
@@ -256,6 +319,7 @@ class Rounds:
             self.kept.copy_(proposed)  # in place: samplers may look at it
         number, epochs = self.round, self.num_epochs
         changed, count = int((learned ^ self.kept).sum()), int(learned.sum())
+        planted, note = self.planted, self._planting.note
         self.round += 1
         if refused is not None:
             self.stop_reason = refused
@@ -266,8 +330,19 @@ class Rounds:
             )
         elif self.round == len(self.rounds):
             self.stop_reason = f"the recipe's {len(self.rounds)} rounds are done"
+        self._planting.end(self.labels, getattr(selection, "transition", None))
+        if not self.finished:
+            self._planting.begin(self.round, self.labels, self.watched)
         return RoundOutcome(
-            number, epochs, watched, learned, self.kept.clone(), refused, self.stop_reason
+            number,
+            epochs,
+            watched,
+            learned,
+            self.kept.clone(),
+            refused,
+            self.stop_reason,
+            planted,
+            note,
         )
 
     def _require_over(self, status: LearningStatus) -> None:
@@ -305,17 +380,30 @@ class Rounds:
         return None
 
     def _note_evidence(self, status: LearningStatus, selection: Selection) -> None:
-        """Remember what this round saw of the samples it watched."""
+        """Remember what this round saw of the samples it watched, against their given labels."""
         times, watched = status.compute(), self.watched
+        misclassified, probability = (
+            times.misclassified,
+            torch.as_tensor(selection.clean_probability),
+        )
+        if self.planted is not None:
+            given = self.planted.given.to(status.device)
+            planted = self.planted.mask.to(status.device)
+            misclassified = torch.where(planted, status.misclassified_for(given), misclassified)
         evidence = {
-            "misclassified": times.misclassified,
+            "misclassified": misclassified,
             "seen": times.seen,
-            "clean_probability": torch.as_tensor(selection.clean_probability),
+            "clean_probability": probability,
+            "suspicion": getattr(selection, "suspicion", 1 - probability),
+            "suggested_label": getattr(selection, "suggested_label", None),
+            "suggestion_confidence": getattr(selection, "suggestion_confidence", None),
         }
-        new = {
-            name: torch.where(watched, values.cpu().to(_TENSORS[name]), getattr(self, name))
-            for name, values in evidence.items()
-        }
+        unknown = {"suggested_label": UNKNOWN, "suggestion_confidence": 0}
+        new = {}
+        for name, values in evidence.items():
+            old = getattr(self, name)
+            values = torch.full_like(old, unknown[name]) if values is None else values
+            new[name] = torch.where(watched, values.cpu().to(_TENSORS[name]), old)
         for name, values in new.items():
             getattr(self, name).copy_(values)
 
@@ -326,6 +414,8 @@ class Rounds:
         other = copy.copy(self)
         for name in _TENSORS:
             setattr(other, name, getattr(self, name).clone())
+        other._planting = self._planting.copy()
+        other._planting.show(other.labels)
         return other
 
     def state_dict(self) -> dict[str, Any]:
@@ -339,6 +429,7 @@ class Rounds:
             "labels": None if self.labels is None else self.labels.clone(),
             "round": self.round,
             "stop_reason": self.stop_reason,
+            "planting": self._planting.state_dict(),
             **{name: getattr(self, name).clone() for name in _TENSORS},
         }
 
@@ -364,6 +455,8 @@ class Rounds:
                 raise ValueError("state must be of the same train_ids, got others")
             tensors = {name: _checked(state[name], name, count) for name in _TENSORS}
             number, stop_reason, labels = state["round"], state["stop_reason"], state["labels"]
+            planting = state["planting"]
+            self._planting.copy().load_state_dict(planting, labels)
         except KeyError as error:
             raise ValueError(f"state is damaged: it has no {error}") from error
         first, last = (0, len(self.rounds) - 1) if stop_reason is None else (1, len(self.rounds))
@@ -382,6 +475,7 @@ class Rounds:
         for name, values in tensors.items():
             getattr(self, name).copy_(values)
         self.round, self.stop_reason = number, stop_reason
+        self._planting.load_state_dict(planting, self.labels)
 
 
 def _checked_mask(selection: Selection, num_samples: int) -> Tensor:

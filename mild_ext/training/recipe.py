@@ -12,7 +12,6 @@ from typing import Any, get_type_hints
 from mild_ext.booleans import parse_bool
 from mild_ext.selection.planted import MAX_SHARE
 
-
 #: Share of the samples planted by default. Where it cannot be, it is left out with a note; another
 #: share, which somebody asked for, is an error then.
 DEFAULT_PLANT = 0.05

@@ -226,6 +226,11 @@ class Rounds:
         return self.labels is not None and bool((self.labels[self.taking_part] >= 0).all())
 
     @property
+    def plants(self) -> bool:
+        """Whether labels are to be planted."""
+        return self._planting.share > 0
+
+    @property
     def planted(self) -> PlantedLabels | None:
         """The labels planted in the current round, of all N samples; None where none are."""
         return self._planting.planted

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mild_ext.integrations.tracker import KeptSampler, RoundTracker
+from mild_ext.integrations.sampler import KeptSampler
+from mild_ext.integrations.tracker import RoundTracker
 
 try:
     import lightning.pytorch as pl
@@ -45,7 +46,8 @@ class MILDCallback(pl.Callback):
             what ``training_step`` returned and the batch to ``(index, logits, labels)``.
         restart_optimizers: call ``configure_optimizers`` anew after each round.
         tracker_options: ``labels``, ``train_ids``, ``reselect``, ``min_removed``, ``select``, ``device``,
-            ``group``, ``seed`` of `RoundTracker`. With ``reselect="all"`` it is for ``training_step`` to
+            ``group``, ``seed``, ``plant``, ``num_classes`` of `RoundTracker`. With ``plant`` the data set must
+            give ``tracker.training_labels``. With ``reselect="all"`` it is for ``training_step`` to
             leave samples that are not ``tracker.kept`` out of the loss.
 
     Attributes:

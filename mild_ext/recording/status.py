@@ -321,6 +321,9 @@ class LearningStatus(DynamicsReading):
     def sync(self, group: Group = None, *, timeout: float = DEFAULT_TIMEOUT) -> int:
         """Merge the words of all ranks into each rank's status by bitwise OR.
 
+        With predicted classes, the visits of the open epoch are merged instead, 8 bytes a sample, by taking the
+        worst of each sample; ended epochs are not looked at again.
+
         A collective: every rank of the group calls it, once per epoch before `advance`. Only epochs
         recorded since the last sync travel, usually one. Without a process group, or alone in
         it, there is nothing to do.
@@ -342,6 +345,8 @@ class LearningStatus(DynamicsReading):
             return 0
         wire = Wire(group, self.device, timeout)
         wire.check_alive()
+        if self._record is not None:
+            return self._sync_visits(wire, self._record)
         sent = 0
         for epoch in self._epochs_to_send(wire):
             planes = pack_epoch(self._words, epoch).flatten()
@@ -351,6 +356,13 @@ class LearningStatus(DynamicsReading):
         last = self._last_epoch
         self._synced = last, count_epoch(self._words, last)
         return sent
+
+    def _sync_visits(self, wire: Wire, record: EpochRecord) -> int:
+        """Take the worst visit of every sample in the open epoch over all ranks."""
+        mine = [self.num_samples, self._num_epochs, self._epoch, record.num_classes]
+        self._require_alike(wire, mine)
+        record.visits.copy_(wire.all_reduce_max(record.visits))
+        return 2 * (wire.ranks - 1) * record.visits.nbytes // wire.ranks
 
     @property
     def _last_epoch(self) -> int:
@@ -366,8 +378,14 @@ class LearningStatus(DynamicsReading):
             if count_epoch(self._words, epoch) != (bits if epoch == synced else 0)
         ]
         window = (news[0], news[-1] + 1) if news else (self._num_epochs, 0)
-        mine = [self.num_samples, self._num_epochs, self._epoch, *window]
-        table = wire.all_gather(torch.tensor(mine)).tolist()
+        table = self._require_alike(
+            wire, [self.num_samples, self._num_epochs, self._epoch, *window]
+        )
+        return range(min(row[3] for row in table), max(row[4] for row in table))
+
+    def _require_alike(self, wire: Wire, mine: list[int]) -> list[list[int]]:
+        """The ranks' lists, which begin with their sizes; raise a ValueError where these differ."""
+        table: list[list[int]] = wire.all_gather(torch.tensor(mine)).tolist()
         for column, name in enumerate(("num_samples", "num_epochs", "epoch")):
             values = [row[column] for row in table]
             if len(set(values)) > 1:
@@ -375,7 +393,7 @@ class LearningStatus(DynamicsReading):
                     f"sync: the ranks' statuses must have the same {name}, got {values} by rank; call "
                     "advance() equally often on every rank, and load the same checkpoint on each"
                 )
-        return range(min(row[3] for row in table), max(row[4] for row in table))
+        return table
 
     def _set_epoch(self, epoch: int) -> None:
         self._epoch = epoch

@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mild_ext.planting import RoundPlanting
 from mild_ext.recording.status import LearningStatus
+from mild_ext.round_end import UNKNOWN, RoundOutcome, Select, checked_mask, evidence
 from mild_ext.selection import PlantedLabels, Selection, select_clean
 
 #: A round that would leave less than this share of the samples it watched is refused.
 SMALLEST_KEPT_SHARE = 0.05
 #: A round that changes the fate of less than this share of its samples is the last, by default.
 MIN_REMOVED = 0.01
-#: The label of a sample that was never in a batch, where labels are taken from the batches.
-UNKNOWN = -1
 
 RESELECT = ("kept", "all")
 _FORMAT = "mild_ext-rounds-state-2"
@@ -38,58 +36,6 @@ _TENSORS = {
     "suggested_label": torch.int64,
     "suggestion_confidence": torch.float32,
 }
-
-
-class Select(Protocol):
-    """From a round's status to a selection, as `select_clean` is.
-
-    Called with the given labels, int64 ``[N]`` on the status' device, -1 for samples whose label is
-    not known; None where none is. Where labels are planted in the round, and only there, ``planted`` is
-    given as well. Of the result, ``mask`` (bool ``[N]``), ``clean_probability`` (``[N]`` in [0, 1]),
-    ``supported`` and ``reason`` are used, and, where it has them, ``suspicion``, ``suggested_label``,
-    ``suggestion_confidence`` and ``transition``.
-    """
-
-    def __call__(
-        self, status: LearningStatus, /, *, labels: Tensor | None, planted: PlantedLabels = ...
-    ) -> Selection: ...
-
-
-@dataclass(frozen=True, eq=False)
-class RoundOutcome:
-    """What the end of a round did. Masks are bool ``[N]`` on the CPU, and stay as they are.
-
-    Attributes:
-        round: its number, from 0.
-        epochs: how many it had.
-        watched: the samples that were recorded in it.
-        learned: the samples that were learned from in it: those kept before.
-        kept: the samples to learn from now.
-        refused: why the selection was not followed and nothing changed; None where it was.
-        stop_reason: why this was the last round; None where it was not.
-        planted: the labels planted in it; None where none were.
-        planting_note: why none were, although that was asked for; None otherwise.
-    """
-
-    round: int
-    epochs: int
-    watched: Tensor
-    learned: Tensor
-    kept: Tensor
-    refused: str | None
-    stop_reason: str | None
-    planted: PlantedLabels | None = None
-    planting_note: str | None = None
-
-    @property
-    def removed(self) -> int:
-        """Samples that are not learned from any more."""
-        return int((self.learned & ~self.kept).sum())
-
-    @property
-    def changed(self) -> int:
-        """Samples removed, and those that returned."""
-        return int((self.learned ^ self.kept).sum())
 
 
 class Rounds:
@@ -314,7 +260,7 @@ class Rounds:
                 its samples.
         """
         self._require_over(status)
-        proposed = _checked_mask(selection, self.num_samples) & self.watched
+        proposed = checked_mask(selection, self.num_samples) & self.watched
         watched, learned = self.watched.clone(), self.kept.clone()
         refused = self._refusal(proposed) if selection.supported else str(selection.reason)
         self._note_evidence(status, selection)
@@ -385,30 +331,11 @@ class Rounds:
         return None
 
     def _note_evidence(self, status: LearningStatus, selection: Selection) -> None:
-        """Remember what this round saw of the samples it watched, against their given labels."""
-        times, watched = status.compute(), self.watched
-        misclassified, probability = (
-            times.misclassified,
-            torch.as_tensor(selection.clean_probability),
-        )
-        if self.planted is not None:
-            given = self.planted.given.to(status.device)
-            planted = self.planted.mask.to(status.device)
-            misclassified = torch.where(planted, status.misclassified_for(given), misclassified)
-        evidence = {
-            "misclassified": misclassified,
-            "seen": times.seen,
-            "clean_probability": probability,
-            "suspicion": getattr(selection, "suspicion", 1 - probability),
-            "suggested_label": getattr(selection, "suggested_label", None),
-            "suggestion_confidence": getattr(selection, "suggestion_confidence", None),
+        """Remember what this round saw of the samples it watched."""
+        new = {
+            name: torch.where(self.watched, values.cpu().to(_TENSORS[name]), getattr(self, name))
+            for name, values in evidence(status, selection, self.planted).items()
         }
-        unknown = {"suggested_label": UNKNOWN, "suggestion_confidence": 0}
-        new = {}
-        for name, values in evidence.items():
-            old = getattr(self, name)
-            values = torch.full_like(old, unknown[name]) if values is None else values
-            new[name] = torch.where(watched, values.cpu().to(_TENSORS[name]), old)
         for name, values in new.items():
             getattr(self, name).copy_(values)
 
@@ -481,18 +408,6 @@ class Rounds:
             getattr(self, name).copy_(values)
         self.round, self.stop_reason = number, stop_reason
         self._planting.load_state_dict(planting, self.labels)
-
-
-def _checked_mask(selection: Selection, num_samples: int) -> Tensor:
-    mask = selection.mask
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        what = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"select must return a selection with a bool mask, got {what}")
-    if tuple(mask.shape) != (num_samples,):
-        raise ValueError(
-            f"select must return a mask of shape [{num_samples}], got {list(mask.shape)}"
-        )
-    return mask.cpu()
 
 
 def _checked(values: Any, name: str, count: int) -> Tensor:

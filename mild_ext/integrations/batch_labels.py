@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mild_ext import processes
-from mild_ext.rounds import UNKNOWN
+from mild_ext.round_end import UNKNOWN
 
 
 class BatchLabels:

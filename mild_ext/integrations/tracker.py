@@ -20,7 +20,8 @@ from mild_ext import processes
 from mild_ext.files import write_atomically
 from mild_ext.integrations.batch_labels import BatchLabels
 from mild_ext.integrations.sampler import KeptSampler
-from mild_ext.rounds import MIN_REMOVED, RoundOutcome, Rounds, Select
+from mild_ext.round_end import RoundOutcome, Select
+from mild_ext.rounds import MIN_REMOVED, Rounds
 from mild_ext.selection import PlantedLabels, Selection
 from mild_ext.selection.table import Table, samples_table, to_frame
 

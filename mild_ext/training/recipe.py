@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from mild_ext.booleans import parse_bool
-from mild_ext.selection.planted import MAX_SHARE
 
+#: Largest share of the samples that can be planted; as in `mild_ext.selection.planted`, whose import takes
+#: longer than the help of the command line may.
+MAX_PLANT = 0.1
 #: Share of the samples planted by default. Where it cannot be, it is left out with a note; another
 #: share, which somebody asked for, is an error then.
 DEFAULT_PLANT = 0.05
@@ -131,8 +133,8 @@ class Recipe:
         for name in ("ssl_ramp", "ssl_confidence"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        if not 0 <= self.plant <= MAX_SHARE:
-            raise ValueError(f"plant must be in [0, {MAX_SHARE:g}], got {self.plant}")
+        if not 0 <= self.plant <= MAX_PLANT:
+            raise ValueError(f"plant must be in [0, {MAX_PLANT:g}], got {self.plant}")
         if self.plant not in (0, DEFAULT_PLANT) and not self.plants:
             raise ValueError(
                 f"plant={self.plant:g} needs rule='posterior' and per_class left to itself, got "

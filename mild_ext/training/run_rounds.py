@@ -26,7 +26,8 @@ from mild_ext.data.sets import isolated_random_state, labels_of, seed_everything
 from mild_ext.files import write_atomically
 from mild_ext.recording.learning_log import LearningLog, LogRecorder
 from mild_ext.recording.status import LearningStatus
-from mild_ext.rounds import RoundOutcome, Rounds
+from mild_ext.round_end import RoundOutcome
+from mild_ext.rounds import Rounds
 from mild_ext.selection import PlantedLabels, Selection, select_clean
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.quality import evaluate_selection

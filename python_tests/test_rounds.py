@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mild_ext.rounds import SMALLEST_KEPT_SHARE, UNKNOWN, Rounds
+from mild_ext.round_end import UNKNOWN
+from mild_ext.rounds import SMALLEST_KEPT_SHARE, Rounds
 
 COUNT = 40
 LABELS = torch.arange(COUNT) % 4

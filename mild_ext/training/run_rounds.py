@@ -243,7 +243,7 @@ def run_rounds(
             per_class=recipe.per_class,
         ),
         plant=recipe.plant if recipe.plants else 0.0,
-        plant_seed=derive_seed(seed, "planted labels"),
+        plant_seed=seed,
         num_classes=num_classes,
         plant_required=recipe.plant != DEFAULT_PLANT,
     )

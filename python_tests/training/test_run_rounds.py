@@ -206,7 +206,7 @@ def test_a_later_round_can_start_afresh(monkeypatch):
     for start in ("continue", "scratch"):
         forced_selection(monkeypatch, [half, half])
         statuses = []
-        recipe = RECIPE.override({"round_start": start, "rounds": 2})
+        recipe = RECIPE.override({"round_start": start, "rounds": 2, "plant": 0.0})
         run(recipe, on_round=lambda done, to=statuses: to.append(done.status))
         errors[start] = [int(s.compute(slice(0, 1)).misclassified[half].sum()) for s in statuses]
         monkeypatch.undo()

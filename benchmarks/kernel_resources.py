@@ -2,7 +2,7 @@
 
     python benchmarks/kernel_resources.py [75 80 90 ...]
 
-Compiles csrc/status_cuda.cu with nvcc (on PATH, or named by NVCC) and reads what ptxas says. Exits with 1 if a kernel
+Compiles csrc/*_cuda.cu with nvcc (on PATH, or named by NVCC) and reads what ptxas says. Exits with 1 if a kernel
 spills or keeps a stack in local memory.
 """
 
@@ -17,9 +17,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[1] / "csrc" / "status_cuda.cu"
+SOURCES = sorted((Path(__file__).parents[1] / "csrc").glob("*_cuda.cu"))
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
-THREADS = 256  # kBlock in csrc/status_kernels.cuh
+THREADS = 256  # kBlock in csrc/row_kernels.cuh
 
 # Per multiprocessor (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"):
 # threads, blocks, bytes of shared memory, bytes of it reserved for each block. All have 65,536 registers.
@@ -62,17 +62,20 @@ def find_nvcc() -> str | None:
 def kernels(nvcc: str, architectures: tuple[str, ...] = ARCHITECTURES) -> list[Kernel]:
     """Compiles for the architectures and reports every kernel of each."""
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
-    with tempfile.TemporaryDirectory() as folder:
-        command = [nvcc, "-std=c++17", "-O3", "-DMILD_EXT_WITH_CUDA", "-Xptxas=-v", *targets]
-        command += ["-c", str(SOURCE), "-o", str(Path(folder) / "out.o")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"nvcc failed:\n{done.stderr}")
+    report = ""
+    for source in SOURCES:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [nvcc, "-std=c++17", "-O3", "-DMILD_EXT_WITH_CUDA", "-Xptxas=-v", *targets]
+            command += ["-c", str(source), "-o", str(Path(folder) / "out.o")]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"nvcc failed:\n{done.stderr}")
+        report += done.stdout + done.stderr
     found = re.findall(
         r"Compiling entry function '(\w+)' for 'sm_(\w+)'.*?"
         r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads.*?"
         r"Used (\d+) registers",
-        done.stdout + done.stderr,
+        report,
         flags=re.DOTALL,
     )
     names = demangled([entry[0] for entry in found])
@@ -105,7 +108,11 @@ def main(architectures: tuple[str, ...]) -> int:
     bad = 0
     for kernel in sorted(kernels(nvcc, architectures), key=lambda k: (k.name, int(k.architecture))):
         # Dynamic shared memory of the histogram: every bin of 64 epochs, or one row of the most epochs.
-        shared = {"histogram_kernel<true>": 65 * 65 * 4, "histogram_kernel<false>": 4097 * 4}
+        shared = {
+            "histogram_kernel<true>": 65 * 65 * 4,
+            "histogram_kernel<false>": 4097 * 4,
+            "changes_kernel": 64 * 4,
+        }
         dynamic = shared.get(kernel.name, 0)
         print(
             f"{kernel.name:<36}{kernel.architecture:>5}{kernel.registers:>11}{kernel.spills:>8}"

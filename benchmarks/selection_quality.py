@@ -1,6 +1,7 @@
 """How well do selection rules find wrong labels? On recorded learning logs with known truth.
 
-    python benchmarks/selection_quality.py LOG.npz [LOG.npz ...] [--windows | --seen S [--leave]] [--csv FILE]
+    python benchmarks/selection_quality.py LOG.npz [LOG.npz ...] [--csv FILE]
+    python benchmarks/selection_quality.py LOG.npz [LOG.npz ...] --windows | --seen S [--leave] | --sensitivity
 
 Each log is one training run (format: ``mild_ext.recording.learning_log``). Compared, each with its usual
 settings: this package's rules; two-component Gaussian mixtures on the last loss and on the mean
@@ -10,6 +11,7 @@ with weighted moments, ten iterations: Arazo et al., 2019); forgetting counts (T
 drop what was never learned or forgotten more often than average); confident learning by cleanlab
 (needs out-of-fold probabilities in the log and ``pip install cleanlab``; its default filter).
 ``best`` knows the truth: what any threshold on the misclassified count of all epochs could reach.
+``--sensitivity`` moves every constant of the default rule by 20 % instead, one at a time and all together.
 
 Needs scikit-learn for the Gaussian mixtures.
 """
@@ -30,8 +32,10 @@ import numpy as np
 import torch
 
 import mild_ext
-from mild_ext.mixture.follow_up import KaplanMeierCounts, common_follow_up
+from mild_ext.mixture import follow_up
 from mild_ext.recording.learning_log import LearningLog, read_learning_log
+from mild_ext.selection import noise_rate, rules, support
+from mild_ext.selection import windows as course
 from mild_ext.selection.quality import best_threshold, evaluate_selection
 
 Kept = tuple[np.ndarray, np.ndarray]  # kept bool [N], score [N] (higher = cleaner)
@@ -191,7 +195,7 @@ def partly_seen(paths: list[Path], shares: list[float], leave: bool) -> None:
     ``shares``: of the epochs in which a sample is seen; of two, each sample has its own in between.
     ``leave``: these are the first ones, after which it is gone.
     """
-    ratios, unsupported, by_wait = [], 0, 0
+    ratios, unsupported = [], 0
     for path in paths:
         log = read_learning_log(path)
         if log.clean.all():
@@ -209,13 +213,11 @@ def partly_seen(paths: list[Path], shares: list[float], leave: bool) -> None:
         quality = evaluate_selection(selection.mask.numpy(), log.clean)
         ratios.append(quality.macro_f1 / best)
         unsupported += not selection.supported
-        by_wait += isinstance(common_follow_up(selection.histogram), KaplanMeierCounts)
     ratio = np.array(ratios)
     print(
         f"each sample seen in {'the first ' * leave}{' to '.join(f'{s:.1%}' for s in shares)} of the "
         f"epochs: {len(ratio)} logs with noise, macro-F1 {ratio.mean():.3f} of the best threshold on "
-        f"the metric or on the misclassified share, {(ratio < 0.97).sum()} below 0.97, {unsupported} not "
-        f"supported, {by_wait} read by waits"
+        f"the metric or on the misclassified share, {(ratio < 0.97).sum()} below 0.97, {unsupported} not supported"
     )
 
 
@@ -234,6 +236,107 @@ def noise_rates(paths: list[Path]) -> None:
             f"\nNoise rate, {len(errors)} logs with noise: mean error {np.mean(errors):+.3f}, mean "
             f"absolute error {np.abs(errors).mean():.3f}; within low to high: {np.mean(covered):.0%}"
         )
+
+
+#: Every constant of the default rule: where it stands, its name, and for a pair which of the two.
+CONSTANTS: tuple[tuple[Any, str, int | None], ...] = (
+    (course, "PARTS", None),
+    (course, "MIN_WINDOW", None),
+    (course, "CLEAR_BIMODALITY", None),
+    (course, "MUCH_LESS", None),
+    (course, "SETTLED", None),
+    (support, "MIN_GAIN", None),
+    (support, "BLENDED", None),
+    (support, "SMALL_SHARE", None),
+    (support, "NOISY_SHAPES", 0),
+    (support, "NOISY_SHAPES", 1),
+    (support, "SINGLE_SHAPE", None),
+    (follow_up, "MIN_SEEN", None),
+    (noise_rate, "Z", None),
+)
+
+
+def constant(module: Any, name: str, part: int | None) -> float:
+    value = getattr(module, name)
+    return float(value if part is None else value[part])
+
+
+def set_constant(module: Any, name: str, part: int | None, value: float) -> None:
+    old = getattr(module, name)
+    if part is not None:
+        new = (value, old[1]) if part == 0 else (old[0], value)
+    else:
+        new = max(1, round(value)) if isinstance(old, int) else value
+    for user in (module, rules):  # rules.py imports one by name
+        if hasattr(user, name):
+            setattr(user, name, new)
+
+
+class Figures:
+    """What the default rule reaches on some logs."""
+
+    def __init__(self, logs: list[tuple[Any, np.ndarray, float]]) -> None:
+        shares, kept, held = [], [], []
+        for status, clean, best in logs:
+            selection = mild_ext.select_clean(status)
+            if clean.all():
+                kept.append(selection.num_kept / selection.num_samples)
+                continue
+            shares.append(evaluate_selection(selection.mask.numpy(), clean).macro_f1 / best)
+            rate = selection.noise_rate
+            held.append(rate is not None and rate.low <= 1 - clean.mean() <= rate.high)
+        self.shares = np.array(shares)
+        self.kept = np.array(kept or [np.nan])
+        self.held = np.mean(held)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.shares.mean():.4f} | {self.shares.min():.3f} | {(self.shares < 0.97).sum()} | "
+            f"{self.kept.mean():.3f} | {self.held:.0%}"
+        )
+
+
+def sensitivity(paths: list[Path], draws: int = 20, by: float = 0.2) -> None:
+    """Each constant moved by a fifth, whole numbers by one at least; then all of them at random.
+
+    At random none moves by more than a fifth, so a whole number below 5 stays.
+    """
+    logs = []
+    for path in paths:
+        log = read_learning_log(path)
+        best = best_threshold((~log.memorized).sum(axis=1), log.clean)[1]
+        logs.append((log.status(), log.clean, best))
+    start = [constant(*where) for where in CONSTANTS]
+    print(
+        f"{len(logs)} logs: share of the best threshold | least | below 0.97 | kept without noise | rate held"
+    )
+    usual = Figures(logs)
+    print(f"| as it is | | {usual} |", flush=True)
+    for where, value in zip(CONSTANTS, start, strict=True):
+        whole = isinstance(getattr(where[0], where[1]), int)
+        for sign in (-1, 1):
+            moved = value + sign * max(by * value, 1.0) if whole else value * (1 + sign * by)
+            set_constant(*where, moved)
+            shown = f"{round(moved) if whole else moved:g}"
+            print(f"| `{where[1]}` {value:g} | {shown} | {Figures(logs)} |", flush=True)
+        set_constant(*where, value)
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(draws):
+        for where, value in zip(CONSTANTS, start, strict=True):
+            move = value * rng.uniform(-by, by)
+            whole = isinstance(getattr(where[0], where[1]), int)
+            set_constant(*where, value + (np.trunc(move) if whole else move))
+        found.append(Figures(logs))
+    for where, value in zip(CONSTANTS, start, strict=True):
+        set_constant(*where, value)
+    means = np.array([f.shares.mean() for f in found])
+    print(
+        f"all at random within {by:.0%}, {draws} draws: mean {means.mean():.4f} ({means.min():.4f} to "
+        f"{means.max():.4f}), furthest from as it is {np.abs(means - usual.shares.mean()).max():.4f}; below 0.97: "
+        f"{min((f.shares < 0.97).sum() for f in found)} to {max((f.shares < 0.97).sum() for f in found)}; "
+        f"kept {np.mean([f.kept.mean() for f in found]):.3f}"
+    )
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -283,10 +386,18 @@ def main() -> None:
     parser.add_argument(
         "--leave", action="store_true", help="with --seen: in the first epochs, not in random ones"
     )
+    parser.add_argument(
+        "--sensitivity",
+        action="store_true",
+        help="move every constant of the default rule by 20 %%",
+    )
     parser.add_argument("--csv", type=Path, help="also write every figure here")
     arguments = parser.parse_args()
     if arguments.windows:
         windows(arguments.logs)
+        return
+    if arguments.sensitivity:
+        sensitivity(arguments.logs)
         return
     if arguments.seen is not None:
         partly_seen(arguments.logs, arguments.seen, arguments.leave)

@@ -5,6 +5,7 @@
 
 #include "cpu_dispatch.h"
 #include "dynamics_ops.h"
+#include "loops_x86.h"
 
 namespace mild::cpu {
 
@@ -22,65 +23,111 @@ void parallel_groups(int64_t num_samples, int parts, const Work& work) {
 
 // ---- fold_epoch ----
 
+// Bit b of each of the group's codes, in one word.
+template <Isa isa>
+MILD_HD uint32_t plane_word(const uint32_t* codes, int b) {
+#ifdef MILD_X86
+    if constexpr (isa == Isa::kAvx512) return x86::bits_avx512(codes, b);
+    if constexpr (isa == Isa::kAvx2) return x86::bits_avx2(codes, b);
+#endif
+    uint32_t bits = 0;
+    for (int64_t k = 0; k < kGroup; ++k) bits |= (codes[k] >> b & 1u) << k;
+    return bits;
+}
+
+// The records of a group, field by field: the loops below become vector code.
+struct GroupFields {
+    uint32_t visited[kGroup];  // 0 or all ones
+    uint32_t key[kGroup];
+    uint32_t predicted[kGroup];
+    uint32_t loss[kGroup];
+    uint32_t el2n[kGroup];
+
+    MILD_HD explicit GroupFields(const int64_t* records) {
+        for (int64_t k = 0; k < kGroup; ++k) {
+            const VisitFields visit(records[k]);
+            visited[k] = records[k] != kNoVisit ? ~0u : 0u;
+            key[k] = visit.key;
+            predicted[k] = visit.predicted;
+            loss[k] = visit.loss;
+            el2n[k] = visit.el2n;
+        }
+    }
+};
+
 struct FoldSamples {
     const FoldEpoch& args;
     int64_t epoch;
     Places places;
 
-    MILD_HD int32_t* sum(int row) const { return args.sums + row * args.status.num_samples; }
-
-    MILD_HD void write_planes(const uint32_t* codes, int64_t sample) const {
+    template <Isa isa>
+    MILD_HD void write_epoch(const GroupFields& visits, int64_t sample, int64_t count) const {
+        uint32_t codes[kGroup];
+        for (int64_t k = 0; k < kGroup; ++k)
+            codes[k] = code_of(visits.predicted[k], visits.key[k]) & visits.visited[k];
         uint32_t* word = args.classes.at(epoch, sample / kGroup);
         const int64_t step = args.classes.words();
-        for (int b = 0; b < args.classes.bits; ++b, word += step) {
-            uint32_t bits = 0;
-            for (int64_t k = 0; k < kGroup; ++k) bits |= (codes[k] >> b & 1u) << k;
-            *word = bits;
+        for (int b = 0; b < args.classes.bits; ++b, word += step) *word = plane_word<isa>(codes, b);
+        // seen and wrong of each sample, interleaved as the words are
+        uint64_t pairs[2 * kGroup];
+        const int position = static_cast<int>(epoch % kEpochsPerWord);
+        for (int64_t k = 0; k < kGroup; ++k) {
+            const uint32_t seen = visits.visited[k] & 1u;
+            pairs[2 * k] = uint64_t{seen} << position;
+            pairs[2 * k + 1] = uint64_t{seen & visits.key[k] >> 15} << position;
+        }
+        WordPair* const first =
+            args.status.words + pair_offset(sample, args.status.num_words, epoch);
+        if (count == kGroup && args.status.num_words == 1) {
+            uint64_t* const words = &first->seen;
+            for (int64_t k = 0; k < 2 * kGroup; ++k) words[k] |= pairs[k];
+            return;
+        }
+        for (int64_t k = 0; k < count; ++k) {
+            WordPair* const pair = first + k * args.status.num_words;
+            pair->seen |= pairs[2 * k];
+            pair->wrong |= pairs[2 * k + 1];
         }
     }
 
-    // A whole group, its records at hand: loops without branches, which become vector code.
-    MILD_HD void fold_group(const int64_t* records, int64_t sample, int64_t count) const {
-        if (args.parts & kIntoEpoch) {
-            uint32_t codes[kGroup];
-            for (int64_t k = 0; k < kGroup; ++k) codes[k] = code_of(records[k]);
-            write_planes(codes, sample);
-            WordPair* pair = args.status.words + pair_offset(sample, args.status.num_words, epoch);
-            const int position = static_cast<int>(epoch % kEpochsPerWord);
-            for (int64_t k = 0; k < count; ++k, pair += args.status.num_words) {
-                pair->seen |= uint64_t{records[k] != kNoVisit} << position;
-                pair->wrong |= uint64_t{records[k] >= 0} << position;
-            }
+    // A sum of kGroup samples += value(k), where the sample was visited. Loops without branches and
+    // of a fixed length, which become vector code; the last, shorter group goes through a copy.
+    template <class Value>
+    MILD_HD void add(int row, const GroupFields& visits, int64_t sample, int64_t count,
+                     const Value& value) const {
+        int32_t* const sums = args.sums + row * args.status.num_samples + sample;
+        int32_t more[kGroup];
+        for (int64_t k = 0; k < kGroup; ++k)
+            more[k] = value(k) & static_cast<int32_t>(visits.visited[k]);
+        if (count == kGroup)
+            for (int64_t k = 0; k < kGroup; ++k) sums[k] += more[k];
+        else
+            for (int64_t k = 0; k < count; ++k) sums[k] += more[k];
+    }
+
+    MILD_HD void write_sums(const GroupFields& visits, int64_t sample, int64_t count) const {
+        const uint32_t* const key = visits.key;
+        const uint32_t* const loss = visits.loss;
+        const uint32_t* const el2n = visits.el2n;
+        const auto into = [&](int row, const auto& value) {
+            add(row, visits, sample, count, value);
+        };
+        into(kShortfall, [&](int64_t k) { return shortfall_of(key[k], places); });
+        if (args.statistics) {
+            float p[kGroup];
+            for (int64_t k = 0; k < kGroup; ++k) p[k] = probability_of(loss[k]);
+            into(kMargin, [&](int64_t k) { return margin_of(key[k], places); });
+            into(kLoss, [&](int64_t k) { return loss_of(loss[k], places); });
+            into(kProbability, [&](int64_t k) { return fixed_point(p[k], places.probability); });
+            into(kProbabilitySquared,
+                 [&](int64_t k) { return fixed_point(p[k] * p[k], places.probability); });
+            into(kEl2n, [&](int64_t k) { return el2n_of(el2n[k], places); });
         }
-        if (args.parts & kIntoSums) {
-            if (args.statistics) {
-                Contribution all[kGroup];
-                for (int64_t k = 0; k < kGroup; ++k) {
-                    const Contribution c = contribution_of(VisitView(records[k]), places);
-                    const int32_t there = -static_cast<int32_t>(records[k] != kNoVisit);
-                    all[k] = {c.shortfall & there,
-                              c.margin & there,
-                              c.loss & there,
-                              c.probability & there,
-                              c.probability_squared & there,
-                              c.el2n & there};
-                }
-                for (int64_t k = 0; k < count; ++k) {
-                    sum(kShortfall)[sample + k] += all[k].shortfall;
-                    sum(kMargin)[sample + k] += all[k].margin;
-                    sum(kLoss)[sample + k] += all[k].loss;
-                    sum(kProbability)[sample + k] += all[k].probability;
-                    sum(kProbabilitySquared)[sample + k] += all[k].probability_squared;
-                    sum(kEl2n)[sample + k] += all[k].el2n;
-                }
-            } else {
-                for (int64_t k = 0; k < count; ++k)
-                    sum(kShortfall)[sample + k] +=
-                        records[k] == kNoVisit ? 0 : shortfall_of(VisitView(records[k]), places);
-            }
-            if (epoch + 1 == args.half())
-                for (int64_t k = 0; k < count; ++k)
-                    sum(kShortfallFirstHalf)[sample + k] = sum(kShortfall)[sample + k];
+        if (epoch + 1 == args.half()) {
+            int32_t* const sums = args.sums + sample;
+            const int64_t n = args.status.num_samples;
+            for (int64_t k = 0; k < count; ++k)
+                sums[kShortfallFirstHalf * n + k] = sums[kShortfall * n + k];
         }
     }
 
@@ -89,9 +136,14 @@ struct FoldSamples {
         for (int64_t sample = begin; sample < end; sample += kGroup) {
             const int64_t count = std::min(kGroup, end - sample);
             int64_t records[kGroup];
-            for (int64_t k = 0; k < count; ++k) records[k] = args.record[sample + k];
-            for (int64_t k = count; k < kGroup; ++k) records[k] = kNoVisit;
-            fold_group(records, sample, count);
+            for (int64_t k = 0; k < kGroup; ++k) records[k] = kNoVisit;
+            if (count == kGroup)
+                for (int64_t k = 0; k < kGroup; ++k) records[k] = args.record[sample + k];
+            else
+                for (int64_t k = 0; k < count; ++k) records[k] = args.record[sample + k];
+            const GroupFields visits(records);
+            if (args.parts & kIntoEpoch) write_epoch<isa>(visits, sample, count);
+            if (args.parts & kIntoSums) write_sums(visits, sample, count);
             if (args.parts & kEmptied)
                 for (int64_t k = 0; k < count; ++k) args.record[sample + k] = kNoVisit;
         }

@@ -60,35 +60,36 @@ MILD_HD int32_t fixed_point(float x, float scale) {
     return static_cast<int32_t>(scaled < 4194304.0f ? scaled + 0.5f : scaled);
 }
 
-// What one visit adds to the sums.
-struct Contribution {
-    int32_t shortfall, margin, loss, probability, probability_squared, el2n;
-};
-
-MILD_HD int32_t shortfall_of(const VisitView& visit, const Places& places) {
-    const float distance = visit.distance();
+// What a visit adds to each sum.
+MILD_HD int32_t shortfall_of(uint32_t key, const Places& places) {
+    const float distance = distance_of(key);
     const float clipped = distance < kMostShortfall ? distance : kMostShortfall;
-    return fixed_point(visit.misclassified() ? clipped : 0.0f, places.shortfall);
+    return is_misclassified(key) ? fixed_point(clipped, places.shortfall) : 0;
 }
-MILD_HD Contribution contribution_of(const VisitView& visit, const Places& places) {
-    const float distance = visit.distance();
-    const int32_t margin =
+MILD_HD int32_t margin_of(uint32_t key, const Places& places) {
+    const float distance = distance_of(key);
+    const int32_t fixed =
         fixed_point(distance < kMostMargin ? distance : kMostMargin, places.margin);
-    const float loss = visit.loss() < kMostMargin ? visit.loss() : kMostMargin;
-    // p = exp(-loss): not fused, so that every device and instruction set adds the same.
-    const float p = loss == 0.0f ? 1.0f : exp_of_nonpositive<false>(-loss);
-    return {shortfall_of(visit, places),
-            visit.misclassified() ? -margin : margin,
-            fixed_point(loss, places.margin),
-            fixed_point(p, places.probability),
-            fixed_point(p * p, places.probability),
-            fixed_point(visit.el2n(), places.el2n)};
+    return is_misclassified(key) ? -fixed : fixed;
+}
+MILD_HD float clipped_loss(uint32_t loss) {
+    const float value = half_value(loss);
+    return value < kMostMargin ? value : kMostMargin;
+}
+MILD_HD int32_t loss_of(uint32_t loss, const Places& places) {
+    return fixed_point(clipped_loss(loss), places.margin);
+}
+// p = exp(-loss): not fused, so that every device and instruction set adds the same.
+MILD_HD float probability_of(uint32_t loss) {
+    return exp_of_nonpositive<false>(-clipped_loss(loss));
+}
+MILD_HD int32_t el2n_of(uint32_t el2n, const Places& places) {
+    return fixed_point(half_value(el2n), places.el2n);
 }
 
-// Code of the predicted class (predicted_classes.h); 0 without a visit or with a NaN.
-MILD_HD uint32_t code_of(int64_t record) {
-    const VisitView visit(record);
-    return record == kNoVisit || visit.has_nan() ? 0u : visit.predicted() + 1u;
+// Code of a visit's predicted class (predicted_classes.h); 0 with a NaN.
+MILD_HD uint32_t code_of(uint32_t predicted, uint32_t key) {
+    return is_nan(key) ? 0u : predicted + 1u;
 }
 
 }  // namespace mild

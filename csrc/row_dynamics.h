@@ -40,9 +40,25 @@ MILD_HD float multiply_add(float a, float b, float c) {
 #endif
 }
 
+// a b, rounded before anything is added to it.
+MILD_HD float multiply(float a, float b) {
+#if defined(__CUDA_ARCH__)
+    return __fmul_rn(a, b);
+#else
+    return a * b;
+#endif
+}
+
+// 2^f on [-1/2, 1/2] = 1 + f (kExp1 + f (kExp2 + ...)), minimax.
+constexpr float kExp1 = 6.93147063e-1f;
+constexpr float kExp2 = 2.40222350e-1f;
+constexpr float kExp3 = 5.55067845e-2f;
+constexpr float kExp4 = 9.67196189e-3f;
+constexpr float kExp5 = 1.32746331e-3f;
+
 // exp(x) for x <= 0, relative error below 1e-5 (1e-7 near 0), far below the 5e-4 of an fp16;
 // exp(-infinity) is about 1e-38. Adding 1.5 * 2^23 rounds to the nearest integer n, which then
-// stands in the low bits; 2^(x - n) is a polynomial, minimax on [-1/2, 1/2].
+// stands in the low bits; 2^(x - n) is a polynomial.
 template <bool kFused>
 MILD_HD float exp_of_nonpositive(float x) {
     const float shift = 12582912.0f;
@@ -50,10 +66,10 @@ MILD_HD float exp_of_nonpositive(float x) {
     const float y = clamped * 1.44269504f;
     const float shifted = y + shift;
     const float f = y - (shifted - shift);
-    float p = multiply_add<kFused>(f, 1.32746331e-3f, 9.67196189e-3f);
-    p = multiply_add<kFused>(p, f, 5.55067845e-2f);
-    p = multiply_add<kFused>(p, f, 2.40222350e-1f);
-    p = multiply_add<kFused>(p, f, 6.93147063e-1f);
+    float p = multiply_add<kFused>(f, kExp5, kExp4);
+    p = multiply_add<kFused>(p, f, kExp3);
+    p = multiply_add<kFused>(p, f, kExp2);
+    p = multiply_add<kFused>(p, f, kExp1);
     p = multiply_add<kFused>(p, f, 1.0f);
     return bits_float(float_bits(p) + (float_bits(shifted) << 23));
 }
@@ -98,10 +114,16 @@ MILD_HD float value_of(BFloat16 x) {
     return bits_float(uint32_t{static_cast<uint16_t>(x.bits)} << 16);
 }
 MILD_HD float value_of(Half x) {
+#if defined(__CUDA_ARCH__)
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
+    return value;
+#else
     const uint32_t bits = static_cast<uint16_t>(x.bits);
     const uint32_t half = bits & 0x7fffu;
     const uint32_t nan = half > kHalfInfinity ? 0x00400000u : 0u;
     return bits_float(float_bits(half_value(half)) | nan | (bits & 0x8000u) << 16);
+#endif
 }
 // What the comparisons are made in: wide enough to hold every logit of type T.
 template <class T>
@@ -124,6 +146,22 @@ struct RowFacts {
     float square;  // <= mass
 };
 
+// Loss and EL2N of a row without a NaN.
+template <bool kFused>
+MILD_HD void statistics_of(float margin, float row_mass, float square, float& loss, float& el2n) {
+    const float below = margin < 0 ? margin : 0.0f;
+    const float above = margin < 0 ? 0.0f : -margin;
+    const float of_label = exp_of_nonpositive<kFused>(below);
+    const float scale = exp_of_nonpositive<kFused>(above);
+    const float mass = scale * row_mass;
+    const float t = margin < 0 ? (row_mass - 1.0f) + of_label : mass;
+    const float whole = 1.0f + t;
+    const float others = mass / whole;  // 1 - p
+    const float each = scale / whole;
+    loss = log_of_one_plus<kFused>(t) - below;
+    el2n = square_root(others * others + square * (each * each));
+}
+
 template <bool kFused>
 MILD_HD Visit visit_of(const RowFacts& row, bool statistics) {
     Visit visit{row.misclassified || row.has_nan,
@@ -133,18 +171,8 @@ MILD_HD Visit visit_of(const RowFacts& row, bool statistics) {
                 0.0f,
                 0.0f};
     if (!statistics) return visit;
-    const float below = row.margin < 0 ? row.margin : 0.0f;
-    const float above = row.margin < 0 ? 0.0f : -row.margin;
-    const float of_label = exp_of_nonpositive<kFused>(below);
-    const float scale = exp_of_nonpositive<kFused>(above);
-    const float mass = scale * row.mass;
-    const float t = row.margin < 0 ? (row.mass - 1.0f) + of_label : mass;
-    const float whole = 1.0f + t;
-    const float others = mass / whole;  // 1 - p
-    const float each = scale / whole;
-    visit.loss = log_of_one_plus<kFused>(t) - below;
-    visit.el2n = square_root(others * others + row.square * (each * each));
-    // The worst that can be said: no softmax is defined.
+    statistics_of<kFused>(row.margin, row.mass, row.square, visit.loss, visit.el2n);
+    // With a NaN no softmax is defined: the worst that can be said.
     visit.loss = row.has_nan ? bits_float(0x7f800000u) : visit.loss;
     visit.el2n = row.has_nan ? 1.41421356f : visit.el2n;
     return visit;

@@ -1,61 +1,31 @@
 // The CUDA backend: launchers. One kernel launch each (histogram: and one memset), on the caller's
 // stream.
-#include <algorithm>
-#include <cstring>
-
-#include "cuda_check.h"
+#include "cuda_launch.h"
 #include "status_kernels.cuh"
 
 namespace mild::cuda {
 
 namespace {
 
-int multiprocessors(int device) {
-    int count = 0;
-    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
-          "cudaDeviceGetAttribute");
-    return count;
-}
+struct LaunchUpdate {
+    const Update& args;
+    Target target;
 
-// Blocks for `wanted` blocks' worth of work: enough to fill the device several times over, the rest
-// by grid-stride.
-unsigned grid_for(int64_t wanted, int device, int per_multiprocessor) {
-    const int64_t most = int64_t{multiprocessors(device)} * per_multiprocessor;
-    return static_cast<unsigned>(std::clamp<int64_t>(wanted, 1, most));
-}
-
-template <class T, int kLanes>
-void launch_update(const Update& args, Target target) {
-    const int64_t blocks = ceil_div(args.batch.rows, kBlock / kLanes);
-    update_kernel<T, kLanes><<<grid_for(blocks, target.device, 32), kBlock, 0,
-                               static_cast<cudaStream_t>(target.stream)>>>(args);
-    check(cudaGetLastError(), "update: launch");
-}
-
-// Few classes: a lane takes about eight of them. Many: a warp, then a block for each row.
-template <class T>
-void update_as(const Update& args, Target target) {
-    if (args.batch.classes <= 4) return launch_update<T, 1>(args, target);
-    if (args.batch.classes <= 32) return launch_update<T, 4>(args, target);
-    if (args.batch.classes <= 2048) return launch_update<T, kWarp>(args, target);
-    launch_update<T, kBlock>(args, target);
-}
+    template <class T, int kLanes>
+    void operator()() const {
+        const int64_t blocks = ceil_div(args.batch.rows, kBlock / kLanes);
+        update_kernel<T, kLanes><<<grid_for(blocks, target.device, 32), kBlock, 0,
+                                   static_cast<cudaStream_t>(target.stream)>>>(args);
+        check(cudaGetLastError(), "update: launch");
+    }
+};
 
 }  // namespace
 
 void update(const Update& args, Target target) {
     if (args.batch.rows == 0) return;
     const DeviceGuard guard(target.device);
-    switch (args.batch.logit_type) {
-        case LogitType::kFloat64:
-            return update_as<double>(args, target);
-        case LogitType::kFloat32:
-            return update_as<float>(args, target);
-        case LogitType::kFloat16:
-            return update_as<Half>(args, target);
-        case LogitType::kBFloat16:
-            return update_as<BFloat16>(args, target);
-    }
+    launch_rows(args.batch, LaunchUpdate{args, target});
 }
 
 void transition_times(ConstStatusBuffer status, Window window, int32_t* out, Target target) {

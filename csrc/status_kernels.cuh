@@ -1,87 +1,13 @@
-// The kernels. Each is a grid-stride loop over one of the functions of row_status.h and
-// status_word.h.
-//
-// Only what every architecture has is used (votes, shuffles, 32- and 64-bit atomics, shared
-// memory), and nothing but this text is needed to run a kernel: python_tests/cpp/ compiles it for
-// the host with a small shim.
+// The kernels of status_ops.h. Each is a grid-stride loop over one of the functions of
+// row_kernels.cuh and status_word.h.
 #pragma once
 
-#include "row_status.h"
+#include "row_kernels.cuh"
 #include "status_ops.h"
 
 namespace mild::cuda {
 
-constexpr int kBlock = 256;  // threads of every block
-constexpr int kWarp = 32;
-constexpr unsigned kAllLanes = 0xffffffffu;
-
 // ---- update ----
-
-// Sixteen bytes of logits, one load.
-template <class T>
-struct alignas(16) LogitPack {
-    static constexpr int kSize = 16 / sizeof(T);
-    T values[kSize];
-};
-template <class T>
-__device__ __forceinline__ LogitPack<T> load_pack(const T* aligned) {
-    static_assert(sizeof(LogitPack<T>) == sizeof(uint4), "one 16-byte load");
-    const uint4 bits = *reinterpret_cast<const uint4*>(aligned);
-    LogitPack<T> pack;
-    memcpy(&pack, &bits, sizeof pack);
-    return pack;
-}
-
-// AND of the comparisons for the classes [first, first + pack) in registers.
-template <class T>
-__device__ __forceinline__ bool pack_agrees(const LogitPack<T>& pack, LabelLogit<T> logit,
-                                            int64_t label, int64_t first) {
-    bool agrees = true;
-#pragma unroll
-    for (int k = 0; k < LogitPack<T>::kSize; ++k) {
-        const T x = pack.values[k];
-        agrees &= first + k < label ? logit.above(x) : logit.at_least(x);
-    }
-    return agrees;
-}
-
-// The part of a row that belongs to `lane` of kLanes: adjacent lanes read adjacent memory. From a
-// warp up, the aligned middle of the row is read 16 bytes at a time, kUnroll loads in flight before
-// the first is looked at.
-template <class T, int kLanes>
-__device__ __forceinline__ bool lane_agrees(const T* row, int64_t classes, int64_t label,
-                                            int lane) {
-    const LabelLogit<T> logit(row[label]);
-    if constexpr (kLanes < kWarp) {
-        return part_agrees(row, logit, label, lane, kLanes, classes);
-    } else {
-        constexpr int kPack = LogitPack<T>::kSize;
-        constexpr int kUnroll = sizeof(T) == 2 ? 2 : 4;  // 16 or 32 logits in registers
-        const auto misaligned = static_cast<int64_t>(reinterpret_cast<uintptr_t>(row) % 16);
-        int64_t head = misaligned == 0 ? 0 : (16 - misaligned) / int64_t{sizeof(T)};
-        if (head > classes) head = classes;
-        const int64_t packs = (classes - head) / kPack;
-        const int64_t tail = head + packs * kPack;
-        if (!part_agrees(row, logit, label, lane, kLanes, head)) return false;
-        if (!part_agrees(row, logit, label, tail + lane, kLanes, classes)) return false;
-        int64_t p = lane;
-        for (; p + (kUnroll - 1) * kLanes < packs; p += kUnroll * kLanes) {
-            LogitPack<T> pack[kUnroll];
-#pragma unroll
-            for (int u = 0; u < kUnroll; ++u)
-                pack[u] = load_pack(row + head + (p + u * kLanes) * kPack);
-            bool agrees = true;
-#pragma unroll
-            for (int u = 0; u < kUnroll; ++u)
-                agrees &= pack_agrees(pack[u], logit, label, head + (p + u * kLanes) * kPack);
-            if (!agrees) return false;
-        }
-        for (; p < packs; p += kLanes)
-            if (!pack_agrees(load_pack(row + head + p * kPack), logit, label, head + p * kPack))
-                return false;
-        return true;
-    }
-}
 
 // Whether all kLanes lanes of this thread's group agree. Every thread of the block must call it.
 template <int kLanes>
@@ -98,46 +24,45 @@ __device__ __forceinline__ bool group_agrees(bool agrees) {
     }
 }
 
-// Skips the atomic where the bit is there already: visits of one sample in one epoch, and replays.
 __device__ __forceinline__ void set_bit(uint64_t* word, uint64_t bit) {
-    if ((*word & bit) == 0)
-        atomicOr(reinterpret_cast<unsigned long long*>(word), static_cast<unsigned long long>(bit));
+    atomicOr(reinterpret_cast<unsigned long long*>(word), static_cast<unsigned long long>(bit));
 }
 
 // kLanes threads own row i = base + threadIdx.x / kLanes; the first of them writes. `base` is the
 // same for the whole block, so that all its threads meet in every vote.
 template <class T, int kLanes>
-__global__ void __launch_bounds__(kBlock) update_kernel(const Update args) {
-    const Batch& batch = args.batch;
+__global__ void __launch_bounds__(kBlock, kUpdateBlocks) update_kernel(const Update args) {
     constexpr int64_t kRows = kBlock / kLanes;  // rows of a block
+    const Batch& batch = args.batch;
     const int lane = static_cast<int>(threadIdx.x) % kLanes;
+    const int classes = static_cast<int>(batch.classes);
     const int64_t epoch = *batch.epoch;
     const bool epoch_good = 0 <= epoch && epoch < batch.num_epochs;
+    const uint64_t bit = bit_of(epoch);
     for (int64_t base = blockIdx.x * kRows; base < batch.rows; base += gridDim.x * kRows) {
         const int64_t i = base + threadIdx.x / kLanes;
-        const bool owns_row = i < batch.rows;
-        int64_t sample = 0;
-        int64_t label = 0;
-        bool index_good = false;
-        bool label_good = false;
+        const bool in_batch = i < batch.rows;
+        const int64_t sample = in_batch ? batch.index[i] : 0;
+        const int64_t label = in_batch ? batch.labels[i] : 0;
+        const bool index_good = 0 <= sample && sample < args.status.num_samples;
+        const bool label_good = 0 <= label && label < batch.classes;
+        const bool good = in_batch && epoch_good && index_good && label_good;
+        WordPair* const pair =
+            args.status.words + pair_offset(sample, args.status.num_words, epoch);
+        // Looked at early, so that the wait for it hides behind the logits. Bits that are there
+        // already (another visit in this epoch, a replay) need no atomic.
+        WordPair before{0, 0};
+        if (good && lane == 0) before = *pair;
         bool agrees = false;
-        if (owns_row) {
-            sample = batch.index[i];
-            label = batch.labels[i];
-            index_good = 0 <= sample && sample < args.status.num_samples;
-            label_good = 0 <= label && label < batch.classes;
-            if (epoch_good && index_good && label_good)
-                agrees = lane_agrees<T, kLanes>(
-                    static_cast<const T*>(batch.logits) + i * batch.row_stride, batch.classes,
-                    label, lane);
-        }
+        if (row_is_good<kLanes>(good))
+            agrees =
+                lane_agrees<T, kLanes>(static_cast<const T*>(batch.logits) + i * batch.row_stride,
+                                       classes, static_cast<int>(label), lane);
         const bool memorized = group_agrees<kLanes>(agrees);
-        if (!owns_row || lane != 0) continue;
-        if (epoch_good && index_good && label_good) {
-            WordPair* const pair =
-                args.status.words + pair_offset(sample, args.status.num_words, epoch);
-            set_bit(&pair->seen, bit_of(epoch));
-            if (!memorized) set_bit(&pair->wrong, bit_of(epoch));
+        if (!in_batch || lane != 0) continue;
+        if (good) {
+            if ((before.seen & bit) == 0) set_bit(&pair->seen, bit);
+            if (!memorized && (before.wrong & bit) == 0) set_bit(&pair->wrong, bit);
         } else {
             if (!epoch_good) atomicAdd(batch.faults + kBadEpoch, 1ull);
             if (!index_good) atomicAdd(batch.faults + kBadIndex, 1ull);

@@ -80,38 +80,42 @@ struct Visit {
     float el2n;
 };
 
-MILD_HD int64_t pack(const Visit& visit) {
-    const uint32_t half = half_of(visit.distance);
-    const uint32_t ordered = visit.misclassified ? 0x8000u | half : 0x7fffu - half;
-    const uint64_t key = visit.has_nan ? 0xffffu : ordered;
-    const uint64_t predicted = visit.has_nan ? 0u : visit.predicted;
-    const uint64_t word = key << kKeyShift | predicted << kClassShift |
-                          uint64_t{half_of(visit.loss)} << kElBits | half_of(visit.el2n);
+// The word of a visit whose fp16 values are at hand.
+MILD_HD int64_t pack(bool misclassified, bool has_nan, uint32_t distance, uint32_t predicted,
+                     uint32_t loss, uint32_t el2n) {
+    const uint32_t ordered = misclassified ? 0x8000u | distance : 0x7fffu - distance;
+    const uint64_t key = has_nan ? 0xffffu : ordered;
+    const uint64_t word = key << kKeyShift | uint64_t{has_nan ? 0u : predicted} << kClassShift |
+                          uint64_t{loss} << kElBits | el2n;
     return static_cast<int64_t>(word ^ (uint64_t{1} << 63));
 }
+MILD_HD int64_t pack(const Visit& visit) {
+    return pack(visit.misclassified, visit.has_nan, half_of(visit.distance), visit.predicted,
+                half_of(visit.loss), half_of(visit.el2n));
+}
 
-// Reading a record that is not kNoVisit.
-struct VisitView {
-    uint64_t word;
-    MILD_HD explicit VisitView(int64_t record)
-        : word(static_cast<uint64_t>(record) ^ (uint64_t{1} << 63)) {}
-    MILD_HD uint32_t key() const { return static_cast<uint32_t>(word >> kKeyShift); }
-    MILD_HD bool misclassified() const { return word >> 63 != 0; }
-    MILD_HD bool has_nan() const { return key() == 0xffffu; }
-    MILD_HD uint32_t predicted() const {
-        return static_cast<uint32_t>(word >> kClassShift) & ((1u << kClassBits) - 1);
-    }
-    MILD_HD float loss() const {
-        return half_value(static_cast<uint32_t>(word >> kElBits) & ((1u << kLossBits) - 1));
-    }
-    MILD_HD float el2n() const {
-        return half_value(static_cast<uint32_t>(word) & ((1u << kElBits) - 1));
-    }
-    // |margin|; infinite with a NaN.
-    MILD_HD float distance() const {
-        const uint32_t half = misclassified() ? key() & 0x7fffu : 0x7fffu - key();
-        return half_value(half < kHalfInfinity ? half : kHalfInfinity);
+// The fields of a record that is not kNoVisit: halves of the word that fit 32 bits, so that loops
+// over samples become vector code.
+struct VisitFields {
+    uint32_t key;
+    uint32_t predicted;
+    uint32_t loss;  // fp16, like EL2N
+    uint32_t el2n;
+
+    MILD_HD explicit VisitFields(int64_t record) {
+        const uint64_t word = static_cast<uint64_t>(record) ^ (uint64_t{1} << 63);
+        key = static_cast<uint32_t>(word >> kKeyShift);
+        predicted = static_cast<uint32_t>(word >> kClassShift) & ((1u << kClassBits) - 1);
+        loss = static_cast<uint32_t>(word >> kElBits) & ((1u << kLossBits) - 1);
+        el2n = static_cast<uint32_t>(word) & ((1u << kElBits) - 1);
     }
 };
+MILD_HD bool is_misclassified(uint32_t key) { return key >= 0x8000u; }
+MILD_HD bool is_nan(uint32_t key) { return key == 0xffffu; }
+// |margin|; infinite with a NaN.
+MILD_HD float distance_of(uint32_t key) {
+    const uint32_t half = is_misclassified(key) ? key & 0x7fffu : 0x7fffu - key;
+    return half_value(half < kHalfInfinity ? half : kHalfInfinity);
+}
 
 }  // namespace mild

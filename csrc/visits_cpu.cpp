@@ -7,6 +7,7 @@
 
 #include "batch_checks.h"
 #include "dynamics_ops.h"
+#include "loops_x86.h"
 
 namespace mild::cpu {
 
@@ -99,30 +100,121 @@ MILD_HD void sum_exponentials(const Value* others, int64_t padded, Value other, 
     row.square = square[0];
 }
 
+// The passes of an instruction set, or the plain ones: floats of up to 32 bits have their own.
+template <Isa isa, class T>
+constexpr bool has_own_passes() {
+#ifdef MILD_X86
+    return isa != Isa::kPlain && !std::is_same_v<T, double>;
+#else
+    return false;
+#endif
+}
+
 template <Isa isa, class T>
 MILD_HD RowFacts facts_of_row(const T* row, int64_t classes, int64_t label, bool statistics,
                               ValueOf<T>* others) {
     using Value = ValueOf<T>;
     const int64_t padded = ceil_div(classes, kLanes) * kLanes;
-    RowFacts facts{};
-    facts.has_nan = others_of_row(row, classes, label, others);
     const Value own = value_of(row[label]);
-    const Value other = largest(others, padded);
+    RowFacts facts{};
+    Value other;
+#ifdef MILD_X86
+    if constexpr (has_own_passes<isa, T>()) {
+        x86::Scan scan;
+        if constexpr (isa == Isa::kAvx512)
+            scan = x86::scan_avx512(row, classes, label, others);
+        else
+            scan = x86::scan_avx2(row, classes, label, others);
+        facts.has_nan = scan.has_nan;
+        other = scan.largest;
+    } else
+#endif
+    {
+        facts.has_nan = others_of_row(row, classes, label, others);
+        other = largest(others, padded);
+    }
     facts.margin = difference(own, other);
     facts.predicted = static_cast<uint32_t>(label);
     if (!(own > other)) {
-        const int64_t first = first_equal(others, padded, other);
+        int64_t first;
+#ifdef MILD_X86
+        if constexpr (has_own_passes<isa, T>()) {
+            if constexpr (isa == Isa::kAvx512)
+                first = x86::first_equal_avx512(others, padded, other);
+            else
+                first = x86::first_equal_avx2(others, padded, other);
+        } else
+#endif
+            first = first_equal(others, padded, other);
         facts.misclassified = own < other || first < label;
         if (facts.misclassified) facts.predicted = static_cast<uint32_t>(first);
     }
-    if (statistics) {
-        if (other == -std::numeric_limits<Value>::infinity())  // the filling must not count
-            facts.mass = facts.square = static_cast<float>(classes - 1);
-        else
-            sum_exponentials<has_fma(isa)>(others, padded, other, facts);
+    facts.misclassified |= facts.has_nan;
+    if (!statistics) return facts;
+    if (other == -std::numeric_limits<Value>::infinity()) {  // the filling must not count
+        facts.mass = facts.square = static_cast<float>(classes - 1);
+        return facts;
     }
+#ifdef MILD_X86
+    if constexpr (has_own_passes<isa, T>()) {
+        if (other - other == 0) {  // not infinite, nor a NaN
+            x86::Sums sums;
+            if constexpr (isa == Isa::kAvx512)
+                sums = x86::sum_avx512(others, padded, other);
+            else
+                sums = x86::sum_avx2(others, padded, other);
+            facts.mass = sums.mass;
+            facts.square = sums.square;
+            return facts;
+        }
+    }
+#endif
+    sum_exponentials<has_fma(isa)>(others, padded, other, facts);
     return facts;
 }
+
+// kLanes rows at a time, a field beside the other, so that the loops become vector code.
+struct SomeRows {
+    float margin[kLanes] = {};
+    float mass[kLanes] = {};
+    float square[kLanes] = {};
+    uint32_t predicted[kLanes] = {};
+    bool misclassified[kLanes] = {};
+    bool has_nan[kLanes] = {};
+
+    MILD_HD void put(int64_t k, const RowFacts& facts) {
+        margin[k] = facts.margin;
+        mass[k] = facts.mass;
+        square[k] = facts.square;
+        predicted[k] = facts.predicted;
+        misclassified[k] = facts.misclassified;
+        has_nan[k] = facts.has_nan;
+    }
+
+    template <bool kFused>
+    MILD_HD void pack_visits(bool statistics, int64_t* visits) const {
+        uint32_t distance[kLanes], loss[kLanes] = {}, el2n[kLanes] = {};
+        for (int64_t k = 0; k < kLanes; ++k)
+            distance[k] = half_of(bits_float(float_bits(margin[k]) & 0x7fffffffu));
+        if (statistics) {
+            float losses[kLanes], norms[kLanes];
+            for (int64_t k = 0; k < kLanes; ++k)
+                statistics_of<kFused>(margin[k], mass[k], square[k], losses[k], norms[k]);
+            for (int64_t k = 0; k < kLanes; ++k) {
+                loss[k] = half_of(losses[k]);
+                el2n[k] = half_of(norms[k]);
+            }
+            for (int64_t k = 0; k < kLanes; ++k) {
+                if (!has_nan[k]) continue;
+                loss[k] = kHalfInfinity;
+                el2n[k] = half_of(1.41421356f);
+            }
+        }
+        for (int64_t k = 0; k < kLanes; ++k)
+            visits[k] =
+                pack(misclassified[k], has_nan[k], distance[k], predicted[k], loss[k], el2n[k]);
+    }
+};
 
 // `shared`: other threads write to the same record.
 #if defined(__GNUC__)
@@ -158,16 +250,15 @@ struct RecordRows {
             prefetch_for_write(args.record + batch.index[i]);
         for (int64_t i = begin; i < end; i += kLanes) {
             const int64_t rows = std::min(kLanes, end - i);
-            RowFacts facts[kLanes] = {};
+            SomeRows facts;
             for (int64_t k = 0; k < rows; ++k, row += batch.row_stride) {
                 if (i + k + kAhead < end)
                     prefetch_for_write(args.record + batch.index[i + k + kAhead]);
-                facts[k] = facts_of_row<isa>(row, batch.classes, batch.labels[i + k],
-                                             args.statistics, others);
+                facts.put(k, facts_of_row<isa>(row, batch.classes, batch.labels[i + k],
+                                               args.statistics, others));
             }
             int64_t visits[kLanes];
-            for (int64_t k = 0; k < kLanes; ++k)
-                visits[k] = pack(visit_of<kFused>(facts[k], args.statistics));
+            facts.pack_visits<kFused>(args.statistics, visits);
             for (int64_t k = 0; k < rows; ++k)
                 raise(args.record + batch.index[i + k], visits[k], shared);
         }

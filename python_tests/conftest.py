@@ -5,6 +5,9 @@ import os
 import pytest
 import torch
 from hypothesis import settings
+from on_host import kernels
+
+__all__ = ["kernels"]  # a fixture
 
 # The same examples in every run, so that CI fails for a change and not by luck. To look for new ones:
 # HYPOTHESIS_PROFILE=search pytest ...

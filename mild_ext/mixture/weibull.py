@@ -1,89 +1,29 @@
 """Estimators: a Weibull mixture for times to memorization, and a single Weibull to compare it with.
 
-What they are fitted by is in ``likelihood.py``; why, in docs/selection.md.
+What they are fitted by is in ``likelihood.py`` and ``maximum.py``; why, in docs/selection.md.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mild_ext.mixture.likelihood import (
+from mild_ext.mixture.counts import Floats, TimeCounts, counts_of, whole_epochs
+from mild_ext.mixture.likelihood import Likelihood, log1p_ratio, sigmoid
+from mild_ext.mixture.maximum import (
     MAX_SHAPE,
     MIN_SHAPE,
     Constraints,
-    Floats,
-    Likelihood,
     Optimum,
-    TimeCounts,
     feasible,
-    log1p_ratio,
     maximize,
-    sigmoid,
     starting_points,
     survival_fit,
 )
-
-
-def _whole(values: ArrayLike, name: str) -> NDArray[np.int64]:
-    """``values`` as int64 [n], or an error that says what is wrong."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "iub":
-        if array.dtype.kind != "f":
-            raise TypeError(f"{name} must hold whole numbers of epochs, got dtype {array.dtype}")
-        if not np.isfinite(array).all() or (array != np.floor(array)).any():
-            raise ValueError(f"{name} must hold whole numbers of epochs; round them down first")
-    if array.ndim != 1:
-        raise ValueError(f"{name} must be one-dimensional, got shape {array.shape}")
-    return array.astype(np.int64)
-
-
-def _counts(
-    misclassified: ArrayLike, seen: ArrayLike | int | None, sample_weight: ArrayLike | None
-) -> TimeCounts:
-    m = _whole(misclassified, "misclassified")
-    if not len(m):
-        raise ValueError("misclassified is empty; a mixture needs at least one sample")
-    if seen is None:
-        seen = max(int(m.max()), 1)
-    n = np.full(len(m), seen) if np.ndim(seen) == 0 else np.asarray(seen)
-    n = _whole(n, "seen")
-    if n.shape != m.shape:
-        raise ValueError(f"seen must have the shape of misclassified {m.shape}, got {n.shape}")
-    if (m < 0).any() or (m > n).any():
-        raise ValueError("misclassified must lie in [0, seen]")
-    weight = None
-    if sample_weight is not None:
-        weight = np.asarray(sample_weight, dtype=np.float64)
-        if weight.shape != m.shape:
-            raise ValueError(
-                f"sample_weight must have the shape of misclassified {m.shape}, got {weight.shape}"
-            )
-        if not np.isfinite(weight).all() or (weight < 0).any():
-            raise ValueError("sample_weight must be finite and non-negative")
-    num_epochs = max(int(n.max()), 1)
-    # Events by m, censored by n: the two halves of one count, without a [P + 1, P + 1] table.
-    cell = np.where(m < n, m, num_epochs + n)
-    both = np.bincount(cell, weights=weight, minlength=2 * num_epochs + 1)
-    events, censored = both[:num_epochs], both[num_epochs:].copy()
-    censored[0] = 0  # never seen
-    return TimeCounts(events.astype(np.float64), censored.astype(np.float64))
-
-
-@dataclass(frozen=True)
-class StandardErrors:
-    """Standard errors from the observed information, conditional on the active constraints.
-
-    ``inf`` where a bound was hit or the likelihood is flat: the data say nothing there.
-    """
-
-    weights: Floats
-    shapes: Floats
-    scales: Floats
+from mild_ext.mixture.standard_errors import StandardErrors, covariance_of, line_errors
 
 
 class _WeibullBase:
@@ -236,7 +176,7 @@ class Weibull(_WeibullBase):
         sample_weight: ArrayLike | None = None,
     ) -> Weibull:
         """Fit to samples; arguments as in :meth:`WeibullMixture.fit`."""
-        return self._fit(_counts(misclassified, seen, sample_weight))
+        return self._fit(counts_of(misclassified, seen, sample_weight))
 
     def fit_histogram(self, histogram: ArrayLike) -> Weibull:
         """Fit to counts [P + 1, P + 1] of (misclassified, seen)."""
@@ -260,40 +200,12 @@ class Weibull(_WeibullBase):
         self.frailty_ = float(optimum.theta[2]) if self.heavy_tail else 0.0
         line = optimum.theta[:2]
         self._store(optimum, counts, line[None], np.ones(1))
-        covariance = _covariance(optimum, counts.total)[:2, :2]
-        shape, scale = _line_errors(line, covariance, likelihood.log_p)
+        covariance = covariance_of(optimum, counts.total)[:2, :2]
+        shape, scale = line_errors(line, covariance, likelihood.log_p)
         if any("frailty" not in name for name in optimum.active):
             shape = scale = np.inf
         self.standard_errors_ = StandardErrors(np.zeros(1), np.array([shape]), np.array([scale]))
         return self
-
-
-def _covariance(optimum: Optimum, total: float) -> Floats:
-    """Covariance [D, D] of theta; infinite along directions the likelihood leaves flat."""
-    free, information = optimum.free, optimum.information
-    if not free.shape[1]:
-        return np.zeros((len(optimum.theta),) * 2)
-    values, vectors = np.linalg.eigh((information + information.T) / 2)
-    known = values > 1e-9
-    basis = free @ vectors
-    covariance: Floats = (basis[:, known] / values[known]) @ basis[:, known].T / total
-    flat = (np.abs(basis[:, ~known]) > 1e-3).any(axis=1)
-    covariance[flat, flat] = np.inf
-    return covariance
-
-
-def _line_errors(line: Floats, covariance: Floats, log_p: float) -> tuple[float, float]:
-    """Standard errors of (shape, scale) from the covariance [2, 2] of (a, b)."""
-    if not np.isfinite(covariance).all():
-        return np.inf, np.inf
-    a, b = line
-    gap = b - a
-    scale = float(np.exp(-a * log_p / gap))
-    to_shape = np.array([-1.0, 1.0]) / log_p
-    to_scale = scale * log_p / gap**2 * np.array([-b, a])
-    variances = [float(v @ covariance @ v) for v in (to_shape, to_scale)]
-    shape_error, scale_error = (float(np.sqrt(max(v, 0.0))) for v in variances)
-    return shape_error, scale_error
 
 
 class WeibullMixture(_WeibullBase):
@@ -379,7 +291,7 @@ class WeibullMixture(_WeibullBase):
             TypeError, ValueError: the arrays are of the wrong kind, shape or range, or no sample
                 was seen.
         """
-        return self._fit(_counts(misclassified, seen, sample_weight))
+        return self._fit(counts_of(misclassified, seen, sample_weight))
 
     def fit_histogram(self, histogram: ArrayLike) -> WeibullMixture:
         """Fit to counts [P + 1, P + 1] of (misclassified, seen), ``LearningStatus.histogram()``."""
@@ -423,12 +335,12 @@ class WeibullMixture(_WeibullBase):
     def _store_errors(
         self, optimum: Optimum, lines: Floats, columns: tuple[list[int], list[int]]
     ) -> None:
-        covariance = _covariance(optimum, self.num_samples_)
+        covariance = covariance_of(optimum, self.num_samples_)
         errors = []
         for line, where, who in zip(lines, columns, ("clean", "noisy"), strict=True):
             pinned = any(who in name and "weight" not in name for name in optimum.active)
             own = covariance[np.ix_(where, where)]
-            errors.append((np.inf, np.inf) if pinned else _line_errors(line, own, self._log_p))
+            errors.append((np.inf, np.inf) if pinned else line_errors(line, own, self._log_p))
         shapes, scales = np.array(errors).T
         pinned = any("weight" in name for name in optimum.active)
         product = float(self.weights_.prod())
@@ -479,9 +391,9 @@ class WeibullMixture(_WeibullBase):
             seen: whole numbers [n] or one for all; default ``num_epochs_``.
         """
         self._check_fitted()
-        m = _whole(misclassified, "misclassified")
+        m = whole_epochs(misclassified, "misclassified")
         seen = self.num_epochs_ if seen is None else seen
-        n = _whole(np.full(len(m), seen) if np.ndim(seen) == 0 else np.asarray(seen), "seen")
+        n = whole_epochs(np.full(len(m), seen) if np.ndim(seen) == 0 else np.asarray(seen), "seen")
         if n.shape != m.shape or (m < 0).any() or (m > n).any():
             raise ValueError("misclassified must lie in [0, seen], in arrays of the same shape")
         if not len(m):

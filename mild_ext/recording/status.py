@@ -15,8 +15,7 @@ from mild_ext.recording import dynamics_ops, ops
 from mild_ext.recording._native import _C, READS_TENSORS, has_cuda
 from mild_ext.recording.dynamics import DynamicsReading
 from mild_ext.recording.epoch_record import EpochRecord
-from mild_ext.recording.merge import count_epoch, merge_epoch_, pack_epoch
-from mild_ext.recording.merge_records import merge_records
+from mild_ext.recording.record_merge import merge_records
 from mild_ext.recording.status_files import (
     checked_state,
     read_state,
@@ -24,17 +23,13 @@ from mild_ext.recording.status_files import (
     require_fits,
     write_state,
 )
+from mild_ext.recording.sync import RankMerge, fault_error
 from mild_ext.recording.transitions import TransitionTimes
 
 # How many torch_dispatch modes (fake tensors, tracers, counters) are active; they only see ops.
 _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 
 RECORDS = ("status", "classes", "all")
-_FAULTS = (
-    "an index out of range [0, num_samples)",
-    "a label out of range [0, classes)",
-    "the epoch past num_epochs",
-)
 
 
 class LearningStatus(DynamicsReading):
@@ -137,8 +132,7 @@ class LearningStatus(DynamicsReading):
         self._num_classes = None if num_classes is None else operator.index(num_classes)
         self._num_epochs = num_epochs
         self._epoch = 0
-        # The last epoch that was merged with other ranks, and the number of its bits then.
-        self._synced = (0, 0)
+        self._ranks = RankMerge()
 
     # ---- what it is
 
@@ -180,6 +174,11 @@ class LearningStatus(DynamicsReading):
         if self._record is not None:
             self._record.settle(self._words, self._epoch_on_device)
         return self._words
+
+    @property
+    def open_visits(self) -> Tensor | None:
+        """The open-epoch record, int64 ``[N]`` (csrc/visit_record.h); not a copy. None with ``record="status"``."""
+        return None if self._record is None else self._record.visits
 
     @property
     def nbytes(self) -> int:
@@ -319,14 +318,12 @@ class LearningStatus(DynamicsReading):
         return self
 
     def sync(self, group: Group = None, *, timeout: float = DEFAULT_TIMEOUT) -> int:
-        """Merge the words of all ranks into each rank's status by bitwise OR.
+        """Merge what all ranks have recorded into each rank's status.
 
-        With predicted classes, the visits of the open epoch are merged instead, 8 bytes a sample, by taking the
-        worst of each sample; ended epochs are not looked at again.
-
-        A collective: every rank of the group calls it, once per epoch before `advance`. Only epochs
-        recorded since the last sync travel, usually one. Without a process group, or alone in
-        it, there is nothing to do.
+        A collective: every rank of the group calls it, once per epoch before `advance`. With ``record="status"`` the
+        words are merged by OR; only epochs recorded since the last sync travel, usually one. With more, the open
+        epoch's visits are merged by taking the worst of each sample, so it must be called in every epoch. Without a
+        process group, or alone in it, there is nothing to do.
 
         Args:
             group: torch.distributed process group; None is the default one. All ranks' statuses have the same
@@ -335,69 +332,29 @@ class LearningStatus(DynamicsReading):
             timeout: seconds to wait for the other ranks.
 
         Returns:
-            Bytes of bit planes that this rank sent (counted as in `mild_ext.recording.merge`).
+            Bytes that this rank sent: as in `mild_ext.recording.merge`, or of the 8 bytes a sample of the visits.
 
         Raises:
-            ValueError: the ranks' statuses differ in size, or stand in different epochs.
+            ValueError: the ranks' statuses differ in size, or stand in different epochs; an epoch was ended without
+                sync (``record`` "classes" and "all"); an `update` of any rank met bad values on its CUDA device.
             RuntimeError: a rank died, or did not arrive in time. What this rank recorded is intact.
         """
         if world_size(group) == 1:
             return 0
         wire = Wire(group, self.device, timeout)
         wire.check_alive()
-        if self._record is not None:
-            return self._sync_visits(wire, self._record)
-        sent = 0
-        for epoch in self._epochs_to_send(wire):
-            planes = pack_epoch(self._words, epoch).flatten()
-            merged, epoch_bytes = wire.bitwise_or(planes)
-            merge_epoch_(self._words, epoch, merged.view(2, -1))
-            sent += epoch_bytes
-        last = self._last_epoch
-        self._synced = last, count_epoch(self._words, last)
-        return sent
-
-    def _sync_visits(self, wire: Wire, record: EpochRecord) -> int:
-        """Take the worst visit of every sample in the open epoch over all ranks."""
-        mine = [self.num_samples, self._num_epochs, self._epoch, record.num_classes]
-        self._require_alike(wire, mine)
-        record.visits.copy_(wire.all_reduce_max(record.visits))
-        return 2 * (wire.ranks - 1) * record.visits.nbytes // wire.ranks
-
-    @property
-    def _last_epoch(self) -> int:
-        return min(self._epoch, self._num_epochs - 1)
-
-    def _epochs_to_send(self, wire: Wire) -> range:
-        """The epochs in which some rank recorded something since the last sync, agreed on by all ranks."""
-        # Bits are only ever set, so an epoch has news if and only if its number of bits has grown.
-        synced, bits = self._synced
-        news = [
-            epoch
-            for epoch in range(synced, self._last_epoch + 1)
-            if count_epoch(self._words, epoch) != (bits if epoch == synced else 0)
-        ]
-        window = (news[0], news[-1] + 1) if news else (self._num_epochs, 0)
-        table = self._require_alike(
-            wire, [self.num_samples, self._num_epochs, self._epoch, *window]
-        )
-        return range(min(row[3] for row in table), max(row[4] for row in table))
-
-    def _require_alike(self, wire: Wire, mine: list[int]) -> list[list[int]]:
-        """The ranks' lists, which begin with their sizes; raise a ValueError where these differ."""
-        table: list[list[int]] = wire.all_gather(torch.tensor(mine)).tolist()
-        for column, name in enumerate(("num_samples", "num_epochs", "epoch")):
-            values = [row[column] for row in table]
-            if len(set(values)) > 1:
-                raise ValueError(
-                    f"sync: the ranks' statuses must have the same {name}, got {values} by rank; call "
-                    "advance() equally often on every rank, and load the same checkpoint on each"
-                )
-        return table
+        sizes = {
+            "num_samples": self.num_samples,
+            "num_epochs": self._num_epochs,
+            "epoch": self._epoch,
+            "record": RECORDS.index(self.record),
+            "num_classes": 0 if self._record is None else self._record.num_classes,
+        }
+        return self._ranks.merge(wire, sizes, self._words, self._record, self._faults)
 
     def _set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
-        self._synced = (0, 0)
+        self._ranks.restart(epoch)
         self._epoch_on_device.fill_(epoch)
 
     # ---- reading
@@ -475,18 +432,9 @@ class LearningStatus(DynamicsReading):
         if self._words.is_cpu:
             return
         counts = self._faults.tolist()
-        if not any(counts):
-            return
-        self._faults.zero_()
-        what = ", ".join(
-            f"{count} rows with {name}"
-            for count, name in zip(counts, _FAULTS, strict=True)
-            if count
-        )
-        raise ValueError(
-            f"earlier calls of update() met bad values: {what}. These rows were not recorded; everything else "
-            "was. Look at the index and labels given to update(), and at the number of advance() calls"
-        )
+        if any(counts):
+            self._faults.zero_()
+            raise fault_error(counts)
 
     # ---- keeping
 

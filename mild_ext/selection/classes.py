@@ -1,4 +1,4 @@
-"""Classes: judged apart where that is asked for or pays, never emptied, and figures for each."""
+"""Classes: judged apart where that is asked for, never emptied, and figures for each."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mild_ext.mixture.follow_up import FollowUp, common_follow_up
-from mild_ext.mixture.likelihood import TimeCounts
+from mild_ext.mixture.counts import TimeCounts
+from mild_ext.mixture.follow_up import StretchedCounts, common_follow_up
 from mild_ext.selection.evidence import Evidence
 from mild_ext.selection.noise_rate import NoiseRate, class_noise_rate
 from mild_ext.selection.rules import Decision, decide
 from mild_ext.selection.windows import Judged
-
-#: A class with fewer samples than this is judged with all the others.
-MIN_CLASS = 100
-#: Classes are judged apart if their own mixtures beat the common one by this much BIC a sample.
-CLASS_GAIN = 0.4
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ def select_by_class(
         labels: integers [N].
         overall: what was decided on the counts of all samples.
         rule, level: what is asked for.
-        per_class: True and False settle whether classes are judged apart; None: where it pays.
+        per_class: whether each class is judged by its own counts alone.
     """
     size = len(overall.histogram)
     if size**2 > 2**24:
@@ -104,11 +99,12 @@ def select_by_class(
         for own in members
     ]
     follow_up = common_follow_up(sum(counts, np.zeros((size, size), dtype=np.int64)))
-    judged = _judge_apart(counts, overall, rule, level, per_class, follow_up)
+    decisions = [overall.decision] * len(counts)
+    if per_class:
+        decisions = [decide(own, rule, level, follow_up=follow_up) for own in counts]
     mask = torch.empty(len(cell), dtype=torch.bool, device=device)
     probability = torch.empty(len(cell), device=device)
     classes = []
-    decisions = judged or [overall.decision] * len(counts)
     for value, own, table, decision in zip(
         values.tolist(), members, counts, decisions, strict=True
     ):
@@ -131,39 +127,11 @@ def select_by_class(
                 noise_rate=_noise_rate(table, decision, kept, follow_up) if supported else None,
             )
         )
-    return ByClass(judged is not None, mask, probability, tuple(classes))
-
-
-def _judge_apart(
-    counts: list[NDArray[np.int64]],
-    overall: Judged,
-    rule: str,
-    level: float,
-    per_class: bool | None,
-    follow_up: FollowUp,
-) -> list[Decision] | None:
-    """Each class's decision on its own counts; None where all follow the common one."""
-    common = overall.decision
-    if per_class is False or (
-        per_class is None and (rule != "posterior" or not common.support.supported)
-    ):
-        return None
-    judged = [
-        decide(c, rule, level, follow_up=follow_up) if c.sum() >= MIN_CLASS else common
-        for c in counts
-    ]
-    if per_class is None:
-        dropped = sum(float(c[~d.keep].sum()) for c, d in zip(counts, judged, strict=True))
-        seen = sum(float(c.sum() - c[0, 0]) for c in counts)
-        if dropped < overall.least_drop * seen:
-            return None
-        if _class_gain(counts, judged, common, follow_up) <= CLASS_GAIN:
-            return None
-    return judged
+    return ByClass(bool(per_class), mask, probability, tuple(classes))
 
 
 def _noise_rate(
-    table: NDArray[np.int64], decision: Decision, kept: int, follow_up: FollowUp
+    table: NDArray[np.int64], decision: Decision, kept: int, follow_up: StretchedCounts
 ) -> NoiseRate | None:
     total = int(table.sum())
     seen = total - int(table[0, 0])
@@ -171,24 +139,3 @@ def _noise_rate(
         return None
     times = TimeCounts.from_counts(follow_up.counts(table))
     return class_noise_rate(times, decision.mixture, (total - kept) / seen)
-
-
-def _class_gain(
-    counts: list[NDArray[np.int64]],
-    judged: list[Decision],
-    overall: Decision,
-    follow_up: FollowUp,
-) -> float:
-    """BIC of the common mixture less that of the classes' own, nats a sample of those classes."""
-    apart = total = together = 0.0
-    for table, decision in zip(counts, judged, strict=True):
-        if decision is overall or decision.mixture is None or overall.mixture is None:
-            continue
-        times = TimeCounts.from_counts(follow_up.counts(table))
-        apart += decision.mixture.bic
-        together -= 2 * overall.mixture.score(times)
-        total += times.total
-    if not total or overall.mixture is None:
-        return 0.0
-    together += overall.mixture.bic + 2 * overall.mixture.log_likelihood_  # its parameters
-    return (together - apart) / total

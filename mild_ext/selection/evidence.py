@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mild_ext.mixture.likelihood import TimeCounts
+from mild_ext.mixture.counts import TimeCounts
 
 
 class Evidence(Protocol):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
@@ -44,7 +44,7 @@ LEAST_EPOCHS = 10
 MOST_CHURN = 0.5
 #: Confidence of all intervals; its quantile is also what counts as clear.
 LEVEL = 0.9
-Z = float(norm.ppf((1 + LEVEL) / 2))
+Z = float(ndtri((1 + LEVEL) / 2))
 
 #: Pairs of classes are compared up to so many classes: a table of their square is kept.
 MOST_CLASSES = 4096

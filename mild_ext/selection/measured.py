@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mild_ext.mixture.counts import TimeCounts
 from mild_ext.mixture.follow_up import common_follow_up
-from mild_ext.mixture.likelihood import TimeCounts
 from mild_ext.selection.classes import ClassSelection
 from mild_ext.selection.evidence import StatusEvidence, recorded_epochs
 from mild_ext.selection.measure import measure

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_ext.mixture.likelihood import Floats
+from mild_ext.mixture.counts import Floats
 
 
 def keep_by_metric(histogram: NDArray[np.int64], rule: str, level: float) -> NDArray[np.bool_]:

@@ -1,4 +1,9 @@
-"""Estimates of the share of wrong labels, overall and per class."""
+"""Estimates of the share of wrong labels from counts alone, overall and per class.
+
+They are not calibrated: counts cannot tell a hard right label from a wrong one, so on data that the
+network finds hard they are too high, and on systematic confusions mostly too low. Planted labels
+measure the rate.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from mild_ext.mixture.likelihood import Floats, TimeCounts, sigmoid
+from mild_ext.mixture.counts import Floats, TimeCounts
+from mild_ext.mixture.likelihood import sigmoid
 from mild_ext.mixture.weibull import WeibullMixture
+
+#: Standard errors to either side of an estimate: 95 % of a normal distribution.
+Z = 1.96
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class NoiseRate:
     Without planted labels it is estimated from the counts alone, and uncalibrated: ``rate`` is the mean of
     ``1 - Selection.clean_probability``, ``low`` and ``high`` span it and three estimates that agree
     only where the mixture fits (the noisy weight, the mean posterior made monotone, the share that is
-    dropped), widened by 1.96 standard errors. Of a class, ``rate`` is then the mean posterior under a
+    dropped), widened by `Z` standard errors. Of a class, ``rate`` is then the mean posterior under a
     weight of its own; where the noise was measured, the mean of ``1 - clean_probability``.
 
     Attributes:
@@ -83,7 +92,7 @@ def estimate_noise_rate(
 
 
 def _span(rate: float, guesses: tuple[float, ...], error: float) -> NoiseRate:
-    low, high = min(guesses) - 1.96 * error, max(guesses) + 1.96 * error
+    low, high = min(guesses) - Z * error, max(guesses) + Z * error
     return NoiseRate(rate, max(0.0, low), min(1.0, high))
 
 

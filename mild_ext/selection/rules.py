@@ -11,24 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_ext.mixture.follow_up import FollowUp, common_follow_up
-from mild_ext.mixture.likelihood import Floats, TimeCounts, sigmoid
+from mild_ext.mixture.counts import Floats, TimeCounts
+from mild_ext.mixture.follow_up import StretchedCounts, common_follow_up
+from mild_ext.mixture.likelihood import sigmoid
 from mild_ext.mixture.weibull import WeibullMixture
 from mild_ext.selection.metric_rules import keep_by_metric
-from mild_ext.selection.support import Support, fit_with_support
+from mild_ext.selection.support import BLENDED, Support, fit_with_support
 
 RULES = ("posterior", "release", "scale", "quantile")
-
-#: A rule that would keep a smaller share than this has collapsed and is not followed.
-MIN_KEPT = 0.005
-#: Above this confusion the posterior is recentred before it is compared with the level.
-MAX_SURE_CONFUSION = 0.4
-#: Above this one a noisy weight up to the first of these is all that is dropped, and from the second
-#: on what the posterior made monotone expects to be noisy, as below it; see `_expected_drop`.
-BLENDING_CONFUSION = 0.6
-BLENDED_WEIGHTS = (0.25, 0.3)
-#: Log-odds between the first and the last of the counts that a monotone posterior ties.
-TIE_SPREAD = 0.05
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ def decide(
     *,
     drop: tuple[float, float] | None = None,
     fitted: Decision | None = None,
-    follow_up: FollowUp | None = None,
+    follow_up: StretchedCounts | None = None,
 ) -> Decision:
     """Apply a rule to a histogram; never keeps nothing of what was seen.
 
@@ -80,15 +70,15 @@ def decide(
     clean = np.append(event, censored[-1])
     if drop is not None:
         clean = _recentred(counts, clean, *drop)
-    elif support.confusion > MAX_SURE_CONFUSION:
-        share, at_most = _expected_drop(counts, mixture, clean, support.confusion)
-        clean = _recentred(counts, clean, share, 0.5, at_most)
+    elif support.confusion > BLENDED:
+        expected = 1.0 - float(counts @ np.minimum.accumulate(clean) / counts.sum())
+        clean = _recentred(counts, clean, expected, 0.5)
     probability = follow_up.table(np.minimum.accumulate(clean), unseen=censored[0])
     keep = probability > level if rule == "posterior" else keep_by_metric(histogram, rule, level)
     keep[0, 0] = True  # never seen: no evidence against it
     kept = int((histogram * keep).sum() - histogram[0, 0])
-    if kept < max(1.0, MIN_KEPT * counts.sum()):
-        reason = f"rule {rule!r} would keep only {kept} of {counts.sum():.0f} samples: refused"
+    if kept == 0:
+        reason = f"rule {rule!r} would keep none of {counts.sum():.0f} samples: refused"
         return _everything(size, mixture, replace(support, supported=False, reason=reason))
     if not support.supported:
         probability = np.ones((size, size))
@@ -114,44 +104,20 @@ def mean_over_seen(histogram: NDArray[np.int64], table: NDArray[Any]) -> float:
     return float((seen * table).sum() / max(seen.sum(), 1))
 
 
-def _expected_drop(
-    counts: Floats, mixture: WeibullMixture, clean: Floats, confusion: float
-) -> tuple[float, bool]:
-    """Share to drop where the components overlap widely, and whether it is a limit.
-
-    There the posterior is flat around 0.5, and where it crosses says little: far more samples can
-    lie beyond the crossing than the mixture believes to be noisy. Its total, made monotone, is
-    better founded. It counts the clean component's own tail, the samples never memorized, as noisy:
-    most of them are where noise is plenty. Where it is rare and blends in, the tail is mostly of
-    hard right labels, and no more than the noisy weight is to be dropped.
-    """
-    weight = float(mixture.weights_[1])
-    total = 1.0 - float(counts @ np.minimum.accumulate(clean) / counts.sum())
-    low, high = BLENDED_WEIGHTS
-    blend = float(np.clip((weight - low) / (high - low), 0.0, 1.0))
-    if confusion <= BLENDING_CONFUSION or blend == 1.0:
-        return total, False
-    return weight + blend * (total - weight), True
-
-
-def _recentred(
-    counts: Floats, clean: Floats, share: float, level: float, at_most: bool = False
-) -> Floats:
+def _recentred(counts: Floats, clean: Floats, share: float, level: float) -> Floats:
     """The posterior made monotone, its log-odds shifted so that ``level`` drops ``share``.
 
     A broad clean component outlives a narrow noisy one, so the posterior as it is may rise again
     in the tail; as a running minimum over the misclassified count it has one crossing, the first.
-    As near as whole counts allow; with ``at_most`` not more, but something.
+    Where the components blend into each other the posterior is flat, and its total says better how
+    many to drop than where it crosses. As near as whole counts allow.
     """
-    tie = TIE_SPREAD / (len(clean) - 1) * np.arange(len(clean))
-    odds = _log_odds(np.minimum.accumulate(clean)) - tie
+    odds = _log_odds(np.minimum.accumulate(clean))
     mass = counts[counts > 0]
     values, where = np.unique(-odds[counts > 0], return_inverse=True)
     values = -values  # falling
     dropped = 1 - np.cumsum(np.bincount(where, weights=mass)) / mass.sum()
     last = int(np.argmin(np.abs(dropped - share)))  # the last one kept
-    if at_most and len(values) > 1:
-        last = min(int(np.argmax(dropped <= share)), len(values) - 2)
     # Midway to the next value; if there is none, nothing is to be dropped.
     cut = float(np.append(values, values[-1] - 2.0)[last : last + 2].mean())
     return sigmoid(odds - (cut - float(_log_odds(np.array(level)))))
@@ -171,9 +137,3 @@ def _everything(size: int, mixture: WeibullMixture | None, support: Support) -> 
         mixture=mixture,
         support=support,
     )
-
-
-def keep_everything(decision: Decision, reason: str) -> Decision:
-    """The same evidence, not believed."""
-    support = replace(decision.support, supported=False, reason=reason)
-    return _everything(len(decision.keep), decision.mixture, support)

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mild_ext.mixture.counts import TimeCounts
 from mild_ext.mixture.follow_up import common_follow_up
-from mild_ext.mixture.likelihood import TimeCounts
 from mild_ext.selection.classes import select_by_class
 from mild_ext.selection.evidence import evidence_of
 from mild_ext.selection.measured import select_measured
@@ -53,21 +53,14 @@ def select_clean(
               unshifted metric with a scale of the shifted one. Warns where it drops nothing.
         level: probability in (0, 1) for ``posterior``, share to keep in (0, 1] of ``quantile``;
             the other rules have none.
-        labels: integers [N], the given labels. Worth giving: wrong labels that favour some
-            classes (asymmetric noise) show in how the classes differ, no class is emptied, and
-            there are figures per class.
-        per_class: judge each class by its own histogram. A class of fewer than 100 samples is
-            judged with all samples; one whose histogram does not support two groups is kept.
-            Default: with labels and rule ``posterior``, if the classes' own mixtures explain the
-            counts far better than the common one does.
+        labels: integers [N], the given labels: no class is emptied, and there are figures per class.
+        per_class: True: judge each class by its own histogram; one that does not support two groups is
+            kept. False and None: all together.
         epochs: the window of epochs to judge by. Default: all that are recorded; with rule
-            ``posterior`` the course of training is looked at as well: if it shows that wrong labels
-            have been memorized by the end, the first third, half or two thirds (at least 8 epochs)
-            count where they separate better, once training has settled no fewer samples are dropped
-            than must be wrong, and before that no more than can be. A window given here says which
-            samples to drop, that default how many; it is not supported where it contradicts the
-            default.
-
+            ``posterior`` the course of training is looked at as well: where it shows that wrong labels
+            have been memorized by the end, the first third or two thirds (at least 8 epochs) count, and
+            once training has settled no fewer samples are dropped than must be wrong. A window given
+            here says which samples to drop, that default how many.
         planted: what the status was trained on, see `mild_ext.plant_labels`; the status must record predicted
             classes (``LearningStatus(..., num_classes=K)``). Rule, per_class and epochs are then not to
             be given: what is measured takes their place.

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import expit
-from scipy.stats import beta
 from torch import Tensor
 
 from mild_ext.selection.measure import LEVEL, MOST_CLASSES, Measurement, Z
@@ -127,6 +125,8 @@ def _recall(hits: int, planted: int, rate: float, dropped: float, classes: int) 
     A few planted labels are the true ones by chance. With k of them, the planted samples are dropped at
     (1 - k) recall + k f, all others at rate recall + (1 - rate) f, f the share of right labels dropped.
     """
+    from scipy.stats import beta  # here, for it takes a third of a second to load
+
     chance = rate / (classes - 1)
     equations = np.array([[1 - chance, chance], [rate, 1 - rate]])
 
@@ -153,6 +153,8 @@ def _logistic(suspicion: Tensor, evidence: PlantedEvidence, rate: float) -> tupl
     The offset gives the others a mean of the noise rate; the slope is the one under which the planted
     labels, nearly all wrong, are most probable.
     """
+    from scipy.optimize import brentq
+
     if rate * evidence.num_others < 0.5:
         return 0.0, -40.0  # nothing is wrong
     low, high = float(suspicion.min()), float(suspicion.max())

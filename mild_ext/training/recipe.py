@@ -52,7 +52,8 @@ class Recipe:
         "keep samples whose probability of a right label is above this; quantile: share to keep",
     )
     per_class: bool | None = _setting(
-        None, "judge each class by its own samples: true, false, or none: where it pays"
+        None,
+        "judge each class by its own samples: true, false, or none: as the rule does, together",
     )
     reselect: str = _setting(
         "kept",

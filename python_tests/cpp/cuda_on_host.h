@@ -1,5 +1,4 @@
-// Runs the text of a CUDA kernel on the CPU: just enough of the language for
-// csrc/status_kernels.cuh.
+// Runs the text of a CUDA kernel on the CPU: just enough of the language for csrc/*_kernels.cuh.
 //
 // Every thread of a block is a fiber with its own stack. A fiber gives way at every vote, shuffle,
 // barrier and atomic, and the next one to run is drawn at random from a seed, so that a result that
@@ -23,7 +22,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __shared__
 
 struct uint4 {
@@ -43,7 +42,7 @@ struct Meeting {
     unsigned size = 0;
     unsigned arrived = 0;
     unsigned rounds = 0;
-    std::vector<int> left, taken;
+    std::vector<int64_t> left, taken;
 };
 
 struct Fiber {
@@ -103,7 +102,7 @@ class Block {
     }
 
     // Leaves `value`, waits for the group, and returns what all have left.
-    const std::vector<int>& meet(bool whole_block, int value) {
+    const std::vector<int64_t>& meet(bool whole_block, int64_t value) {
         give_way_sometimes();
         Meeting& group = whole_block ? all_ : warps_[running_ / kWarpSize];
         group.left.resize(group.size);
@@ -160,18 +159,36 @@ inline void require_all_lanes(unsigned mask) {
 inline unsigned __ballot_sync(unsigned mask, bool vote) {
     on_host::require_all_lanes(mask);
     unsigned bits = 0;
-    const std::vector<int>& votes = on_host::Block::current()->meet(false, vote);
+    const std::vector<int64_t>& votes = on_host::Block::current()->meet(false, vote);
     for (unsigned lane = 0; lane < on_host::kWarpSize; ++lane)
         bits |= static_cast<unsigned>(votes[lane] != 0) << lane;
     return bits;
 }
-inline int __shfl_sync(unsigned mask, int value, int lane) {
+inline int __all_sync(unsigned mask, bool vote) { return __ballot_sync(mask, vote) == 0xffffffffu; }
+inline void __syncwarp() { on_host::Block::current()->meet(false, 0); }
+
+// What lane `from` of the warp has left; a value of up to 8 bytes.
+template <class T>
+T shuffled(unsigned mask, T value, unsigned from) {
     on_host::require_all_lanes(mask);
-    return on_host::Block::current()->meet(false, value)[static_cast<size_t>(lane)];
+    static_assert(sizeof value <= sizeof(int64_t), "one word for each lane");
+    int64_t bits = 0;
+    std::memcpy(&bits, &value, sizeof value);
+    bits = on_host::Block::current()->meet(false, bits)[from];
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+template <class T>
+T __shfl_sync(unsigned mask, T value, int lane) {
+    return shuffled(mask, value, static_cast<unsigned>(lane));
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int lanes) {
+    return shuffled(mask, value, threadIdx.x % on_host::kWarpSize ^ static_cast<unsigned>(lanes));
 }
 inline int __syncthreads_and(bool vote) {
-    const std::vector<int>& votes = on_host::Block::current()->meet(true, vote);
-    return std::all_of(votes.begin(), votes.end(), [](int v) { return v != 0; });
+    const std::vector<int64_t>& votes = on_host::Block::current()->meet(true, vote);
+    return std::all_of(votes.begin(), votes.end(), [](int64_t v) { return v != 0; });
 }
 inline void __syncthreads() { on_host::Block::current()->meet(true, 0); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
@@ -189,5 +206,12 @@ T atomicAdd(T* at, T value) {
     on_host::Block::current()->give_way_sometimes();
     const T before = *at;
     *at += value;
+    return before;
+}
+template <class T>
+T atomicMax(T* at, T value) {
+    on_host::Block::current()->give_way_sometimes();
+    const T before = *at;
+    if (value > before) *at = value;
     return before;
 }

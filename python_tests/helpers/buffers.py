@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from mild_ext import reference
+from mild_ext.recording import reference
 
 LOGIT_TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 INT_TYPES = [torch.int64, torch.int32]

@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mild_ext import select_clean
-from mild_ext.mixture.follow_up import KaplanMeierCounts, StretchedCounts, common_follow_up
+from mild_ext.mixture.follow_up import StretchedCounts, common_follow_up
 from mild_ext.recording.learning_log import LearningLog
 from mild_ext.selection.quality import evaluate_selection
-from mild_ext.selection.rules import decide
 
 
 def position(follow_up):
@@ -41,9 +40,9 @@ def test_samples_seen_equally_often_stay_where_they_are():
         histogram = np.zeros((num_epochs + 1, num_epochs + 1), dtype=np.int64)
         histogram[: seen + 1, seen] = rng.integers(1, 50, seen + 1)
         histogram[0, 0] = 9
-        for follow_up in (common_follow_up(histogram), KaplanMeierCounts(histogram)):
-            assert follow_up.num_epochs == seen
-            assert np.array_equal(follow_up.counts(histogram), histogram[: seen + 1, seen])
+        follow_up = common_follow_up(histogram)
+        assert follow_up.num_epochs == seen
+        assert np.array_equal(follow_up.counts(histogram), histogram[: seen + 1, seen])
 
 
 @given(st.integers(0, 2**31), st.integers(1, 30))
@@ -53,30 +52,16 @@ def test_no_sample_is_lost_and_order_is_kept(seed, num_epochs):
     histogram = np.triu(rng.integers(1, 100, shape) * (rng.random(shape) < rng.random()))
     if not histogram[:, 1:].any():
         histogram[0, num_epochs] = 1
-    for follow_up in (common_follow_up(histogram), KaplanMeierCounts(histogram)):
-        counts = follow_up.counts(histogram)
-        assert counts.sum() == pytest.approx(histogram.sum() - histogram[0, 0])
-        # What is said of a cell is what is said of its samples' counts.
-        values = -np.sort(-rng.random(follow_up.num_epochs + 1))
-        table = follow_up.table(values, unseen=0.0)
-        assert (histogram * table).sum() == pytest.approx(counts @ values)
-        for n in range(1, follow_up.num_epochs + 1):
-            assert (np.diff(table[: n + 1, n]) <= 1e-12).all()
-            assert (table[: n + 1, n] <= table[: n + 1, min(n + 1, num_epochs)] + 1e-12).all()
-
-
-def test_waits_that_watching_cut_short_are_taken_from_longer_ones():
-    # Four watched for three epochs: memorized after 0, 1, 2 and never. Three left before.
-    histogram = np.zeros((4, 4), dtype=np.int64)
-    histogram[[0, 1, 2, 3], 3] = 1
-    histogram[1, 1] = 3
-    waits = KaplanMeierCounts(histogram)
-    assert waits.num_epochs == 3
-    # Not memorized after one epoch are three of four, each as likely to be 1, 2 or 3.
-    np.testing.assert_allclose(waits.counts(histogram), [1, 2, 2, 2])
-    table = waits.table(np.array([0.9, 0.6, 0.3, 0.0]), unseen=0.5)
-    np.testing.assert_allclose(table[1], [0.0, 0.3, 0.6, 0.6])
-    assert table[0, 0] == 0.5
+    follow_up = common_follow_up(histogram)
+    counts = follow_up.counts(histogram)
+    assert counts.sum() == pytest.approx(histogram.sum() - histogram[0, 0])
+    # What is said of a cell is what is said of its samples' counts.
+    values = -np.sort(-rng.random(follow_up.num_epochs + 1))
+    table = follow_up.table(values, unseen=0.0)
+    assert (histogram * table).sum() == pytest.approx(counts @ values)
+    for n in range(1, follow_up.num_epochs + 1):
+        assert (np.diff(table[: n + 1, n]) <= 1e-12).all()
+        assert (table[: n + 1, n] <= table[: n + 1, min(n + 1, num_epochs)] + 1e-12).all()
 
 
 def test_nothing_seen():
@@ -101,7 +86,6 @@ def test_epochs_left_out_at_random_change_little(shares):
     share = rng.uniform(*shares, size=(3000, 1))
     seen = rng.random((3000, 30)) < share
     partly = LearningLog(complete.memorized, complete.given_label, seen=seen)
-    assert isinstance(common_follow_up(partly.status().histogram().numpy()), StretchedCounts)
     whole = evaluate_selection(select_clean(complete.status()).mask, clean).macro_f1
     selection = select_clean(partly.status())
     assert selection.supported
@@ -113,25 +97,16 @@ def test_epochs_left_out_at_random_change_little(shares):
     assert apart.noise_rate.low < 0.4 < apart.noise_rate.high
 
 
-def test_samples_that_join_and_leave_are_judged_by_their_waits():
+def test_samples_that_leave_are_judged_by_what_was_seen():
     rng = np.random.default_rng(4)
-    clean = rng.random(5000) < 0.65
-    wait = np.where(clean, 4 * rng.weibull(0.9, 5000), 26 * rng.weibull(5, 5000)).astype(int)
-
-    def kept(seen):
-        histogram = np.zeros((31, 31), dtype=np.int64)
-        misclassified = np.minimum(wait, seen)
-        np.add.at(histogram, (misclassified, seen), 1)
-        decision = decide(histogram, "posterior", 0.5)
-        assert decision.support.supported
-        return common_follow_up(histogram), decision.keep[misclassified, seen]
-
-    _, complete = kept(np.full(5000, 30))
-    follow_up, partly = kept(rng.integers(3, 31, 5000))
-    assert isinstance(follow_up, KaplanMeierCounts)
-    whole = evaluate_selection(complete, clean).macro_f1
-    assert whole > 0.94
-    assert evaluate_selection(partly, clean).macro_f1 > whole - 0.06
+    clean, complete = log(rng, 3000, 30)
+    stays = rng.uniform(0.7, 1.0, size=(3000, 1))
+    seen = np.arange(30) < np.ceil(stays * 30)
+    partly = LearningLog(complete.memorized, complete.given_label, seen=seen)
+    selection = select_clean(partly.status())
+    assert selection.supported
+    whole = evaluate_selection(select_clean(complete.status()).mask, clean).macro_f1
+    assert evaluate_selection(selection.mask, clean).macro_f1 > whole - 0.05
 
 
 def test_one_epoch_seen_is_too_little_against_a_label():

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mild_ext.mixture.likelihood import Likelihood, TimeCounts
+from mild_ext.mixture.counts import TimeCounts
+from mild_ext.mixture.likelihood import Likelihood
 from mild_ext.mixture.weibull import Weibull, WeibullMixture
 
 

@@ -323,3 +323,112 @@ def test_a_sharded_status_refuses_what_it_cannot_record():
         status.update(torch.arange(2), logits, labels)
     with pytest.raises(ValueError, match="every rank a sample"):
         ShardedStatus(0, 1)
+
+
+# ---- records of classes and statistics
+
+
+def _buffers(status):
+    record = status._record
+    return [x.numpy().copy() for x in (status.words, record.visits, record.planes, record.sums)]
+
+
+def _train_record(num_samples, num_epochs, idle, record):
+    rank = processes.rank()
+    status = LearningStatus(num_samples, num_epochs, num_classes=CLASSES, record=record)
+    sent = []
+    for epoch in range(num_epochs):
+        if rank != idle:
+            for batch in batches(num_samples, epoch, rank):
+                status.update(*batch)
+        sent.append(status.sync())
+        status.advance()
+    return _buffers(status), sent
+
+
+def single_record(num_samples, num_epochs, ranks, idle, record):
+    status = LearningStatus(num_samples, num_epochs, num_classes=CLASSES, record=record)
+    for epoch in range(num_epochs):
+        for rank in range(ranks):
+            if rank != idle:
+                for batch in batches(num_samples, epoch, rank):
+                    status.update(*batch)
+        status.advance()
+    return status
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("record", ["classes", "all"])
+@pytest.mark.parametrize(("ranks", "num_samples", "idle"), [(2, 200, None), (3, 61, 0)])
+def test_synced_records_equal_those_of_one_process(ranks, num_samples, idle, record):
+    expected = _buffers(single_record(num_samples, 7, ranks, idle, record))
+    for buffers, sent in run_on_ranks(ranks, _train_record, num_samples, 7, idle, record):
+        for ours, theirs in zip(buffers, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert sent == [2 * (ranks - 1) * -(-8 * num_samples // ranks)] * 7
+
+
+def _advance_without_sync():
+    status = LearningStatus(10, 4, num_classes=CLASSES)
+    status.sync()
+    status.advance()
+    if processes.rank() == 1:  # only one forgets it
+        status._ranks.restart(0)
+    try:
+        status.sync()
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.slow
+def test_an_epoch_that_one_rank_ended_without_sync_is_raised_on_all():
+    for message in run_on_ranks(2, _advance_without_sync):
+        assert "in every epoch before advance()" in message
+
+
+def _faults_of_one(record):
+    status = LearningStatus(10, 4, num_classes=CLASSES, record=record)
+    if processes.rank() == 1:
+        status._faults[1] = 3  # as a kernel on this rank's device counts them
+    try:
+        status.sync()
+    except ValueError as error:
+        status.sync()  # said once
+        return str(error)
+    return ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("record", ["status", "classes"])
+def test_bad_rows_of_one_rank_are_raised_on_all(record):
+    for message in run_on_ranks(2, _faults_of_one, record):
+        assert "on rank 1 met bad values: 3 rows with a label" in message
+
+
+def _sharded_record(num_samples, num_epochs, record):
+    rank = processes.rank()
+    status = ShardedStatus(num_samples, num_epochs, num_classes=CLASSES, record=record)
+    for epoch in range(num_epochs):
+        for batch in batches(num_samples, epoch, rank):
+            status.update(*batch)
+        status.advance()
+    wave = status.label_wave().numpy()
+    vote = status.majority_vote().label.numpy()
+    return _buffers(status.local), wave, vote, status.shortfall().numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("record", ["classes", "all"])
+def test_sharded_records_equal_those_of_one_process(record):
+    expected = single_record(101, 7, 2, None, record)
+    words, _, _, sums = _buffers(expected)
+    results = run_on_ranks(2, _sharded_record, 101, 7, record)
+    np.testing.assert_array_equal(np.concatenate([r[0][0] for r in results]), words)
+    np.testing.assert_array_equal(np.concatenate([r[0][3] for r in results], axis=1), sums)
+    vote = expected.majority_vote().label.numpy()
+    np.testing.assert_array_equal(np.concatenate([r[2] for r in results]), vote)
+    shortfall = expected.shortfall().numpy()
+    np.testing.assert_array_equal(np.concatenate([r[3] for r in results]), shortfall)
+    for result in results:
+        np.testing.assert_array_equal(result[1], expected.label_wave().numpy())

@@ -109,12 +109,12 @@ def test_never_seen_is_kept_and_counted():
 @pytest.mark.parametrize(
     ("name", "m", "n", "p", "word"),
     [
-        ("ten samples", [0, 0, 1, 1, 2, 9, 10, 10, 10, 10], [10] * 10, 10, "few"),
-        ("one sample", [4], [10], 10, "few"),
-        ("one epoch", [0] * 60 + [1] * 40, [1] * 100, 1, "1 epoch cannot"),
+        ("ten samples", [0, 0, 1, 1, 2, 9, 10, 10, 10, 10], [10] * 10, 10, "one component"),
+        ("one sample", [4], [10], 10, "one component"),
+        ("one epoch", [0] * 60 + [1] * 40, [1] * 100, 1, "one component"),
         ("nobody seen", [0] * 50, [0] * 50, 8, "no sample"),
-        ("all learned at once", [0] * 500, [20] * 500, 20, "differ"),
-        ("nobody learned", [20] * 500, [20] * 500, 20, "differ"),
+        ("all learned at once", [0] * 500, [20] * 500, 20, "one component"),
+        ("nobody learned", [20] * 500, [20] * 500, 20, "one component"),
         (
             "zero noise",
             np.minimum(3 * np.random.default_rng(0).weibull(1.0, 900), 20).astype(int),
@@ -231,10 +231,9 @@ def test_labels_let_classes_be_judged_apart():
     t = times(m, np.full(len(m), 30), 30)
     together = select_clean(t, labels=labels, per_class=False)
     apart = select_clean(t, labels=labels, per_class=True)
-    chosen = select_clean(t, labels=labels)
     assert torch.equal(together.mask, select_clean(t).mask)
-    assert chosen.per_class
-    assert torch.equal(chosen.mask, apart.mask)
+    assert torch.equal(together.mask, select_clean(t, labels=labels).mask)
+    assert apart.per_class
     assert apart.evaluate(clean).macro_f1 > together.evaluate(clean).macro_f1
     assert [c.label for c in apart.classes] == [0, 1, 2, 3]
     assert not apart.classes[1].supported
@@ -249,7 +248,7 @@ def test_labels_let_classes_be_judged_apart():
     assert per_class[1].num_clean == 700
 
 
-def test_alike_classes_are_judged_together():
+def test_classes_are_judged_together_unless_asked_for():
     m, _ = draw(9, 1400, 600)
     labels = torch.from_numpy(np.random.default_rng(0).integers(0, 4, len(m)))
     selection = select_clean(times(m, np.full(len(m), 30), 30), labels=labels)
@@ -259,13 +258,14 @@ def test_alike_classes_are_judged_together():
     assert sum(c.num_kept for c in selection.classes) == selection.num_kept
 
 
-def test_small_classes_follow_all_samples():
+def test_a_class_too_small_to_show_two_groups_is_kept():
     m, _ = draw(10)
     labels = torch.zeros(len(m), dtype=torch.int64)
-    labels[::50] = 7
+    labels[::200] = 7
     t = times(m, np.full(len(m), 30), 30)
     selection = select_clean(t, labels=labels, per_class=True)
-    assert selection.classes[1].threshold == select_clean(t).threshold
+    assert not selection.classes[1].supported
+    assert selection.classes[1].num_kept == selection.classes[1].num_samples == 5
 
 
 def test_no_class_is_emptied():
@@ -289,6 +289,22 @@ def test_other_rules():
         release = select_clean(t, "release")
     assert release.mask.all()
     assert "drops nothing" in release.reason
+
+
+def test_what_was_not_measured_says_so():
+    m, _ = draw(13)
+    selection = select_clean(status_of(m, 30))
+    for text in (selection.reason, selection.summary()):
+        assert "estimated from the counts alone, not measured" in text
+    assert not selection.noise_rate.measured
+    window = select_clean(status_of(m, 30), epochs=slice(0, 20))
+    assert window.reason.count("not measured") == 1
+
+
+def test_learned_at_once_or_never_is_judged():
+    m = np.repeat([0, 20], [500, 300])
+    selection = select_clean(times(m, np.full(800, 20), 20))
+    assert np.array_equal(selection.mask.numpy(), m == 0)
 
 
 def test_summary_speaks():

@@ -162,6 +162,17 @@ class Rounds:
         return self.taking_part if self.reselect == "all" and not self.finished else self.kept
 
     @property
+    def learned(self) -> Tensor:
+        """Bool ``[N]``, the samples whose loss counts: those kept, but for samples that are planted *and* held out.
+
+        Where dropped samples are watched as well (reselect="all"), nearly all wrong labels are held out from
+        the second round on. Planted ones are a sample of these only if they are held out too.
+        """
+        if self.planted is None or self.round == 0 or self.reselect != "all":
+            return self.kept
+        return self.kept & ~self.planted.mask
+
+    @property
     def num_epochs(self) -> int:
         """Epochs of the current round; of the last one when finished."""
         return self.rounds[self.round - self.finished]

@@ -49,7 +49,7 @@ class RoundTracker:
             takes them from the batches, until that of every sample is known.
         train_ids: the samples that take part, as int64 ids or a mask bool ``[N]``; None for all.
         reselect: "kept": a dropped sample stays out. "all": in every round all are drawn and recorded,
-            and a dropped one may return; the loss must then leave out those that are not ``kept``.
+            and a dropped one may return; the loss must then leave out those that are not ``learned``.
         min_removed: a round that drops, or takes back, less than this share of its samples is the last.
         select: called as ``select(status, labels=labels)`` with a round's LearningStatus and int64
             labels ``[N]`` on its device, -1 for a sample that was in no batch, or None if all are;
@@ -132,6 +132,11 @@ class RoundTracker:
     def watched(self) -> Tensor:
         """Bool ``[N]`` on the CPU, the samples to draw: ``kept``, or with reselect="all" all in the rounds."""
         return self._rounds.watched
+
+    @property
+    def learned(self) -> Tensor:
+        """Bool ``[N]`` on the CPU, the samples whose loss counts; ``kept``, unless some are planted and held out."""
+        return self._rounds.learned
 
     @property
     def taking_part(self) -> Tensor:

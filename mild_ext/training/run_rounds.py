@@ -316,7 +316,7 @@ def run_rounds(
             recorder=recorder,
             objective=CrossEntropy(
                 recipe.label_smoothing,
-                rounds.kept.to(device) if recipe.reselect == "all" else None,
+                rounds.learned.to(device) if recipe.reselect == "all" else None,
             ),
             weight_decay=recipe.first_weight_decay if number == 0 else None,
         )

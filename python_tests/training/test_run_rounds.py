@@ -125,8 +125,9 @@ def test_samples_outside_train_ids_are_never_touched():
 def test_result_survives_a_round_trip(result, tmp_path):
     result.save(tmp_path / "r.safetensors")
     loaded = RoundsResult.load(tmp_path / "r.safetensors")
-    for name in ("labels", "kept", "round_dropped", "misclassified", "seen", "clean_probability"):
+    for name in rounds._TENSORS:
         assert torch.equal(getattr(result, name), getattr(loaded, name))
+    assert loaded.noise_rate == result.noise_rate
     assert loaded.rounds == result.rounds
     assert loaded.stop_reason == result.stop_reason
 
@@ -291,7 +292,8 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(settings, tmp_path):
 
     assert without_time(records) == without_time(result.history)
     assert without_time(resumed.history) == without_time(result.history)
-    for name in ("kept", "round_dropped", "misclassified", "seen", "clean_probability"):
+    assert result.noise_rate.measured
+    for name in rounds._TENSORS:
         assert torch.equal(getattr(result, name), getattr(resumed, name))
     for a, b in zip(result.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)

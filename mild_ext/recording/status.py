@@ -15,7 +15,7 @@ from mild_ext.recording import dynamics_ops, ops
 from mild_ext.recording._native import _C, READS_TENSORS, has_cuda
 from mild_ext.recording.dynamics import DynamicsReading
 from mild_ext.recording.epoch_record import EpochRecord
-from mild_ext.recording.record_merge import merge_records
+from mild_ext.recording.merge_records import merge_records
 from mild_ext.recording.status_files import (
     checked_state,
     read_state,
@@ -339,7 +339,7 @@ class LearningStatus(DynamicsReading):
             timeout: seconds to wait for the other ranks.
 
         Returns:
-            Bytes that this rank sent: as in `mild_ext.recording.merge`, or of the 8 bytes a sample of the visits.
+            Bytes that this rank sent: as in `mild_ext.recording.epoch_planes`, or 8 a sample, of the visits.
 
         Raises:
             ValueError: the ranks' statuses differ in size, or stand in different epochs; an epoch was ended without

@@ -226,8 +226,35 @@ class LearningStatus(DynamicsReading):
                     f"all {self._num_epochs} epochs of this status are recorded; make it with a larger "
                     "num_epochs, or reset() it for the next round"
                 )
-            if READS_TENSORS and not _dispatch_modes() and self._update_fast(index, logits, labels):
-                return
+            if READS_TENSORS and not _dispatch_modes():
+                # Written out, and not in a function of its own: a call more costs a tenth of a small batch.
+                record = self._record
+                if record is None:
+                    done = _C.try_update(
+                        self._words,
+                        self._faults,
+                        self._epoch_on_device,
+                        index,
+                        logits,
+                        labels,
+                        self._num_epochs,
+                        torch.get_num_threads(),
+                    )
+                else:
+                    done = _C.try_record(
+                        record.visits,
+                        self._faults,
+                        self._epoch_on_device,
+                        index,
+                        logits,
+                        labels,
+                        self._num_epochs,
+                        record.num_classes,
+                        record.statistics,
+                        torch.get_num_threads(),
+                    )
+                if done:
+                    return
         words, record = self._words, self._record
         if isinstance(logits, Tensor) and self._num_classes != 1:
             logits = _two_columns(logits)
@@ -250,14 +277,6 @@ class LearningStatus(DynamicsReading):
                 record.num_classes,
                 record.statistics,
             )
-
-    def _update_fast(self, index: Tensor, logits: Tensor, labels: Tensor) -> bool:
-        record, clock = self._record, (self._faults, self._epoch_on_device)
-        epochs, threads = self._num_epochs, torch.get_num_threads()
-        if record is None:
-            return _C.try_update(self._words, *clock, index, logits, labels, epochs, threads)
-        what = (record.num_classes, record.statistics)
-        return _C.try_record(record.visits, *clock, index, logits, labels, epochs, *what, threads)
 
     def advance(self) -> None:
         """End the epoch: what comes next is recorded into the following one.

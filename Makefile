@@ -37,8 +37,8 @@ lint: $(VENV)/.lint
 	$(bin)/lint-imports
 
 # The kernels' text runs on fibers, which the thread sanitizer cannot follow: it looks at the CPU's threads.
-sanitizers := -std=c++17 -O1 -g -fno-omit-frame-pointer -Wall -Wextra -Wno-unknown-pragmas -Icsrc -pthread
-sanitized := python_tests/cpp/sanitize.cpp csrc/status_cpu.cpp
+sanitizers := -std=c++17 -ffp-contract=off -O1 -g -fno-omit-frame-pointer -Wall -Wextra -Wno-unknown-pragmas -Icsrc -pthread
+sanitized := python_tests/cpp/sanitize.cpp csrc/status_cpu.cpp csrc/visits_cpu.cpp csrc/dynamics_cpu.cpp
 sanitize:
 	@mkdir -p build/sanitize
 	$(CXX) $(sanitizers) -fsanitize=address,undefined -fno-sanitize-recover=all -DMILD_SANITIZE_KERNELS \

@@ -18,7 +18,8 @@ from sklearn.metrics import average_precision_score
 
 import mild_ext
 from mild_ext.recording.learning_log import LearningLog
-from mild_ext.selection import measure, suspicion
+from mild_ext.selection import measure_noise as measure
+from mild_ext.selection import suspicion
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.quality import evaluate_selection
 

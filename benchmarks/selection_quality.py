@@ -36,7 +36,8 @@ import torch
 import mild_ext
 from mild_ext.mixture import follow_up
 from mild_ext.recording.learning_log import LearningLog, read_learning_log
-from mild_ext.selection import noise_rate, rules, support
+from mild_ext.selection import decide as rules
+from mild_ext.selection import noise_rate, support
 from mild_ext.selection import windows as course
 from mild_ext.selection.quality import best_threshold, evaluate_selection
 

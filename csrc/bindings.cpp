@@ -119,6 +119,7 @@ PYBIND11_MODULE(_C, m) {
     m.attr("cuda_version") = bound::kCudaVersion;
     m.attr("max_epochs") = mild::kMaxEpochs;
     m.attr("num_faults") = static_cast<int>(mild::kNumFaults);
+    m.attr("ignored_label") = mild::kIgnoredLabel;
 
     m.def("update", &bound::update, "words"_a, "num_samples"_a, "num_words"_a, "index"_a,
           "index_is_int64"_a, "logits"_a, "logit_type"_a, "rows"_a, "classes"_a, "row_stride"_a,

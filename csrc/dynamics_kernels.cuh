@@ -149,9 +149,9 @@ __global__ void __launch_bounds__(kBlock, kVisitBlocks) visits_kernel(const Reco
     const bool epoch_good = 0 <= epoch && epoch < batch.num_epochs;
     for (int64_t base = blockIdx.x * kRows; base < batch.rows; base += gridDim.x * kRows) {
         const int64_t i = base + threadIdx.x / kLanes;
-        const bool in_batch = i < batch.rows;
+        const int64_t label = i < batch.rows ? batch.labels[i] : kIgnoredLabel;
+        const bool in_batch = label != kIgnoredLabel;
         const int64_t sample = in_batch ? batch.index[i] : 0;
-        const int64_t label = in_batch ? batch.labels[i] : 0;
         const bool index_good = 0 <= sample && sample < args.num_samples;
         const bool label_good = 0 <= label && label < batch.classes;
         const bool good = in_batch && epoch_good && index_good && label_good;

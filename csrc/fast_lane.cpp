@@ -64,8 +64,9 @@ std::optional<Batch> plain_batch(const Views& views, int64_t num_epochs) {
             (x.ndim > 0 && (x.shape == nullptr || x.strides == nullptr)))
             return std::nullopt;
     const std::optional<LogitType> logit_type = logit_type_of(logits);
-    if (!logit_type || logits.ndim != 2 || logits.shape[1] < 1 || logits.strides[0] < 0 ||
-        (logits.shape[1] > 1 && logits.strides[1] != 1) || !logits.aligned(logits.type_bits / 8))
+    // A single column stands for two classes: Python adds the other.
+    if (!logit_type || logits.ndim != 2 || logits.shape[1] < 2 || logits.strides[0] < 0 ||
+        logits.strides[1] != 1 || !logits.aligned(logits.type_bits / 8))
         return std::nullopt;
     // A tensor whose storage was freed (as FSDP does) has its offset from null for an address. Real
     // memory may lie as low in some processes, so the Python side decides, which can ask the

@@ -114,21 +114,22 @@ MILD_HD void set_bit(uint64_t* word, uint64_t bit, bool) { *word |= bit; }
 template <class T>
 struct RecordRows {
     const Update& args;
-    int64_t epoch;
+    GoodBatch good;
     bool shared;  // other threads write to the same buffer
 
     template <Isa isa>
     MILD_HD void operator()(int64_t begin, int64_t end) const {
         constexpr int64_t kAhead = 64;  // rows between asking for a sample's words and writing them
         const int64_t num_words = args.status.num_words;
-        WordPair* const words = args.status.words + pair_offset(0, num_words, epoch);
-        const uint64_t bit = bit_of(epoch);
+        WordPair* const words = args.status.words + pair_offset(0, num_words, good.epoch);
+        const uint64_t bit = bit_of(good.epoch);
         const T* row = static_cast<const T*>(args.batch.logits) + begin * args.batch.row_stride;
         for (int64_t i = begin; i < std::min(begin + kAhead, end); ++i)
             prefetch_for_write(words + args.batch.index[i] * num_words);
         for (int64_t i = begin; i < end; ++i, row += args.batch.row_stride) {
             if (i + kAhead < end)
                 prefetch_for_write(words + args.batch.index[i + kAhead] * num_words);
+            if (good.has_ignored && args.batch.labels[i] == kIgnoredLabel) continue;
             const RowStatus status = row_status<isa>(row, args.batch.classes, args.batch.labels[i]);
             WordPair* const sample = words + args.batch.index[i] * num_words;
             set_bit(&sample->seen, bit, shared);
@@ -138,10 +139,10 @@ struct RecordRows {
 };
 
 template <class T>
-void record(const Update& args, int64_t epoch, int threads) {
+void record(const Update& args, GoodBatch good, int threads) {
     const int parts = threads_for(args.batch.rows, args.batch.classes * int64_t{sizeof(T)},
                                   kHasAtomicOr ? threads : 1);
-    const RecordRows<T> body{args, epoch, parts > 1};
+    const RecordRows<T> body{args, good, parts > 1};
     parallel(args.batch.rows, parts,
              [&](int, int64_t begin, int64_t end) { run(body, begin, end); });
 }
@@ -158,16 +159,16 @@ void use_isa(Isa isa) {
 
 void update(const Update& args, int threads) {
     if (args.batch.rows == 0) return;
-    const int64_t epoch = checked_epoch(args.batch, args.status.num_samples);
+    const GoodBatch good = checked(args.batch, args.status.num_samples);
     switch (args.batch.logit_type) {
         case LogitType::kFloat64:
-            return record<double>(args, epoch, threads);
+            return record<double>(args, good, threads);
         case LogitType::kFloat32:
-            return record<float>(args, epoch, threads);
+            return record<float>(args, good, threads);
         case LogitType::kFloat16:
-            return record<Half>(args, epoch, threads);
+            return record<Half>(args, good, threads);
         case LogitType::kBFloat16:
-            return record<BFloat16>(args, epoch, threads);
+            return record<BFloat16>(args, good, threads);
     }
 }
 

@@ -41,9 +41,9 @@ __global__ void __launch_bounds__(kBlock, kUpdateBlocks) update_kernel(const Upd
     const uint64_t bit = bit_of(epoch);
     for (int64_t base = blockIdx.x * kRows; base < batch.rows; base += gridDim.x * kRows) {
         const int64_t i = base + threadIdx.x / kLanes;
-        const bool in_batch = i < batch.rows;
+        const int64_t label = i < batch.rows ? batch.labels[i] : kIgnoredLabel;
+        const bool in_batch = label != kIgnoredLabel;
         const int64_t sample = in_batch ? batch.index[i] : 0;
-        const int64_t label = in_batch ? batch.labels[i] : 0;
         const bool index_good = 0 <= sample && sample < args.status.num_samples;
         const bool label_good = 0 <= label && label < batch.classes;
         const bool good = in_batch && epoch_good && index_good && label_good;

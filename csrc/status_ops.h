@@ -39,8 +39,13 @@ struct ConstStatusBuffer {
 // What update counts instead of recording, where it cannot raise (CUDA).
 enum Fault : int { kBadIndex = 0, kBadLabel = 1, kBadEpoch = 2, kNumFaults = 3 };
 
+// Rows with this label are skipped, whatever else is in them: torch's ignore_index, with which
+// padding is labelled.
+constexpr int64_t kIgnoredLabel = -100;
+
 // One batch of the training loop, as every recording operation takes it.
-// Valid: 0 <= index < number of samples, 0 <= labels < classes, 0 <= *epoch < num_epochs.
+// Valid (but in rows labelled kIgnoredLabel): 0 <= index < number of samples, 0 <= labels <
+// classes, 0 <= *epoch < num_epochs.
 //   CPU: raises std::invalid_argument before the first write.
 //   CUDA: skips the row and adds it to `faults`.
 struct Batch {

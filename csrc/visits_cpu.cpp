@@ -237,8 +237,13 @@ MILD_HD void raise(int64_t* word, int64_t value, bool) { *word = value > *word ?
 template <class T>
 struct RecordRows {
     const RecordVisits& args;
+    bool has_ignored;
     bool shared;
     ValueOf<T>* others;  // [classes, padded to kLanes], private to this thread
+
+    MILD_HD bool ignores(int64_t i) const {
+        return has_ignored && args.batch.labels[i] == kIgnoredLabel;
+    }
 
     template <Isa isa>
     MILD_HD void operator()(int64_t begin, int64_t end) const {
@@ -254,19 +259,20 @@ struct RecordRows {
             for (int64_t k = 0; k < rows; ++k, row += batch.row_stride) {
                 if (i + k + kAhead < end)
                     prefetch_for_write(args.record + batch.index[i + k + kAhead]);
+                if (ignores(i + k)) continue;
                 facts.put(k, facts_of_row<isa>(row, batch.classes, batch.labels[i + k],
                                                args.statistics, others));
             }
             int64_t visits[kLanes];
             facts.pack_visits<kFused>(args.statistics, visits);
             for (int64_t k = 0; k < rows; ++k)
-                raise(args.record + batch.index[i + k], visits[k], shared);
+                if (!ignores(i + k)) raise(args.record + batch.index[i + k], visits[k], shared);
         }
     }
 };
 
 template <class T>
-void record(const RecordVisits& args, int threads) {
+void record(const RecordVisits& args, bool has_ignored, int threads) {
     const Batch& batch = args.batch;
     // With the exponentials a byte of logits takes about four times as long as reading it.
     const int64_t work = batch.classes * int64_t{sizeof(T)} * (args.statistics ? 4 : 1);
@@ -276,7 +282,8 @@ void record(const RecordVisits& args, int threads) {
         alignas(64) ValueOf<T> few[kOnStack];
         std::vector<ValueOf<T>> many;
         if (batch.classes > kOnStack) many.resize(static_cast<size_t>(batch.classes + kLanes));
-        run(RecordRows<T>{args, parts > 1, many.empty() ? few : many.data()}, begin, end);
+        run(RecordRows<T>{args, has_ignored, parts > 1, many.empty() ? few : many.data()}, begin,
+            end);
     });
 }
 
@@ -284,16 +291,16 @@ void record(const RecordVisits& args, int threads) {
 
 void record_visits(const RecordVisits& args, int threads) {
     if (args.batch.rows == 0) return;
-    checked_epoch(args.batch, args.num_samples);
+    const bool has_ignored = checked(args.batch, args.num_samples).has_ignored;
     switch (args.batch.logit_type) {
         case LogitType::kFloat64:
-            return record<double>(args, threads);
+            return record<double>(args, has_ignored, threads);
         case LogitType::kFloat32:
-            return record<float>(args, threads);
+            return record<float>(args, has_ignored, threads);
         case LogitType::kFloat16:
-            return record<Half>(args, threads);
+            return record<Half>(args, has_ignored, threads);
         case LogitType::kBFloat16:
-            return record<BFloat16>(args, threads);
+            return record<BFloat16>(args, has_ignored, threads);
     }
 }
 

@@ -11,6 +11,7 @@ cuda_architectures: str
 cuda_version: str
 max_epochs: int
 num_faults: int
+ignored_label: int
 max_classes: int
 no_visit: int
 num_sums: int

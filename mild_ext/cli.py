@@ -88,6 +88,11 @@ def _add_select(commands: Any) -> None:
         metavar="FILE.npy",
         help="given labels: figures per class, no class is emptied (default: a log's own)",
     )
+    parser.add_argument(
+        "--planted",
+        metavar="FILE.safetensors",
+        help="the labels planted in the status' round, from a run's planted/: the noise is measured by them",
+    )
     parser.add_argument("--predicted", metavar="FILE.npy", help="a model's labels, for the table")
     parser.set_defaults(run=_run_select)
 

@@ -75,6 +75,15 @@ class RoundsTable:
         self.say("  ".join(line))
 
 
+def measured_noise(result: RoundsResult) -> str:
+    """What the first round's planted labels measured, in a line or two; or why there were none."""
+    first = result.rounds[0]
+    if first["planted"]:
+        return f"Measured with {first['planted']} planted labels: {first['reason']}."
+    how = "estimated from counts alone, which cannot tell a hard label from a wrong one"
+    return f"The noise is {how}: {first['planting_note'] or 'no labels were planted'}."
+
+
 def models_table(summary: dict[str, Any]) -> str:
     """The models of a run and their test accuracy, and what that says."""
     models = summary["models"]

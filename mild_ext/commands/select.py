@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mild_ext.recording.learning_log import read_learning_log
 from mild_ext.recording.status import LearningStatus
-from mild_ext.selection import Selection, select_clean
+from mild_ext.selection import PlantedLabels, Selection, select_clean
 from mild_ext.selection.table import write_table
 
 
@@ -27,12 +27,16 @@ def main(options: argparse.Namespace) -> int:
     if labels is None and log is not None:
         labels = log.given_label
     predicted = _labels("--predicted", options.predicted, status.num_samples)
+    planted = None if options.planted is None else PlantedLabels.load(options.planted)
+    if planted is not None and labels is None:
+        labels = planted.given.numpy()
     selection = select_clean(
         status,
         options.rule,
         options.level,
         labels=None if labels is None else torch.from_numpy(labels),
         epochs=epochs,
+        planted=planted,
     )
     print(f"{status.num_samples:,} samples, {status.epoch} of {status.num_epochs} epochs recorded")
     print(selection.summary())

@@ -33,9 +33,12 @@ def main(options: argparse.Namespace) -> int:
         check_update,
         check_special_values,
         check_passes,
+        check_visits,
+        check_epochs,
+        check_reading,
     ]
     if device.type == "cuda":
-        checks += [check_faults, check_stream, check_graph, check_cpu_index]
+        checks += [check_faults, check_stream, check_graph, check_graph_of_epochs, check_cpu_index]
     failed = 0
     for check in checks:
         start = time.perf_counter()
@@ -73,7 +76,7 @@ def check_update(device: torch.device) -> None:
     """All types and widths, strided and misaligned rows, epochs around the ends of words."""
     for seed, (dtype, classes) in enumerate((d, c) for d in LOGIT_TYPES for c in WIDTHS):
         index, logits, labels = batch(classes, dtype, seed)
-        status = LearningStatus(100, 130, device=device)
+        status = LearningStatus(100, 130, num_classes=classes, record="status", device=device)
         expected = torch.zeros(status.words.shape, dtype=torch.int64)
         for epoch in range(130):
             if epoch in (0, 62, 63, 64, 129):
@@ -117,6 +120,70 @@ def check_passes(device: torch.device) -> None:
                 moved = [x.to(device) for x in arguments]
                 ours = getattr(ops, name)(there, *moved, start, stop)
                 same(ours, theirs, f"{name} over epochs [{start}, {stop})")
+
+
+def same_visits(ours: Tensor, theirs: Tensor, what: str) -> None:
+    """Key and class to the bit; loss and EL2N to one place of their fp16, as sums are rounded differently."""
+    fields = zip(reference.visit_fields(ours), reference.visit_fields(theirs), strict=True)
+    for field, (a, b) in enumerate(fields):
+        if bool(((a - b).abs() > (field >= 2)).any()):
+            raise AssertionError(f"{what} differs from the reference")
+
+
+def check_visits(device: torch.device) -> None:
+    """Predicted class, margin, loss and EL2N: all types and widths, strided and misaligned rows."""
+    for seed, (dtype, classes) in enumerate((d, c) for d in LOGIT_TYPES for c in WIDTHS):
+        index, logits, labels = batch(classes, dtype, seed)
+        logits += torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+        for record in ("classes", "all"):
+            status = LearningStatus(100, 3, num_classes=classes, record=record, device=device)
+            pad = torch.zeros((len(index), seed % 5), dtype=dtype)
+            strided = torch.cat([logits, pad], dim=1).to(device)[:, :classes]
+            status.update(index.to(device), strided, labels.to(device))
+            expected = torch.full((100,), -(1 << 63))
+            reference.record_visits(expected, index, logits, labels, record == "all")
+            assert status.open_visits is not None
+            same_visits(status.open_visits, expected, f"visits of {dtype} x {classes} classes")
+
+
+def check_epochs(device: torch.device) -> None:
+    """Ending epochs: the same bits as on the CPU, given the same visits."""
+    for classes, record in ((10, "all"), (128, "classes"), (1000, "all")):
+        ours = LearningStatus(100, 70, num_classes=classes, record=record, device=device)
+        theirs = LearningStatus(100, 70, num_classes=classes, record=record)
+        assert ours.open_visits is not None
+        assert theirs.open_visits is not None
+        for epoch in range(70):
+            theirs.update(*batch(classes, torch.float32, epoch, rows=50))
+            ours.open_visits.copy_(theirs.open_visits)
+            ours.advance()
+            theirs.advance()
+        for name, value in theirs.state_dict().items():
+            if isinstance(value, Tensor):
+                same(ours.state_dict()[name], value, f"{name} after {ours.epoch} epochs")
+
+
+def check_reading(device: torch.device) -> None:
+    """Votes, majority, counts and changes of predictions, and first k-epoch learning."""
+    status = LearningStatus(100, 70, num_classes=10, device=device)
+    for epoch in range(70):
+        status.update(*(x.to(device) for x in batch(10, torch.float32, epoch, rows=50)))
+        status.advance()
+    planes = status.state_dict()["planes"].cpu()
+    labels = torch.arange(100) % 10
+    window = (100, 10, 3, 66)
+    epochs = slice(3, 66)
+    votes = torch.cat([counts for _, counts in status.votes(epochs)])
+    same(votes, reference.class_votes(planes, *window), "votes")
+    vote = status.majority_vote(epochs, exclude=labels.to(device))
+    same(vote.label, reference.majority_vote(planes, labels, *window)[0], "majority vote")
+    agree = status.compute(epochs).seen - status.misclassified_for(labels.to(device), epochs)
+    same(agree, reference.count_predicted(planes, labels, 3, 66), "misclassified for labels")
+    changes, changed = reference.prediction_changes(planes, 100, 3, 66)
+    same(status.prediction_changes(epochs), changes, "prediction changes")
+    same(status.label_wave(epochs), changed, "label wave")
+    ours = torch.ops.mild_ext.first_run(status.words, 3, 66, 2)
+    same(ours, reference.first_run(status.words.cpu(), 3, 66, 2), "first k-epoch learning")
 
 
 def check_faults(device: torch.device) -> None:
@@ -176,6 +243,34 @@ def check_graph(device: torch.device) -> None:
             reference.update_status(expected, epoch, index.cpu(), logits.cpu(), labels.cpu())
         status.advance()
     same(status.words, expected, "a replayed graph")
+
+
+def check_graph_of_epochs(device: torch.device) -> None:
+    """A captured update and the end of its epoch, replayed epoch after epoch."""
+    index, logits, labels = (x.to(device) for x in batch(10, torch.float32, 2))
+    statuses = [
+        LearningStatus(100, 70, num_classes=10, record="all", device=device) for _ in range(2)
+    ]
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        statuses[0].update(index, logits, labels)
+    torch.cuda.current_stream(device).wait_stream(stream)
+    statuses[0].reset()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        statuses[0].update(index, logits, labels)
+        statuses[0].advance()
+    for _ in range(5):
+        graph.replay()
+        statuses[1].update(index, logits, labels)
+        statuses[1].advance()
+    captured, plain = (
+        [status._record.planes, status._record.sums]  # type: ignore[union-attr]
+        for status in statuses
+    )
+    for ours, theirs in zip(captured, plain, strict=True):
+        same(ours, theirs.cpu(), "a replayed graph of whole epochs")
 
 
 def check_cpu_index(device: torch.device) -> None:

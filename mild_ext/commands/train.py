@@ -200,6 +200,7 @@ def _train(
         on_round=lambda done: _keep_round(folder, done, say),
     )
     say(f"Stopped: {result.stop_reason}.")
+    say(console.measured_noise(result))
     folder.save_result(result)
     semi = None
     if settings.recipe.ssl != "none":

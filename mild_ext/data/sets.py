@@ -60,7 +60,8 @@ class IndexedDataset(Dataset[tuple[int, Any, Any]]):
 
     Args:
         dataset: map-style data set whose items start with ``(input, label)``.
-        labels: int64 ``[N]`` given labels to use in place of the data set's own, or None.
+        labels: int64 ``[N]`` labels to use in place of the data set's own, or None. They are read anew at every
+            access, so a tracker's ``training_labels``, which change from round to round, may be given.
 
     An item may also be asked for as ``(index, seed)``: then the random generators of Python, NumPy
     and torch are seeded from both before the item is read, so random augmentation inside the data

@@ -3,6 +3,7 @@
 `RoundTracker` and `KeptSampler` are what they share, and what a plain PyTorch loop uses directly.
 """
 
-from mild_ext.integrations.tracker import KeptSampler, RoundTracker
+from mild_ext.integrations.sampler import KeptSampler
+from mild_ext.integrations.tracker import RoundTracker
 
 __all__ = ["KeptSampler", "RoundTracker"]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mild_ext.integrations.tracker import KeptSampler, RoundTracker
+from mild_ext.integrations.sampler import KeptSampler
+from mild_ext.integrations.tracker import RoundTracker
 
 try:
     import lightning.pytorch as pl
@@ -44,8 +45,10 @@ class MILDCallback(pl.Callback):
         read: name of a method of the LightningModule, or a function, in place of those three: from
             what ``training_step`` returned and the batch to ``(index, logits, labels)``.
         restart_optimizers: call ``configure_optimizers`` anew after each round.
-        tracker_options: ``labels``, ``train_ids``, ``reselect``, ``min_removed``, ``select``, ``device``,
-            ``group``, ``seed`` of `RoundTracker`. With ``reselect="all"`` it is for ``training_step`` to
+        given_labels: integers ``[N]``, ``labels`` of `RoundTracker`; None takes them from the batches.
+        tracker_options: ``train_ids``, ``reselect``, ``min_removed``, ``select``, ``device``,
+            ``group``, ``seed``, ``plant``, ``num_classes`` of `RoundTracker`. With ``plant`` the data set must
+            give ``tracker.training_labels``. With ``reselect="all"`` it is for ``training_step`` to
             leave samples that are not ``tracker.kept`` out of the loss.
 
     Attributes:
@@ -65,9 +68,10 @@ class MILDCallback(pl.Callback):
         labels: Source = "labels",
         read: str | Read | None = None,
         restart_optimizers: bool = True,
+        given_labels: Tensor | None = None,
         **tracker_options: Any,
     ) -> None:
-        self.tracker = RoundTracker(num_samples, rounds, **tracker_options)
+        self.tracker = RoundTracker(num_samples, rounds, labels=given_labels, **tracker_options)
         self.index, self.logits, self.labels = index, logits, labels
         self.read = read
         self.restart_optimizers = restart_optimizers

@@ -38,6 +38,9 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         batch_size: samples per step.
         learning_rate: at the start of each round; a cosine to zero from there.
         weight_decay: of SGD with momentum 0.9.
+        plant: share of the samples, in [0, 0.1], given a wrong label on purpose in each round, to measure the
+            noise; the final network never sees one. 0: none. Left out, with a note in ``rounds_``, where the
+            default cannot be met, as with fewer than ten samples a class.
         rule, level, per_class: of the selection, see `mild_ext.select_clean`.
         device: where to train, e.g. ``"cuda"``.
         random_state: int, RandomState or None; everything random follows from it.
@@ -47,6 +50,10 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         n_features_in_: number of features.
         kept_: bool ``[N]``, True for the training samples whose label is believed.
         clean_probability_: float32 ``[N]`` in [0, 1], probability that the label is right.
+        suspicion_: float32 ``[N]``; higher = more likely a wrong label.
+        suggested_label_: ``[N]``, of ``classes_``: what the network voted for instead of the given label, which
+            stands where there is nothing to suggest.
+        noise_rate_: share of wrong labels in [0, 1] as planted ones measured it; None where none were planted.
         rounds_: one record per round.
         stop_reason_: why there were no more rounds.
         module_: the network, from float features ``[B, n_features_in_]`` to logits ``[B, K]``; None where the
@@ -74,6 +81,7 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         batch_size: int = 32,
         learning_rate: float = 0.01,
         weight_decay: float = 5e-3,
+        plant: float = 0.05,
         rule: str = "posterior",
         level: float = 0.5,
         per_class: bool | None = None,
@@ -88,6 +96,7 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.plant = plant
         self.rule = rule
         self.level = level
         self.per_class = per_class
@@ -113,6 +122,9 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.kept_ = np.ones(len(encoded), dtype=bool)
         self.clean_probability_ = np.ones(len(encoded), dtype=np.float32)
+        self.suspicion_ = np.zeros(len(encoded), dtype=np.float32)
+        self.suggested_label_ = self.classes_[encoded]
+        self.noise_rate_: float | None = None
         self.rounds_: list[dict[str, Any]] = []
         self.stop_reason_ = "all samples have one label"
         self.module_: torch.nn.Module | None = None
@@ -129,6 +141,7 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
                 "batch_size": int(self.batch_size),
                 "lr": float(self.learning_rate),
                 "weight_decay": float(self.weight_decay),
+                "plant": float(self.plant),
                 "rule": self.rule,
                 "level": float(self.level),
                 "per_class": self.per_class,
@@ -152,11 +165,16 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
                 std=data.std,
             ),
             recipe,
+            num_classes=data.num_classes,
             seed=seed,
             device=self.device,
         )
         self.kept_ = result.kept.numpy()
         self.clean_probability_ = result.clean_probability.numpy()
+        self.suspicion_ = result.suspicion.numpy()
+        suggested = result.suggested_label.numpy()
+        self.suggested_label_ = self.classes_[np.where(suggested >= 0, suggested, encoded)]
+        self.noise_rate_ = None if result.noise_rate is None else result.noise_rate.rate
         self.rounds_, self.stop_reason_ = result.rounds, result.stop_reason
         assert result.model is not None
         self.module_ = result.model.cpu().eval()

@@ -7,7 +7,7 @@ batches and ends of epochs to a `RoundTracker`, and draws its samples from a `Ke
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +15,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data.distributed import DistributedSampler
 
 from mild_ext import processes
 from mild_ext.files import write_atomically
 from mild_ext.integrations.batch_labels import BatchLabels
+from mild_ext.integrations.sampler import KeptSampler
 from mild_ext.rounds import MIN_REMOVED, RoundOutcome, Rounds, Select
-from mild_ext.selection import Selection
+from mild_ext.selection import PlantedLabels, Selection
 from mild_ext.selection.table import Table, samples_table, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_FORMAT = "mild_ext-tracker-2"
+_FORMAT = "mild_ext-tracker-3"
 
 
 class RoundTracker:
@@ -48,15 +48,20 @@ class RoundTracker:
             takes them from the batches, until that of every sample is known.
         train_ids: the samples that take part, as int64 ids or a mask bool ``[N]``; None for all.
         reselect: "kept": a dropped sample stays out. "all": in every round all are drawn and recorded,
-            and a dropped one may return; the loss must then leave out those that are not ``kept``.
+            and a dropped one may return; the loss must then leave out those that are not ``learned``.
         min_removed: a round that drops, or takes back, less than this share of its samples is the last.
         select: called as ``select(status, labels=labels)`` with a round's LearningStatus and int64
             labels ``[N]`` on its device, -1 for a sample that was in no batch, or None if all are;
             returns a Selection. ``functools.partial(select_clean, ...)`` sets a rule. None is
-            `select_clean` with its defaults.
+            `select_clean` with its defaults. Where labels are planted, ``planted`` is given as well.
+        plant: share of the samples in [0, 0.1] that are given a wrong label on purpose in each round, so that
+            the noise can be measured (see `mild_ext.plant_labels`). Needs ``labels``, and batches with
+            ``training_labels``. 0, the default, plants nothing: it is your model that learns them, for the
+            length of the round.
+        num_classes: columns of the logits, for ``plant``; None takes one more than the largest label.
         device: where the status lies, see LearningStatus.
         group: process group to merge over; None is the default one, or none.
-        seed: of the order in which `sampler` goes through the samples.
+        seed: of the order in which `sampler` goes through the samples, and of what is planted.
 
     Attributes:
         rounds: epochs of each round.
@@ -65,7 +70,8 @@ class RoundTracker:
         epochs: epochs ended so far, all rounds and what came after.
 
     Raises:
-        TypeError, ValueError: as `mild_ext.rounds.Rounds` and LearningStatus.
+        TypeError, ValueError: as `mild_ext.rounds.Rounds` and LearningStatus; nothing that can be planted in
+            the first round where ``plant`` asks for it.
 
     Examples:
         >>> import torch
@@ -92,6 +98,8 @@ class RoundTracker:
         device: torch.device | str = "cpu",
         group: processes.Group = None,
         seed: int = 0,
+        plant: float = 0.0,
+        num_classes: int | None = None,
     ) -> None:
         self._rounds = Rounds(
             num_samples,
@@ -101,6 +109,9 @@ class RoundTracker:
             reselect=reselect,
             min_removed=min_removed,
             select=select,
+            plant=plant,
+            plant_seed=seed,
+            num_classes=num_classes,
         )
         self.num_samples, self.rounds = num_samples, self._rounds.rounds
         self.device, self.group, self.seed = torch.device(device), group, seed
@@ -122,6 +133,11 @@ class RoundTracker:
         return self._rounds.watched
 
     @property
+    def learned(self) -> Tensor:
+        """Bool ``[N]`` on the CPU, the samples whose loss counts; ``kept``, unless some are planted and held out."""
+        return self._rounds.learned
+
+    @property
     def taking_part(self) -> Tensor:
         """Bool ``[N]`` on the CPU, the samples of ``train_ids``."""
         return self._rounds.taking_part
@@ -130,6 +146,34 @@ class RoundTracker:
     def labels(self) -> Tensor | None:
         """Int64 ``[N]`` on the CPU, the given labels as far as known, else -1; None while none is."""
         return self._rounds.labels
+
+    @property
+    def training_labels(self) -> Tensor:
+        """Int64 ``[N]`` on the CPU, the labels to train on: ``labels``, but for those planted in this round.
+
+        Hand it to what makes the batches, e.g. ``IndexedDataset(dataset, labels=tracker.training_labels)``.
+        With ``plant`` it is one tensor in shared memory, written in place where a round begins or ends, so
+        that a DataLoader's workers see it.
+
+        Raises:
+            RuntimeError: the tracker was made without labels.
+        """
+        labels = self._rounds.training_labels
+        if labels is None or not self._rounds.labels_known:
+            raise RuntimeError(
+                "training_labels needs the given labels: RoundTracker(..., labels=...)"
+            )
+        return labels
+
+    @property
+    def plants(self) -> bool:
+        """Whether labels are planted in the rounds."""
+        return self._rounds.plants
+
+    @property
+    def planted(self) -> PlantedLabels | None:
+        """The labels planted in the current round; None where none are."""
+        return self._rounds.planted
 
     @property
     def round_dropped(self) -> Tensor:
@@ -150,6 +194,21 @@ class RoundTracker:
     def clean_probability(self) -> Tensor:
         """Float32 ``[N]`` in [0, 1], probability that the label is right, from the same round."""
         return self._rounds.clean_probability
+
+    @property
+    def suspicion(self) -> Tensor:
+        """Float32 ``[N]``, from the same round; higher = more likely wrong; 0 where never watched."""
+        return self._rounds.suspicion
+
+    @property
+    def suggested_label(self) -> Tensor:
+        """Int64 ``[N]``, the class voted for instead; -1 where there is none, or nothing was planted."""
+        return self._rounds.suggested_label
+
+    @property
+    def suggestion_confidence(self) -> Tensor:
+        """Float32 ``[N]`` in [0, 1], that the suggested label is the true one if the given one is wrong."""
+        return self._rounds.suggestion_confidence
 
     @property
     def reselect(self) -> str:
@@ -198,7 +257,11 @@ class RoundTracker:
         return self.end_round() if self.round_complete else None
 
     def advance(self) -> None:
-        """Merge the ranks and end the epoch, but leave the end of a round to the caller."""
+        """Merge the ranks and end the epoch, but leave the end of a round to the caller.
+
+        Raises:
+            ValueError: the batches of a round's first epoch did not carry its ``training_labels``.
+        """
         if not self.finished:
             self.status.sync(self.group)
             # Among ranks an epoch shows each only its part of the labels: one merge a round will do.
@@ -206,6 +269,8 @@ class RoundTracker:
             if last or processes.world_size(self.group) == 1:
                 self._merge_labels()
             self.status.advance()
+            if self.status.epoch == 1:
+                self._rounds.check_trained_on(self.status)
         self.epochs += 1
 
     def sync(self) -> None:
@@ -289,7 +354,10 @@ class RoundTracker:
             "format": _FORMAT,
             "epochs": self.epochs,
             "rounds": rounds.state_dict(),
-            "status": status | {"words": status["words"].clone()},
+            "status": {
+                name: value.clone() if isinstance(value, Tensor) else value
+                for name, value in status.items()
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -310,7 +378,9 @@ class RoundTracker:
         rounds.load_state_dict(state["rounds"])
         status = rounds.new_status(self.device)
         status.load_state_dict(state["status"])
-        self._rounds, self.status, self.epochs = rounds, status, state["epochs"]
+        # Now that all of it fits: in place, since samplers and data sets look at these tensors.
+        self._rounds.load_state_dict(state["rounds"])
+        self.status, self.epochs = status, state["epochs"]
         self.selections = []
         self._start_noting()
 
@@ -366,64 +436,3 @@ def _take_out_tensors(
             is_tree = isinstance(value, dict)
             rest[key] = _take_out_tensors(value, f"{path}{key}.", tensors) if is_tree else value
     return rest
-
-
-class KeptSampler(DistributedSampler[int]):
-    """Goes through the samples a tracker watches (its kept ones), each rank through its part.
-
-    The order follows from the tracker's seed and its number of epochs ended, so it changes with every
-    epoch without ``set_epoch``, and a resumed training draws what it would have drawn. As
-    in torch's DistributedSampler, every rank gets equally many ids: a few are repeated to fill up, or
-    some left out with ``drop_last``; neither disturbs the status.
-
-    Args:
-        tracker: whose ``watched`` and ``epochs`` count, at the time of iteration.
-        shuffle: False: in the order of ids.
-        num_replicas, rank: None asks torch.distributed at the time of iteration. Accelerate, and with it
-            the Transformers Trainer, deals out batches by itself: give ``num_replicas=1`` there.
-        drop_last: leave out the remainder.
-    """
-
-    def __init__(
-        self,
-        tracker: RoundTracker,
-        *,
-        shuffle: bool = True,
-        num_replicas: int | None = None,
-        rank: int | None = None,
-        drop_last: bool = False,
-    ) -> None:
-        # Not DistributedSampler.__init__, which wants to know the process group at once. Being one makes
-        # Lightning leave the sampler alone.
-        if num_replicas == 1 and rank is None:
-            rank = 0
-        if (num_replicas is None) != (rank is None):
-            raise ValueError("num_replicas and rank must be given together")
-        self.tracker, self.shuffle, self.drop_last = tracker, shuffle, drop_last
-        self._given = None if num_replicas is None or rank is None else (rank, num_replicas)
-
-    @property
-    def rank(self) -> int:  # type: ignore[override]
-        """Which part is drawn."""
-        return self._given[0] if self._given else processes.rank(self.tracker.group)
-
-    @property
-    def num_replicas(self) -> int:  # type: ignore[override]
-        """Into how many parts the samples are dealt."""
-        return self._given[1] if self._given else processes.world_size(self.tracker.group)
-
-    def __len__(self) -> int:
-        """Ids that one rank gets."""
-        count, parts = int(self.tracker.watched.sum()), self.num_replicas
-        return count // parts if self.drop_last else -(-count // parts)
-
-    def __iter__(self) -> Iterator[int]:
-        ids = self.tracker.watched.nonzero().flatten()
-        if self.shuffle:
-            order = torch.Generator().manual_seed(self.tracker.seed + self.tracker.epochs)
-            ids = ids[torch.randperm(len(ids), generator=order)]
-        positions = torch.arange(len(self)) * self.num_replicas + self.rank
-        return iter(ids[positions % len(ids)].tolist())
-
-    def set_epoch(self, epoch: int) -> None:
-        """Does nothing: the tracker knows the epoch."""

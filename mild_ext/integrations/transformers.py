@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mild_ext.integrations.tracker import KeptSampler, RoundTracker
+from mild_ext.integrations.sampler import KeptSampler
+from mild_ext.integrations.tracker import RoundTracker
 
 try:
     from transformers import Trainer, TrainerCallback
@@ -35,20 +36,36 @@ _STATE = "mild_tracker.safetensors"
 class IndexedItems(Dataset[dict[str, Any]]):
     """A data set of mappings, each with its position in it under the key ``index``.
 
+    Args:
+        dataset: map-style data set of mappings.
+        labels: int64 ``[N]``, labels in place of the data set's own, e.g. a tracker's ``training_labels``; read
+            anew at every access. None leaves them.
+        label_key: where a label stands in an item.
+
+    Raises:
+        ValueError: labels of another number than items.
+
     Examples:
         >>> from mild_ext.integrations.transformers import IndexedItems
         >>> IndexedItems([{"labels": 1}, {"labels": 0}])[1]
         {'labels': 0, 'index': 1}
     """
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+    def __init__(
+        self, dataset: Any, labels: Tensor | None = None, label_key: str = "labels"
+    ) -> None:
+        if labels is not None and len(labels) != len(dataset):
+            raise ValueError(f"labels must have length {len(dataset)}, got {len(labels)}")
+        self.dataset, self.labels, self.label_key = dataset, labels, label_key
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        return {**self.dataset[i], INDEX: i}
+        item = {**self.dataset[i], INDEX: i}
+        if self.labels is not None:
+            item[self.label_key] = int(self.labels[i])
+        return item
 
 
 class IndexCollator:
@@ -86,7 +103,8 @@ class MILDTrainerMixin:
     Args:
         tracker: a RoundTracker for the training set. Its device is the CPU unless you say otherwise.
         *args, **kwargs: for the Trainer. The training set and the collator are wrapped in
-            `IndexedItems` and `IndexCollator` where they are not yet.
+            `IndexedItems` and `IndexCollator` where they are not yet; with a tracker that plants labels, its
+            ``training_labels`` take the place of those under ``labels`` or ``label``.
 
     Raises:
         ValueError: the training set's size is not the tracker's, the Trainer is to sample other than
@@ -104,7 +122,7 @@ class MILDTrainerMixin:
                     f"{len(trainer.train_dataset)}"
                 )
             if not isinstance(trainer.train_dataset, IndexedItems):
-                trainer.train_dataset = IndexedItems(trainer.train_dataset)
+                trainer.train_dataset = _indexed(trainer.train_dataset, tracker)
         if tracker.reselect != "kept":
             raise ValueError(
                 f"tracker must have reselect='kept', got {tracker.reselect!r}: the loss of a Trainer's model "
@@ -247,6 +265,18 @@ class _EndEpochs(TrainerCallback):
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.tracker.advance()
+
+
+def _indexed(dataset: Any, tracker: RoundTracker) -> IndexedItems:
+    if not tracker.plants:
+        return IndexedItems(dataset)
+    keys = [key for key in ("labels", "label") if key in dataset[0]]
+    if not keys:
+        raise ValueError(
+            f"with planted labels, items need a label under 'labels' or 'label', got {sorted(dataset[0])}; wrap "
+            "them: IndexedItems(dataset, labels=tracker.training_labels, label_key=...)"
+        )
+    return IndexedItems(dataset, tracker.training_labels, keys[0])
 
 
 def _stage(tracker: RoundTracker) -> str:

@@ -135,18 +135,29 @@ class LogRecorder:
         values = torch.stack([loss, margin]).clamp(-largest, largest)
         self._values[:, epoch, index] = values.half()
 
-    def log(self, status: LearningStatus, given: Tensor, true: Tensor | None = None) -> LearningLog:
+    def log(
+        self,
+        status: LearningStatus,
+        given: Tensor,
+        true: Tensor | None = None,
+        *,
+        without: Tensor | None = None,
+    ) -> LearningLog:
         """The log of the samples seen at all.
 
         Args:
             status: the learning status recorded beside it.
             given, true: int64 [N], the given labels and, where known, the true ones.
+            without: bool [N], samples to leave out: those trained on another label than the given one.
         """
         words = status.words.cpu().numpy()  # [N, W, 2]
         planes = np.ascontiguousarray(words.transpose(2, 0, 1).astype("<i8")).view(np.uint8)
         bits = np.unpackbits(planes, axis=2, count=status.num_epochs, bitorder="little")
         seen, wrong = bits.astype(np.bool_)
-        ids = np.flatnonzero(seen.any(axis=1))
+        there = seen.any(axis=1)
+        if without is not None:
+            there &= ~without.cpu().numpy()
+        ids = np.flatnonzero(there)
         loss, margin = self._values.transpose(1, 2).cpu().numpy()[:, ids]
         return LearningLog(
             memorized=(seen & ~wrong)[ids],

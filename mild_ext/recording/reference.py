@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+#: Rows with this label are skipped: torch's ignore_index.
+IGNORED = -100
+
 
 def is_memorized(logits: Tensor, labels: Tensor) -> Tensor:
     """bool ``[B]``: the label is the first maximum of its row, and the row has no NaN."""
@@ -15,6 +18,8 @@ def is_memorized(logits: Tensor, labels: Tensor) -> Tensor:
 
 def update_status(words: Tensor, epoch: int, index: Tensor, logits: Tensor, labels: Tensor) -> None:
     """Record one batch, sample by sample."""
+    counts = labels != IGNORED
+    index, logits, labels = index[counts], logits[counts], labels[counts]
     if len(index) == 0:
         return
     word, position = divmod(epoch, 64)
@@ -125,6 +130,8 @@ def record_visits(
     record: Tensor, index: Tensor, logits: Tensor, labels: Tensor, statistics: bool = True
 ) -> None:
     """The worst visit of each sample, sample by sample."""
+    counts = labels != IGNORED
+    index, logits, labels = index[counts], logits[counts], labels[counts]
     for sample, visit in zip(
         index.tolist(), visits_of(logits, labels, statistics).tolist(), strict=True
     ):

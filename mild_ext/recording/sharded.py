@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mild_ext.processes import DEFAULT_TIMEOUT, Group, Wire, add_up, rank, world_size
 from mild_ext.recording.dynamics import Dynamics, MajorityVote
-from mild_ext.recording.status import LearningStatus
+from mild_ext.recording.status import IGNORED_LABEL, LearningStatus
 from mild_ext.recording.transitions import TransitionTimes
 
 
@@ -103,6 +103,9 @@ class ShardedStatus:
             raise ValueError(
                 f"index must be [B] like labels, got {list(index.shape)} and {list(labels.shape)}"
             )
+        counted = labels != IGNORED_LABEL
+        if not bool(counted.all()):
+            index, logits, labels = index[counted], logits[counted], labels[counted]
         if len(index) == 0:
             return
         if bool(((index < 0) | (index >= self.total_samples)).any()):

@@ -15,7 +15,7 @@ from mild_ext.recording import dynamics_ops, ops
 from mild_ext.recording._native import _C, READS_TENSORS, has_cuda
 from mild_ext.recording.dynamics import DynamicsReading
 from mild_ext.recording.epoch_record import EpochRecord
-from mild_ext.recording.record_merge import merge_records
+from mild_ext.recording.merge_records import merge_records
 from mild_ext.recording.status_files import (
     checked_state,
     read_state,
@@ -30,6 +30,9 @@ from mild_ext.recording.transitions import TransitionTimes
 _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 
 RECORDS = ("status", "classes", "all")
+
+#: Rows with this label are skipped: torch's ``ignore_index``.
+IGNORED_LABEL: int = _C.ignored_label
 
 
 class LearningStatus(DynamicsReading):
@@ -201,8 +204,10 @@ class LearningStatus(DynamicsReading):
         Args:
             index: int64 or int32 ``[B]``, sample ids in ``[0, N)``. For a status on CUDA it may be on the CPU (as
                 a DataLoader gives it); it is then moved without blocking.
-            logits: float64, float32, float16 or bfloat16 ``[B, K]``, on the status' device.
-            labels: int64 or int32 ``[B]``, the given labels, in ``[0, K)``.
+            logits: float64, float32, float16 or bfloat16 ``[B, K]``, on the status' device. Of a binary model ``[B]``
+                or ``[B, 1]``, the logit of class 1 against class 0: class 1 is predicted where it is above 0.
+            labels: int64 or int32 ``[B]``, the given labels, in ``[0, K)``. Rows labelled -100 (torch's
+                ``ignore_index``, as for padding) are skipped.
 
         Raises:
             TypeError: wrong dtypes.
@@ -221,9 +226,38 @@ class LearningStatus(DynamicsReading):
                     f"all {self._num_epochs} epochs of this status are recorded; make it with a larger "
                     "num_epochs, or reset() it for the next round"
                 )
-            if READS_TENSORS and not _dispatch_modes() and self._update_fast(index, logits, labels):
-                return
+            if READS_TENSORS and not _dispatch_modes():
+                # Written out, and not in a function of its own: a call more costs a tenth of a small batch.
+                record = self._record
+                if record is None:
+                    done = _C.try_update(
+                        self._words,
+                        self._faults,
+                        self._epoch_on_device,
+                        index,
+                        logits,
+                        labels,
+                        self._num_epochs,
+                        torch.get_num_threads(),
+                    )
+                else:
+                    done = _C.try_record(
+                        record.visits,
+                        self._faults,
+                        self._epoch_on_device,
+                        index,
+                        logits,
+                        labels,
+                        self._num_epochs,
+                        record.num_classes,
+                        record.statistics,
+                        torch.get_num_threads(),
+                    )
+                if done:
+                    return
         words, record = self._words, self._record
+        if isinstance(logits, Tensor) and self._num_classes != 1:
+            logits = _two_columns(logits)
         if words.is_cuda:
             index, labels = (
                 x.to(words.device, non_blocking=True) if isinstance(x, Tensor) and x.is_cpu else x
@@ -243,14 +277,6 @@ class LearningStatus(DynamicsReading):
                 record.num_classes,
                 record.statistics,
             )
-
-    def _update_fast(self, index: Tensor, logits: Tensor, labels: Tensor) -> bool:
-        record, clock = self._record, (self._faults, self._epoch_on_device)
-        epochs, threads = self._num_epochs, torch.get_num_threads()
-        if record is None:
-            return _C.try_update(self._words, *clock, index, logits, labels, epochs, threads)
-        what = (record.num_classes, record.statistics)
-        return _C.try_record(record.visits, *clock, index, logits, labels, epochs, *what, threads)
 
     def advance(self) -> None:
         """End the epoch: what comes next is recorded into the following one.
@@ -332,7 +358,7 @@ class LearningStatus(DynamicsReading):
             timeout: seconds to wait for the other ranks.
 
         Returns:
-            Bytes that this rank sent: as in `mild_ext.recording.merge`, or of the 8 bytes a sample of the visits.
+            Bytes that this rank sent: as in `mild_ext.recording.epoch_planes`, or 8 a sample, of the visits.
 
         Raises:
             ValueError: the ranks' statuses differ in size, or stand in different epochs; an epoch was ended without
@@ -487,3 +513,12 @@ class LearningStatus(DynamicsReading):
         )
         status.load_state_dict(state)
         return status
+
+
+def _two_columns(logits: Tensor) -> Tensor:
+    """Logits ``[B, 2]`` of a binary model's ``[B]`` or ``[B, 1]``; other logits as they are."""
+    if logits.dim() == 2 and logits.shape[1] == 1:
+        logits = logits[:, 0]
+    if logits.dim() != 1 or not logits.is_floating_point():
+        return logits
+    return torch.stack([torch.zeros_like(logits), logits], dim=1)

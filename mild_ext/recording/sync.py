@@ -3,8 +3,8 @@
 Before anything else the ranks tell each other their sizes and epochs, and what their devices had to skip, so that a
 mistake on one of them is raised on all, instead of leaving the others waiting.
 
-A status of ``record="status"`` sends the bit planes of the epochs that have news (`mild_ext.recording.merge`). What
-``"classes"`` and ``"all"`` keep of ended epochs are sums, which cannot be merged; so there the visits of the open
+A status of ``record="status"`` sends the bit planes of the epochs that have news (`mild_ext.recording.epoch_planes`).
+What ``"classes"`` and ``"all"`` keep of ended epochs are sums, which cannot be merged; so there the visits of the open
 epoch travel, 8 bytes a sample, and are merged by MAX.
 """
 
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from mild_ext.processes import Wire
+from mild_ext.recording.epoch_planes import count_epoch, merge_epoch_, pack_epoch
 from mild_ext.recording.epoch_record import EpochRecord
-from mild_ext.recording.merge import count_epoch, merge_epoch_, pack_epoch
 
 _FAULTS = (
     "an index out of range [0, num_samples)",

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mild_ext.mixture.counts import TimeCounts
 from mild_ext.mixture.follow_up import StretchedCounts, common_follow_up
+from mild_ext.selection.decide import Decision, decide
 from mild_ext.selection.evidence import Evidence
 from mild_ext.selection.noise_rate import NoiseRate, class_noise_rate
-from mild_ext.selection.rules import Decision, decide
 from mild_ext.selection.windows import Judged
 
 

@@ -7,7 +7,8 @@ measure the rate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,17 @@ class NoiseRate:
     high: float
     measured: bool = False
     plainly_wrong: Estimate | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Its fields and ``contradicted`` as a dict, for JSON."""
+        return asdict(self) | {"contradicted": self.contradicted}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> NoiseRate:
+        """What `record` came from."""
+        fields = {name: value for name, value in record.items() if name != "contradicted"}
+        plain = fields["plainly_wrong"]
+        return cls(**fields | {"plainly_wrong": None if plain is None else Estimate(**plain)})
 
     @property
     def contradicted(self) -> float | None:

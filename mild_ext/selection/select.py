@@ -1,7 +1,7 @@
 """`select_clean`: from a recorded status to a `Selection`.
 
 One way through: counts (``evidence.py``) -> the window of epochs to judge by (``windows.py``) -> a rule
-on its counts (``rules.py``) -> classes (``classes.py``) -> noise rate -> result.
+on its counts (``decide.py``) -> classes (``classes.py``) -> noise rate -> result.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor
 from mild_ext.mixture.counts import TimeCounts
 from mild_ext.mixture.follow_up import common_follow_up
 from mild_ext.selection.classes import select_by_class
+from mild_ext.selection.decide import RULES, Decision, mean_over_seen
 from mild_ext.selection.evidence import evidence_of
-from mild_ext.selection.measured import select_measured
 from mild_ext.selection.noise_rate import NoiseRate, estimate_noise_rate
 from mild_ext.selection.planted import PlantedLabels
 from mild_ext.selection.result import Selection
-from mild_ext.selection.rules import RULES, Decision, mean_over_seen
+from mild_ext.selection.select_planted import select_planted
 from mild_ext.selection.windows import judge
 
 
@@ -91,7 +91,7 @@ def select_clean(
                 "rule, per_class and epochs have no meaning with planted labels, by which the noise is "
                 "measured; leave them out, or leave out planted"
             )
-        return select_measured(status_or_times, planted, labels, level)
+        return select_planted(status_or_times, planted, labels, level)
     evidence = evidence_of(status_or_times, epochs)
     histogram = evidence.histogram()
     num_samples = int(histogram.sum())

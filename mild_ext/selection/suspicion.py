@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, expit
 from torch import Tensor
 
-from mild_ext.selection.measure import LEVEL, MOST_CLASSES, Measurement, Z
+from mild_ext.selection.measure_noise import LEVEL, MOST_CLASSES, Measurement, Z
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.votes import PlantedEvidence, separation, some
 

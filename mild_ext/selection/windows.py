@@ -1,6 +1,6 @@
 """Which epochs to judge by, and what the course of training says about their verdict.
 
-The counts of one window decide which samples are kept (``rules.py``). The windows side by side show
+The counts of one window decide which samples are kept (``decide.py``). The windows side by side show
 what none of them can: whether wrong labels have been memorized by its end, and whether training has
 settled, so that what is still misclassified is not about to be learned.
 """
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_ext.selection.decide import Decision, decide, mean_over_seen
 from mild_ext.selection.evidence import StatusEvidence, TimesEvidence, recorded_epochs
-from mild_ext.selection.rules import Decision, decide, mean_over_seen
 
 #: The windows to choose from end after each third of the epochs; late means: in the last third.
 PARTS = 3

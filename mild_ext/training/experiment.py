@@ -229,6 +229,7 @@ def find_wrong_labels(
         true_labels=data.true_labels if report else None,
         test=data.test if report else None,
         train_ids=train_ids,
+        num_classes=data.num_classes,
         seed=context.seed,
         device=context.device,
         folder=context.folder,

@@ -11,6 +11,13 @@ from typing import Any, get_type_hints
 
 from mild_ext.booleans import parse_bool
 
+#: Largest share of the samples that can be planted; as in `mild_ext.selection.planted`, whose import takes
+#: longer than the help of the command line may.
+MAX_PLANT = 0.1
+#: Share of the samples planted by default. Where it cannot be, it is left out with a note; another
+#: share, which somebody asked for, is an error then.
+DEFAULT_PLANT = 0.05
+
 
 def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
     return field(default=default, metadata={"help": help, "choices": choices})
@@ -32,6 +39,10 @@ class Recipe:
     round_epochs: int = _setting(10, "epochs of every later round, on the kept samples")
     final_epochs: int = _setting(60, "epochs of the final training on the kept samples")
     final: str = _setting("scratch", "how the final training starts", ("scratch", "continue"))
+    plant: float = _setting(
+        DEFAULT_PLANT,
+        "share of the samples given a wrong label on purpose in each round, to measure the noise; 0: none",
+    )
     min_removed: float = _setting(
         0.01, "stop when a round drops less than this share of its samples"
     )
@@ -123,6 +134,14 @@ class Recipe:
         for name in ("ssl_ramp", "ssl_confidence"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if not 0 <= self.plant <= MAX_PLANT:
+            raise ValueError(f"plant must be in [0, {MAX_PLANT:g}], got {self.plant}")
+        if self.plant not in (0, DEFAULT_PLANT) and not self.plants:
+            raise ValueError(
+                f"plant={self.plant:g} needs rule='posterior' and per_class left to itself, got "
+                f"rule={self.rule!r} and per_class={self.per_class}; other rules do not look at planted "
+                "labels: leave out plant"
+            )
         if self.ssl_weight is not None and not self.ssl_weight >= 0:
             raise ValueError(f"ssl_weight must not be negative, got {self.ssl_weight}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
@@ -138,6 +157,11 @@ class Recipe:
                     f"{item.name} must be one of {', '.join(choices)}; "
                     f"got {getattr(self, item.name)!r}"
                 )
+
+    @property
+    def plants(self) -> bool:
+        """Whether labels are planted in the rounds: only the rule ``posterior``, for all classes, looks at them."""
+        return self.plant > 0 and self.rule == "posterior" and not self.per_class
 
     def override(self, settings: Mapping[str, Any]) -> Recipe:
         """A copy with some settings changed.

@@ -1,10 +1,11 @@
 """A run's folder: everything that is written to it, and what of it a run reads again.
 
 config.json          settings, data, noise, versions
-given_labels.npy     int64 [N], what was trained on
+given_labels.npy     int64 [N], the labels that were given
 history.jsonl        a record a line: epochs and rounds, as they happen
 checkpoints/         what a resumed run goes on from
 status/              round-NN.safetensors, the learning status of each round
+planted/             round-NN.safetensors, the labels planted in it, where there were some
 logs/                round-NN.npz, status, loss and margin, where asked for
 figures/             round-NN.png, the mixture of each round; the first also as metric.png
 result.safetensors   the outcome of the rounds
@@ -168,7 +169,7 @@ class RunFolder:
             "device": str(device),
         }
         write_text(self.path / CONFIG, json.dumps(config, indent=2) + "\n")
-        # What was trained on, whatever happens to the files it was read from; --noise labels:
+        # What was given, whatever happens to the files it was read from; --noise labels:
         # reads it.
         write_atomically(self.path / "given_labels.npy", lambda to: _save_npy(data.labels, to))
 
@@ -180,10 +181,13 @@ class RunFolder:
 
     @_by_the_first_rank
     def save_round(self, done: Round) -> None:
-        """A round's learning status, and its log where there is one."""
+        """A round's learning status, what was planted in it, and its log, where there are some."""
         name = f"round-{done.number:02d}"
         (self.path / "status").mkdir(exist_ok=True)
         write_atomically(self.path / "status" / f"{name}.safetensors", done.status.save)
+        if done.planted is not None:
+            (self.path / "planted").mkdir(exist_ok=True)
+            done.planted.save(self.path / "planted" / f"{name}.safetensors")
         if done.log is not None:
             (self.path / "logs").mkdir(exist_ok=True)
             write_learning_log(self.path / "logs" / f"{name}.npz", done.log)
@@ -278,10 +282,19 @@ def _selection_text(
         "seen": result.seen.tolist(),
         "metric": result.metric.tolist(),
         "clean_probability": [f"{value:.6g}" for value in result.clean_probability.tolist()],
+        "suspicion": [f"{value:.6g}" for value in result.suspicion.tolist()],
         "kept": result.kept.int().tolist(),
         # Empty where it was never dropped.
         "round_dropped": ["" if number < 0 else number for number in result.round_dropped.tolist()],
         "predicted_label": predicted.tolist(),
+        # Empty where the votes suggest nothing, or nothing was planted.
+        "suggested_label": [k if k >= 0 else "" for k in result.suggested_label.tolist()],
+        "suggestion_confidence": [
+            f"{value:.6g}" if k >= 0 else ""
+            for k, value in zip(
+                result.suggested_label.tolist(), result.suggestion_confidence.tolist(), strict=True
+            )
+        ],
     }
     if data.true_labels is not None:
         columns["true_label"] = data.true_labels.tolist()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from mild_ext.files import write_atomically
 from mild_ext.recording.learning_log import LearningLog, LogRecorder
 from mild_ext.recording.status import LearningStatus
 from mild_ext.rounds import RoundOutcome, Rounds
-from mild_ext.selection import Selection, select_clean
+from mild_ext.selection import PlantedLabels, Selection, select_clean
+from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.quality import evaluate_selection
 from mild_ext.selection.table import Table, samples_table
 from mild_ext.training.checkpoint import (
@@ -41,13 +42,17 @@ from mild_ext.training.loop import (
     accuracy,
     derive_seed,
     fit,
+    predict,
 )
-from mild_ext.training.recipe import Recipe
+from mild_ext.training.recipe import DEFAULT_PLANT, Recipe
 
 ModelFactory = Callable[[], nn.Module]
 
-_FORMAT = "mild_ext-rounds-1"
-_TENSORS = ("labels", "kept", "round_dropped", "misclassified", "seen", "clean_probability")
+_FORMAT = "mild_ext-rounds-2"
+_TENSORS = (
+    *("labels", "kept", "round_dropped", "misclassified", "seen", "clean_probability"),
+    *("suspicion", "suggested_label", "suggestion_confidence"),
+)
 
 
 @dataclass
@@ -63,6 +68,10 @@ class RoundsResult:
         seen: int32 ``[N]``, epochs in which that round saw the sample.
         clean_probability: float32 ``[N]`` in [0, 1], probability that the label is right, from the
             same round.
+        suspicion: float32 ``[N]``, from the same round; higher = more likely wrong.
+        suggested_label: int64 ``[N]``, the class the network voted for instead of the given label; -1 where
+            there is none, or nothing was planted.
+        suggestion_confidence: float32 ``[N]`` in [0, 1], that it is the true one if the given one is wrong.
         rounds: one record per round.
         stop_reason: why there were no more rounds.
         history: one record per epoch, all rounds and the final training.
@@ -76,6 +85,9 @@ class RoundsResult:
     misclassified: Tensor
     seen: Tensor
     clean_probability: Tensor
+    suspicion: Tensor
+    suggested_label: Tensor
+    suggestion_confidence: Tensor
     rounds: list[Record]
     stop_reason: str
     history: list[Record] = field(default_factory=list)
@@ -85,6 +97,15 @@ class RoundsResult:
     def metric(self) -> Tensor:
         """MILD metric int32 ``[N]``, misclassified minus memorized epochs; lower = cleaner."""
         return 2 * self.misclassified - self.seen
+
+    @property
+    def noise_rate(self) -> NoiseRate | None:
+        """Share of wrong labels as planted ones measured it in the first round that did; None where none did."""
+        for record in self.rounds:
+            found = record.get("noise_rate")
+            if found is not None and found["measured"]:
+                return NoiseRate.from_record(found)
+        return None
 
     def table(self, **columns: Any) -> Table:
         """One row per sample, from the last round that watched it; see `mild_ext.selection.table`."""
@@ -111,7 +132,7 @@ class RoundsResult:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: the file is no saved result.
+            ValueError: the file is no saved result, or one of an earlier version.
         """
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -125,7 +146,11 @@ class RoundsResult:
 
 @dataclass(frozen=True)
 class Round:
-    """One finished round, as handed to ``on_round``; ``log`` where ``learning_logs`` asks for it."""
+    """One finished round, as handed to ``on_round``.
+
+    ``log`` is there where ``learning_logs`` asks for it, ``planted`` where labels were planted in the round:
+    its status is of those.
+    """
 
     number: int
     status: LearningStatus
@@ -133,6 +158,7 @@ class Round:
     kept: Tensor
     record: Record
     log: LearningLog | None = None
+    planted: PlantedLabels | None = None
 
 
 def fresh_model(factory: ModelFactory, seed: int) -> nn.Module:
@@ -151,6 +177,7 @@ def run_rounds(
     true_labels: Tensor | None = None,
     test: Dataset[Any] | None = None,
     train_ids: Tensor | None = None,
+    num_classes: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     folder: str | Path | None = None,
@@ -170,6 +197,8 @@ def run_rounds(
         true_labels: int64 ``[N]``; used for reporting only, never for training or selection.
         test: data set with correct labels, evaluated after each round for the report.
         train_ids: int64 ids of the samples to use; None for all.
+        num_classes: columns of the model's logits, K, which planted labels are drawn from; None asks the model,
+            with one sample, in evaluation mode.
         seed: everything random follows from it.
         device: where to train and record.
         folder: where to keep checkpoints; where some of this run exist, it goes on from them.
@@ -186,7 +215,7 @@ def run_rounds(
 
     Raises:
         ValueError: labels and data set do not fit, there are no samples, or learning logs are asked
-            for with several processes.
+            for with several processes; or the recipe's ``plant`` is not the default, and cannot be met.
         TrainingDiverged: the loss became NaN or infinite.
         CheckpointError: a checkpoint in ``folder`` is damaged or of another run.
     """
@@ -196,6 +225,9 @@ def run_rounds(
     count = len(labels)
     if count != len(dataset):  # type: ignore[arg-type]
         raise ValueError(f"labels must have length {len(dataset)}, got {count}")  # type: ignore[arg-type]
+    model = fresh_model(model_factory, seed).to(device)
+    if recipe.plants and num_classes is None:
+        num_classes = _count_classes(model, dataset, device)
     rounds = Rounds(
         count,
         [recipe.first_epochs] + [recipe.round_epochs] * (recipe.rounds - 1),
@@ -209,6 +241,10 @@ def run_rounds(
             level=recipe.level,
             per_class=recipe.per_class,
         ),
+        plant=recipe.plant if recipe.plants else 0.0,
+        plant_seed=seed,
+        num_classes=num_classes,
+        plant_required=recipe.plant != DEFAULT_PLANT,
     )
     everyone = rounds.taking_part
     folder = None if folder is None else Path(folder)
@@ -225,7 +261,6 @@ def run_rounds(
         progress=progress,
     )
 
-    model = fresh_model(model_factory, seed).to(device)
     records: list[Record] = []
     history: list[Record] = []
     if folder is not None and (folder / "rounds.safetensors").exists():
@@ -248,12 +283,12 @@ def run_rounds(
             if on_record is not None:
                 on_record(record)
 
-    def train(stage: str, ids: Tensor, epochs: int, **options: Any) -> nn.Module:
+    def train(stage: str, ids: Tensor, epochs: int, to_learn: Tensor, **options: Any) -> nn.Module:
         """Train ``model``; returns the model to evaluate: itself, or its averaged copy."""
         result = fit(
             model,
             dataset,
-            labels,
+            to_learn,
             recipe,
             context,
             epochs=epochs,
@@ -275,11 +310,12 @@ def run_rounds(
             f"round {number}",
             rounds.watched.nonzero().flatten(),
             epochs,
+            labels if rounds.planted is None else rounds.planted.labels,
             status=status,
             recorder=recorder,
             objective=CrossEntropy(
                 recipe.label_smoothing,
-                rounds.kept.to(device) if recipe.reselect == "all" else None,
+                rounds.learned.to(device) if recipe.reselect == "all" else None,
             ),
             weight_decay=recipe.first_weight_decay if number == 0 else None,
         )
@@ -298,8 +334,11 @@ def run_rounds(
         if on_record is not None:
             on_record(record)
         if on_round is not None:
-            log = None if recorder is None else recorder.log(status, labels, true_labels)
-            on_round(Round(number, status, selection, outcome.kept, record, log))
+            planted, log = outcome.planted, None
+            if recorder is not None:
+                without = None if planted is None else planted.mask
+                log = recorder.log(status, labels, true_labels, without=without)
+            on_round(Round(number, status, selection, outcome.kept, record, log, planted))
         if folder is not None:
             save_checkpoint(
                 folder / "rounds.safetensors",
@@ -315,7 +354,7 @@ def run_rounds(
     if recipe.final_epochs:
         if recipe.final == "scratch":
             model = fresh_model(model_factory, seed)
-        model = train("final", rounds.kept.nonzero().flatten(), recipe.final_epochs)
+        model = train("final", rounds.kept.nonzero().flatten(), recipe.final_epochs, labels)
     assert rounds.stop_reason is not None
     return RoundsResult(
         labels=labels,
@@ -341,7 +380,23 @@ def _record(outcome: RoundOutcome, selection: Selection, status: LearningStatus)
         "threshold": float(selection.threshold),
         "mixture": _mixture_parameters(selection),
         "histogram": _sparse(status.histogram()),
+        "planted": 0 if outcome.planted is None else len(outcome.planted),
+        "planting_note": outcome.planting_note,
+        "noise_rate": None if selection.noise_rate is None else selection.noise_rate.record(),
+        "estimated_recall": _estimate(selection.estimated_recall),
+        "estimated_precision": _estimate(selection.estimated_precision),
     }
+
+
+def _count_classes(model: nn.Module, dataset: Dataset[Any], device: torch.device | str) -> int:
+    """Columns of the logits, by one sample in evaluation mode; nothing is changed by it."""
+    with isolated_random_state():
+        logits, _ = predict(model, dataset, ids=torch.zeros(1, dtype=torch.int64), device=device)
+    return int(logits.shape[1])
+
+
+def _estimate(estimate: Estimate | None) -> dict[str, float] | None:
+    return None if estimate is None else asdict(estimate)
 
 
 def _mixture_parameters(selection: Selection) -> dict[str, list[float]] | None:

@@ -47,6 +47,7 @@ def summarize(
         "stop_reason": result.stop_reason,
         "samples": len(ids),
         "kept": int(result.kept.sum()),
+        "measured_noise": None if result.noise_rate is None else result.noise_rate.record(),
         "models": models,
     }
     if data.true_labels is not None:

@@ -23,7 +23,11 @@ from mild_ext.integrations import RoundTracker
 
 COUNT, CLASSES = 900, 3
 TRUE = torch.arange(COUNT) % CLASSES
-FIELDS = ("kept", "round_dropped", "misclassified", "seen", "clean_probability")
+FIELDS = (
+    *("kept", "round_dropped", "misclassified", "seen", "clean_probability"),
+    *("suspicion", "suggested_label", "suggestion_confidence"),
+)
+PLANTING = {"plant": 0.05, "num_classes": CLASSES}
 
 
 class Reciting(nn.Module):
@@ -78,23 +82,24 @@ SCENARIOS = ("second wave", "one class is hard", "no noise")
 # ------------------------------------------------------------------------------------- the drivers
 
 
-def by_run_rounds(given, model, **recipe):
+def by_run_rounds(given, model, *, seed=0, plant=0.0, **recipe):
     """What the others are compared with."""
     recipe = Recipe(
         first_epochs=ROUNDS[0], round_epochs=ROUNDS[1], rounds=len(ROUNDS), final_epochs=0,
-        batch_size=64, augment="none",
+        batch_size=64, augment="none", plant=plant,
     ).override(recipe)  # fmt: skip
     ids = torch.arange(COUNT).float()[:, None]
-    return run_rounds(ArrayDataset(ids, given), lambda: model, recipe)
+    return run_rounds(ArrayDataset(ids, given), lambda: model, recipe, seed=seed)
 
 
-def indexed(given):
-    return IndexedDataset(ArrayDataset(torch.arange(COUNT).float()[:, None], given))
+def indexed(given, tracker):
+    labels = tracker.training_labels if tracker.plants else None
+    return IndexedDataset(ArrayDataset(torch.arange(COUNT).float()[:, None], given), labels)
 
 
 def by_a_plain_loop(given, model, **options):
     tracker = RoundTracker(COUNT, ROUNDS, **options)
-    loader = DataLoader(indexed(given), 64, sampler=tracker.sampler())
+    loader = DataLoader(indexed(given, tracker), 64, sampler=tracker.sampler())
     model.train()
     while not tracker.finished:
         for index, batch, labels in loader:
@@ -127,7 +132,7 @@ def by_lightning(given, model, **options):
         max_epochs=sum(ROUNDS), callbacks=[mild], accelerator="cpu", devices=1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    trainer.fit(Module(), DataLoader(indexed(given), 64, sampler=mild.sampler()))
+    trainer.fit(Module(), DataLoader(indexed(given, mild.tracker), 64, sampler=mild.sampler()))
     return mild.tracker
 
 
@@ -165,7 +170,7 @@ def by_accelerate(given, model, **options):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     accelerator = accelerate.Accelerator(cpu=True)
     tracker = RoundTracker(COUNT, ROUNDS, **options)
-    loader = DataLoader(indexed(given), 64, sampler=tracker.sampler(num_replicas=1))
+    loader = DataLoader(indexed(given, tracker), 64, sampler=tracker.sampler(num_replicas=1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model, optimizer, loader = accelerator.prepare(model.train(), optimizer, loader)
     while not tracker.finished:
@@ -178,13 +183,15 @@ def by_accelerate(given, model, **options):
     return tracker
 
 
-def by_scikit_learn(given, model, monkeypatch):
+def by_scikit_learn(given, model, monkeypatch, plant=0.0):
     pytest.importorskip("sklearn", minversion="1.6")
     from mild_ext.integrations import sklearn as module
 
     monkeypatch.setattr(module, "build_model", lambda *args, **options: model)
     settings = {"first_epochs": ROUNDS[0], "round_epochs": ROUNDS[1], "final_epochs": 0}
-    classifier = module.MILDClassifier(rounds=len(ROUNDS), **settings, random_state=0)
+    classifier = module.MILDClassifier(
+        rounds=len(ROUNDS), **settings, batch_size=64, plant=plant, random_state=0
+    )
     ids = np.arange(COUNT, dtype=np.float32)[:, None]
     classifier.fit(ids, given.numpy())
     return classifier
@@ -263,6 +270,57 @@ def test_scikit_learn(name, expected, monkeypatch):
         classifier.clean_probability_, expected(name).clean_probability.numpy()
     )
     assert classifier.stop_reason_ == expected(name).stop_reason
+
+
+# ----------------------------------------------------------------------------------- planted labels
+
+
+@pytest.fixture(scope="module")
+def planted():
+    return by_run_rounds(*_model("second wave"), plant=0.05)
+
+
+def test_planting_is_worth_the_name(planted):
+    wrong = scenario("second wave")[0] != TRUE
+    assert planted.rounds[0]["planted"] == 88  # a tenth of each class, rounded down
+    assert planted.rounds[1]["planted"] > 10
+    assert planted.noise_rate.measured
+    assert (~planted.kept)[wrong].float().mean() > 0.5
+    assert (planted.suggested_label >= 0).any()
+
+
+def test_a_plain_loop_with_planting(planted):
+    given, model = _model("second wave")
+    assert_same(by_a_plain_loop_with_labels(given, model, **PLANTING), planted)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
+@pytest.mark.filterwarnings("ignore:.*logging interval.*")
+def test_lightning_with_planting(planted):
+    given, model = _model("second wave")
+    assert_same(by_lightning(given, model, given_labels=given, **PLANTING), planted)
+
+
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*")
+def test_transformers_with_planting(planted, tmp_path):
+    given, model = _model("second wave")
+    options = PLANTING | {"labels": given, "folder": str(tmp_path)}
+    assert_same(by_transformers(given, model, **options), planted)
+
+
+def test_accelerate_with_planting(planted):
+    given, model = _model("second wave")
+    assert_same(by_accelerate(given, model, labels=given, **PLANTING), planted)
+
+
+def test_scikit_learn_with_planting(monkeypatch):
+    classifier = by_scikit_learn(*_model("second wave"), monkeypatch, plant=0.05)
+    seed = int(np.random.RandomState(0).randint(2**31 - 1))
+    planted = by_run_rounds(*_model("second wave"), plant=0.05, seed=seed)
+    np.testing.assert_array_equal(classifier.kept_, planted.kept.numpy())
+    np.testing.assert_array_equal(classifier.suspicion_, planted.suspicion.numpy())
+    assert classifier.noise_rate_ == planted.noise_rate.rate
 
 
 def test_the_defaults_are_the_recipes():

@@ -104,7 +104,7 @@ def test_a_state_of_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match="must be of a RoundTracker"):
         tracker.load_state_dict({})
     with pytest.raises(ValueError, match="damaged: it has no epochs, rounds, status"):
-        tracker.load_state_dict({"format": "mild_ext-tracker-2"})
+        tracker.load_state_dict({"format": "mild_ext-tracker-3"})
     tracker.status.save(tmp_path / "status.safetensors")
     with pytest.raises(ValueError, match="was not saved by a RoundTracker"):
         tracker.restore(tmp_path / "status.safetensors")
@@ -114,7 +114,7 @@ def test_a_file_of_another_version_and_a_damaged_one_are_refused(tmp_path):
     tracker, path = RoundTracker(10, [2]), tmp_path / "tracker.safetensors"
     old = {"tracker": json.dumps({"format": "mild_ext-tracker-1", "rounds": [2]})}
     save_file({"kept": tracker.kept}, path, metadata=old)
-    with pytest.raises(ValueError, match=r"must be 'mild_ext-tracker-2', got 'mild_ext-tracker-1'"):
+    with pytest.raises(ValueError, match=r"must be 'mild_ext-tracker-3', got 'mild_ext-tracker-1'"):
         tracker.restore(path)
     tracker.save(path)
     whole = path.read_bytes()

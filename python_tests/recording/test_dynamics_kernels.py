@@ -132,19 +132,21 @@ def test_visits_count_bad_rows_and_record_the_others(kernels: ctypes.CDLL, lanes
     labels = torch.randint(0, 11, (40,), generator=rng)
     index = torch.randint(0, 30, (40,), generator=rng)
     index[3], index[7], labels[7], labels[12] = -1, 1 << 40, 11, -5
+    labels[20:30], index[25] = -100, -1  # padding
     record, expected = torch.full((2, 30), NO_VISIT)
     faults = run_visits(kernels, record, index, logits, labels, lanes=lanes, grid=2, seed=1)
     assert faults == [2, 2, 0]
     good = torch.ones(40, dtype=torch.bool)
     good[[3, 7, 12]] = False
+    good[20:30] = False
     reference.record_visits(expected, index[good], logits[good], labels[good])
     same_record(record, expected)
     record.fill_(NO_VISIT)
-    index, labels = index.clamp(0, 29), labels.clamp(0, 10)
+    index, labels = index.clamp(0, 29), labels.where(labels == -100, labels.clamp(0, 10))
     faults = run_visits(
         kernels, record, index, logits, labels, epoch=1, lanes=lanes, grid=2, seed=1
     )
-    assert faults == [0, 0, 40]
+    assert faults == [0, 0, 30]
     assert (record == NO_VISIT).all()
 
 

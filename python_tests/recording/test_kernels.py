@@ -128,6 +128,9 @@ def test_update_counts_bad_rows_and_records_the_others(
     bad_label = torch.rand(rows, generator=rng) < 0.2
     index[bad_index] = bad[torch.randint(0, 5, (int(bad_index.sum()),), generator=rng)]
     labels[bad_label] = bad[torch.randint(0, 5, (int(bad_label.sum()),), generator=rng)]
+    padding = torch.rand(rows, generator=rng) < 0.2
+    labels[padding] = -100  # whatever the index
+    bad_index, bad_label = bad_index & ~padding, bad_label & ~padding
     words = torch.zeros((num_samples, 1, 2), dtype=torch.int64)
     expected = words.clone()
     faults = run_update(

@@ -11,8 +11,8 @@ import torch
 from ranks import run_on_ranks
 
 from mild_ext import processes
-from mild_ext.recording import ShardedStatus, merge
-from mild_ext.recording.merge import merge_epoch_, pack_epoch
+from mild_ext.recording import ShardedStatus, epoch_planes
+from mild_ext.recording.epoch_planes import merge_epoch_, pack_epoch
 from mild_ext.recording.status import LearningStatus
 from mild_ext.selection import select_clean
 
@@ -64,7 +64,7 @@ def test_packing_an_epoch_and_merging_it_gives_the_same_words(num_samples, epoch
 def test_packing_in_pieces_is_the_same_as_at_once(monkeypatch):
     words = torch.randint(-(2**63), 2**63 - 1, (100, 1, 2))
     whole = pack_epoch(words, 3)
-    monkeypatch.setattr(merge, "_ROWS", 16)
+    monkeypatch.setattr(epoch_planes, "_ROWS", 16)
     np.testing.assert_array_equal(pack_epoch(words, 3), whole)
     merged = torch.zeros_like(words)
     merge_epoch_(merged, 3, whole)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mild_ext.mixture.counts import TimeCounts
+from mild_ext.selection.decide import decide
 from mild_ext.selection.noise_rate import class_noise_rate, estimate_noise_rate
-from mild_ext.selection.rules import decide
 from mild_ext.selection.support import fit_with_support
 
 

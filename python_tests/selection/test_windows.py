@@ -9,7 +9,7 @@ import torch
 from mild_ext import LearningStatus
 from mild_ext.recording.learning_log import LearningLog
 from mild_ext.selection import select_clean, windows
-from mild_ext.selection.rules import Decision, decide
+from mild_ext.selection.decide import Decision, decide
 from mild_ext.selection.support import Support
 from mild_ext.selection.windows import Judged, _Course, choose_window, recorded_epochs
 

@@ -125,8 +125,9 @@ def test_samples_outside_train_ids_are_never_touched():
 def test_result_survives_a_round_trip(result, tmp_path):
     result.save(tmp_path / "r.safetensors")
     loaded = RoundsResult.load(tmp_path / "r.safetensors")
-    for name in ("labels", "kept", "round_dropped", "misclassified", "seen", "clean_probability"):
+    for name in rounds._TENSORS:
         assert torch.equal(getattr(result, name), getattr(loaded, name))
+    assert loaded.noise_rate == result.noise_rate
     assert loaded.rounds == result.rounds
     assert loaded.stop_reason == result.stop_reason
 
@@ -206,7 +207,7 @@ def test_a_later_round_can_start_afresh(monkeypatch):
     for start in ("continue", "scratch"):
         forced_selection(monkeypatch, [half, half])
         statuses = []
-        recipe = RECIPE.override({"round_start": start, "rounds": 2})
+        recipe = RECIPE.override({"round_start": start, "rounds": 2, "plant": 0.0})
         run(recipe, on_round=lambda done, to=statuses: to.append(done.status))
         errors[start] = [int(s.compute(slice(0, 1)).misclassified[half].sum()) for s in statuses]
         monkeypatch.undo()
@@ -291,7 +292,8 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(settings, tmp_path):
 
     assert without_time(records) == without_time(result.history)
     assert without_time(resumed.history) == without_time(result.history)
-    for name in ("kept", "round_dropped", "misclassified", "seen", "clean_probability"):
+    assert result.noise_rate.measured
+    for name in rounds._TENSORS:
         assert torch.equal(getattr(result, name), getattr(resumed, name))
     for a, b in zip(result.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mild_ext.commands.bench.dynamics import bench_advance, bench_dynamics, memory_line
 from mild_ext.commands.bench.timing import Row, Settings, medians, rows, settings_of, table
 from mild_ext.mixture.weibull import WeibullMixture
 from mild_ext.recording import ops, reference
@@ -46,12 +47,15 @@ def main(options: argparse.Namespace) -> int:
     results: list[Row] = []
     for part in (
         bench_update(settings),
+        bench_dynamics(settings),
+        bench_advance(settings, min(options.samples, 1_000_000)),
         bench_growth(settings, 8 if options.large else 7),
         bench_passes(settings, options.samples),
     ):
         results += part
     print(table(results))
     print(memory_table())
+    print(memory_line())
     selection = bench_selection(device, 100_000_000) if options.large else None
     if selection:
         print(

@@ -15,7 +15,7 @@ from mild_ext.mixture.counts import TimeCounts
 from mild_ext.mixture.follow_up import common_follow_up
 from mild_ext.selection.classes import ClassSelection
 from mild_ext.selection.evidence import StatusEvidence, recorded_epochs
-from mild_ext.selection.measure import Z, measure
+from mild_ext.selection.measure_noise import Z, measure
 from mild_ext.selection.noise_rate import NoiseRate
 from mild_ext.selection.planted import PlantedLabels
 from mild_ext.selection.result import Selection
@@ -28,7 +28,7 @@ from mild_ext.selection.votes import PlantedEvidence
 LEAST_PLANTED = 10
 
 
-def select_measured(
+def select_planted(
     status: Any, planted: PlantedLabels, labels: Tensor | None, level: float = 0.5
 ) -> Selection:
     """The selection of a status whose noise the planted labels measure.

@@ -250,7 +250,7 @@ def changed(**values):
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({}, r"must be of Rounds \(mild_ext-rounds-state-1\), got None"),
+        ({}, r"must be of Rounds \(mild_ext-rounds-state-2\), got None"),
         (Rounds(41, [2]).state_dict(), "must be of 40 samples, got 41"),
         (Rounds(COUNT, [3]).state_dict(), r"must be of rounds \[2\], got \[3\]"),
         (Rounds(COUNT, [2], reselect="all").state_dict(), "must be of reselect kept, got all"),

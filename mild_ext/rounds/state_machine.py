@@ -9,75 +9,33 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mild_ext.recording.status import LearningStatus
-from mild_ext.selection import Selection, select_clean
+from mild_ext.rounds.planting import RoundPlanting
+from mild_ext.rounds.round_end import UNKNOWN, RoundOutcome, Select, checked_mask, evidence
+from mild_ext.selection import PlantedLabels, Selection, select_clean
 
 #: A round that would leave less than this share of the samples it watched is refused.
 SMALLEST_KEPT_SHARE = 0.05
 #: A round that changes the fate of less than this share of its samples is the last, by default.
 MIN_REMOVED = 0.01
-#: The label of a sample that was never in a batch, where labels are taken from the batches.
-UNKNOWN = -1
 
 RESELECT = ("kept", "all")
-_FORMAT = "mild_ext-rounds-state-1"
+_FORMAT = "mild_ext-rounds-state-2"
 _TENSORS = {
     "kept": torch.bool,
     "round_dropped": torch.int64,
     "misclassified": torch.int32,
     "seen": torch.int32,
     "clean_probability": torch.float32,
+    "suspicion": torch.float32,
+    "suggested_label": torch.int64,
+    "suggestion_confidence": torch.float32,
 }
-
-
-class Select(Protocol):
-    """From a round's status to a selection, as `select_clean` is.
-
-    Called with the given labels, int64 ``[N]`` on the status' device, -1 for samples whose label is
-    not known; None where none is. Of the result, ``mask`` (bool ``[N]``), ``clean_probability``
-    (``[N]`` in [0, 1]), ``supported`` and ``reason`` are used.
-    """
-
-    def __call__(self, status: LearningStatus, /, *, labels: Tensor | None) -> Selection: ...
-
-
-@dataclass(frozen=True, eq=False)
-class RoundOutcome:
-    """What the end of a round did. Masks are bool ``[N]`` on the CPU, and stay as they are.
-
-    Attributes:
-        round: its number, from 0.
-        epochs: how many it had.
-        watched: the samples that were recorded in it.
-        learned: the samples that were learned from in it: those kept before.
-        kept: the samples to learn from now.
-        refused: why the selection was not followed and nothing changed; None where it was.
-        stop_reason: why this was the last round; None where it was not.
-    """
-
-    round: int
-    epochs: int
-    watched: Tensor
-    learned: Tensor
-    kept: Tensor
-    refused: str | None
-    stop_reason: str | None
-
-    @property
-    def removed(self) -> int:
-        """Samples that are not learned from any more."""
-        return int((self.learned & ~self.kept).sum())
-
-    @property
-    def changed(self) -> int:
-        """Samples removed, and those that returned."""
-        return int((self.learned ^ self.kept).sum())
 
 
 class Rounds:
@@ -99,6 +57,13 @@ class Rounds:
         min_removed: a round that drops, or takes back, less than this share in [0, 1) of the samples
             it learned from is the last.
         select: makes the selection, see `Select`; None is `select_clean`.
+        plant: share of the samples watched, in [0, 0.1], that are given a wrong label on purpose in each
+            round, so that the noise can be measured; train on ``training_labels`` then. From the second
+            round on, labels are planted by the confusions found so far. 0 plants nothing.
+        plant_seed: of the draws; the same seed plants the same labels.
+        num_classes: columns of the logits, K, for ``plant``; None takes one more than the largest label.
+        plant_required: where no labels can be planted in the first round: True raises, False leaves it, with
+            a note in the outcome. Later rounds always leave it.
 
     Attributes:
         taking_part: bool ``[N]``; like all tensors here, on the CPU.
@@ -110,12 +75,18 @@ class Rounds:
         seen: int32 ``[N]``, epochs in which that round saw the sample.
         clean_probability: float32 ``[N]`` in [0, 1], probability that the label is right, from the
             same round; 1 for samples that were never watched.
+        suspicion: float32 ``[N]``, from the same round; higher = more likely wrong; 0 for samples that were
+            never watched. Comparable among samples that were last watched in one round.
+        suggested_label: int64 ``[N]``, the class the network voted for instead; -1 where there is none, or
+            nothing was planted.
+        suggestion_confidence: float32 ``[N]`` in [0, 1], that it is the true one if the given one is wrong.
         round: number of the current round, from 0; when finished, how many there were.
         stop_reason: why there are no more rounds; None while there are.
 
     Raises:
         TypeError: labels are not integers.
-        ValueError: no rounds, no samples, labels of the wrong shape, or a setting out of range.
+        ValueError: no rounds, no samples, labels of the wrong shape, a setting out of range, or nothing that
+            can be planted: labels that are not known, or classes too small.
 
     Examples:
         >>> import torch
@@ -139,6 +110,10 @@ class Rounds:
         reselect: str = "kept",
         min_removed: float = MIN_REMOVED,
         select: Select | None = None,
+        plant: float = 0.0,
+        plant_seed: int = 0,
+        num_classes: int | None = None,
+        plant_required: bool = True,
     ) -> None:
         if not rounds or any(epochs < 1 for epochs in rounds):
             raise ValueError(
@@ -156,6 +131,9 @@ class Rounds:
         if not self.taking_part.any():
             raise ValueError("there are no samples to train on; train_ids must name at least one")
         self._select: Select = select or select_clean
+        self._planting = RoundPlanting(
+            num_samples, plant, seed=plant_seed, num_classes=num_classes, required=plant_required
+        )
         self.labels: Tensor | None = None
         if labels is not None:
             self.take_labels(labels)
@@ -164,8 +142,12 @@ class Rounds:
         self.misclassified = torch.zeros(num_samples, dtype=torch.int32)
         self.seen = torch.zeros(num_samples, dtype=torch.int32)
         self.clean_probability = torch.ones(num_samples)
+        self.suspicion = torch.zeros(num_samples)
+        self.suggested_label = torch.full((num_samples,), UNKNOWN)
+        self.suggestion_confidence = torch.zeros(num_samples)
         self.round = 0
         self.stop_reason: str | None = None
+        self._planting.begin(0, self.labels, self.watched)
 
     # ---- where it stands
 
@@ -180,6 +162,17 @@ class Rounds:
         return self.taking_part if self.reselect == "all" and not self.finished else self.kept
 
     @property
+    def learned(self) -> Tensor:
+        """Bool ``[N]``, the samples whose loss counts: those kept, but for samples that are planted *and* held out.
+
+        Where dropped samples are watched as well (reselect="all"), nearly all wrong labels are held out from
+        the second round on. Planted ones are a sample of these only if they are held out too.
+        """
+        if self.planted is None or self.round == 0 or self.reselect != "all":
+            return self.kept
+        return self.kept & ~self.planted.mask
+
+    @property
     def num_epochs(self) -> int:
         """Epochs of the current round; of the last one when finished."""
         return self.rounds[self.round - self.finished]
@@ -189,9 +182,29 @@ class Rounds:
         """Whether the label of every sample that takes part is known."""
         return self.labels is not None and bool((self.labels[self.taking_part] >= 0).all())
 
+    @property
+    def plants(self) -> bool:
+        """Whether labels are to be planted."""
+        return self._planting.share > 0
+
+    @property
+    def planted(self) -> PlantedLabels | None:
+        """The labels planted in the current round, of all N samples; None where none are."""
+        return self._planting.planted
+
+    @property
+    def training_labels(self) -> Tensor | None:
+        """Int64 ``[N]``, the labels to train on: the given ones, but for those planted in the current round.
+
+        Where labels are planted this is one tensor, in shared memory, written in place as rounds begin and
+        end, so that worker processes see it. None where no labels are given.
+        """
+        return self._planting.labels
+
     def new_status(self, device: torch.device | str = "cpu") -> LearningStatus:
-        """An empty status for the current round."""
-        return LearningStatus(self.num_samples, self.num_epochs, device=device)
+        """An empty status for the current round; it records predicted classes where labels are planted."""
+        classes = None if self.planted is None else self._planting.num_classes
+        return LearningStatus(self.num_samples, self.num_epochs, num_classes=classes, device=device)
 
     def is_over(self, status: LearningStatus) -> bool:
         """Whether all epochs of the current round are in its status, and `select` is due."""
@@ -219,6 +232,7 @@ class Rounds:
             new = torch.where(self.labels >= 0, self.labels, new)
         if bool((new >= 0).any()):
             self.labels = new
+            self._planting.show(new)
 
     # ---- the end of a round
 
@@ -227,11 +241,22 @@ class Rounds:
 
         Raises:
             RuntimeError: the round's epochs are not over, or there are no more rounds.
-            ValueError: the status is not of this round.
+            ValueError: the status is not of this round, or not of the labels planted in it.
         """
         self._require_over(status)
         labels = None if self.labels is None else self.labels.to(status.device)
-        return self._select(status, labels=labels)
+        if self.planted is None:
+            return self._select(status, labels=labels)
+        self.check_trained_on(status)
+        return self._select(status, labels=labels, planted=self.planted)
+
+    def check_trained_on(self, status: LearningStatus) -> None:
+        """Make sure that what the status has recorded was trained on ``training_labels``.
+
+        Raises:
+            ValueError: planted samples were trained on other labels.
+        """
+        self._planting.check_trained_on(status)
 
     def end_round(self, status: LearningStatus, selection: Selection) -> RoundOutcome:
         """Follow the selection or refuse it, and go over to the next round; on an error nothing changes.
@@ -246,7 +271,7 @@ class Rounds:
                 its samples.
         """
         self._require_over(status)
-        proposed = _checked_mask(selection, self.num_samples) & self.watched
+        proposed = checked_mask(selection, self.num_samples) & self.watched
         watched, learned = self.watched.clone(), self.kept.clone()
         refused = self._refusal(proposed) if selection.supported else str(selection.reason)
         self._note_evidence(status, selection)
@@ -256,6 +281,7 @@ class Rounds:
             self.kept.copy_(proposed)  # in place: samplers may look at it
         number, epochs = self.round, self.num_epochs
         changed, count = int((learned ^ self.kept).sum()), int(learned.sum())
+        planted, note = self.planted, self._planting.note
         self.round += 1
         if refused is not None:
             self.stop_reason = refused
@@ -266,8 +292,19 @@ class Rounds:
             )
         elif self.round == len(self.rounds):
             self.stop_reason = f"the recipe's {len(self.rounds)} rounds are done"
+        self._planting.end(self.labels, getattr(selection, "transition", None))
+        if not self.finished:
+            self._planting.begin(self.round, self.labels, self.watched)
         return RoundOutcome(
-            number, epochs, watched, learned, self.kept.clone(), refused, self.stop_reason
+            number,
+            epochs,
+            watched,
+            learned,
+            self.kept.clone(),
+            refused,
+            self.stop_reason,
+            planted,
+            note,
         )
 
     def _require_over(self, status: LearningStatus) -> None:
@@ -306,15 +343,9 @@ class Rounds:
 
     def _note_evidence(self, status: LearningStatus, selection: Selection) -> None:
         """Remember what this round saw of the samples it watched."""
-        times, watched = status.compute(), self.watched
-        evidence = {
-            "misclassified": times.misclassified,
-            "seen": times.seen,
-            "clean_probability": torch.as_tensor(selection.clean_probability),
-        }
         new = {
-            name: torch.where(watched, values.cpu().to(_TENSORS[name]), getattr(self, name))
-            for name, values in evidence.items()
+            name: torch.where(self.watched, values.cpu().to(_TENSORS[name]), getattr(self, name))
+            for name, values in evidence(status, selection, self.planted).items()
         }
         for name, values in new.items():
             getattr(self, name).copy_(values)
@@ -326,6 +357,8 @@ class Rounds:
         other = copy.copy(self)
         for name in _TENSORS:
             setattr(other, name, getattr(self, name).clone())
+        other._planting = self._planting.copy()
+        other._planting.show(other.labels)
         return other
 
     def state_dict(self) -> dict[str, Any]:
@@ -339,6 +372,7 @@ class Rounds:
             "labels": None if self.labels is None else self.labels.clone(),
             "round": self.round,
             "stop_reason": self.stop_reason,
+            "planting": self._planting.state_dict(),
             **{name: getattr(self, name).clone() for name in _TENSORS},
         }
 
@@ -364,6 +398,8 @@ class Rounds:
                 raise ValueError("state must be of the same train_ids, got others")
             tensors = {name: _checked(state[name], name, count) for name in _TENSORS}
             number, stop_reason, labels = state["round"], state["stop_reason"], state["labels"]
+            planting = state["planting"]
+            self._planting.copy().load_state_dict(planting, labels)
         except KeyError as error:
             raise ValueError(f"state is damaged: it has no {error}") from error
         first, last = (0, len(self.rounds) - 1) if stop_reason is None else (1, len(self.rounds))
@@ -382,18 +418,7 @@ class Rounds:
         for name, values in tensors.items():
             getattr(self, name).copy_(values)
         self.round, self.stop_reason = number, stop_reason
-
-
-def _checked_mask(selection: Selection, num_samples: int) -> Tensor:
-    mask = selection.mask
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        what = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"select must return a selection with a bool mask, got {what}")
-    if tuple(mask.shape) != (num_samples,):
-        raise ValueError(
-            f"select must return a mask of shape [{num_samples}], got {list(mask.shape)}"
-        )
-    return mask.cpu()
+        self._planting.load_state_dict(planting, self.labels)
 
 
 def _checked(values: Any, name: str, count: int) -> Tensor:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mild_ext.selection.decide import RULES, decide
 from mild_ext.selection.metric_rules import density_scales
-from mild_ext.selection.rules import RULES, decide
 
 
 def histogram_of(m, p):

@@ -5,7 +5,7 @@ import torch
 from planted_runs import paper_run
 from recordings import NAMES, read_recording
 
-from mild_ext.selection.measure import UNITED, _one_sided, _united_weight, measure
+from mild_ext.selection.measure_noise import UNITED, _one_sided, _united_weight, measure
 from mild_ext.selection.votes import PlantedEvidence
 
 EASY, HARD, RIGHT = NAMES

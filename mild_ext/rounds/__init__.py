@@ -1,0 +1,14 @@
+"""Rounds of training and selection: the iterative procedure of Hu et al., IJCAI 2023, without a loop."""
+
+from mild_ext.rounds.round_end import UNKNOWN, RoundOutcome, Select
+from mild_ext.rounds.state_machine import MIN_REMOVED, RESELECT, SMALLEST_KEPT_SHARE, Rounds
+
+__all__ = [
+    "MIN_REMOVED",
+    "RESELECT",
+    "SMALLEST_KEPT_SHARE",
+    "UNKNOWN",
+    "RoundOutcome",
+    "Rounds",
+    "Select",
+]

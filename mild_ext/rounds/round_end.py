@@ -1,0 +1,117 @@
+"""The end of a round: what makes the selection, what is noted of every sample, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mild_ext.recording.status import LearningStatus
+from mild_ext.selection import PlantedLabels, Selection
+
+#: The label of a sample that was never in a batch, where labels are taken from the batches; also a
+#: suggested label where there is none.
+UNKNOWN = -1
+
+
+class Select(Protocol):
+    """From a round's status to a selection, as `select_clean` is.
+
+    Called with the given labels, int64 ``[N]`` on the status' device, -1 for samples whose label is
+    not known; None where none is. Where labels are planted in the round, and only there, ``planted`` is
+    given as well. Of the result, ``mask`` (bool ``[N]``), ``clean_probability`` (``[N]`` in [0, 1]),
+    ``supported`` and ``reason`` are used, and, where it has them, ``suspicion``, ``suggested_label``,
+    ``suggestion_confidence`` and ``transition``.
+    """
+
+    def __call__(
+        self, status: LearningStatus, /, *, labels: Tensor | None, planted: PlantedLabels = ...
+    ) -> Selection: ...
+
+
+@dataclass(frozen=True, eq=False)
+class RoundOutcome:
+    """What the end of a round did. Masks are bool ``[N]`` on the CPU, and stay as they are.
+
+    Attributes:
+        round: its number, from 0.
+        epochs: how many it had.
+        watched: the samples that were recorded in it.
+        learned: the samples that were learned from in it: those kept before.
+        kept: the samples to learn from now.
+        refused: why the selection was not followed and nothing changed; None where it was.
+        stop_reason: why this was the last round; None where it was not.
+        planted: the labels planted in it; None where none were.
+        planting_note: why none were, although that was asked for; None otherwise.
+    """
+
+    round: int
+    epochs: int
+    watched: Tensor
+    learned: Tensor
+    kept: Tensor
+    refused: str | None
+    stop_reason: str | None
+    planted: PlantedLabels | None = None
+    planting_note: str | None = None
+
+    @property
+    def removed(self) -> int:
+        """Samples that are not learned from any more."""
+        return int((self.learned & ~self.kept).sum())
+
+    @property
+    def changed(self) -> int:
+        """Samples removed, and those that returned."""
+        return int((self.learned ^ self.kept).sum())
+
+
+def evidence(
+    status: LearningStatus, selection: Selection, planted: PlantedLabels | None
+) -> dict[str, Tensor]:
+    """What a round saw of every sample, ``[N]`` each, against the given labels.
+
+    Args:
+        status: of the round, with all its epochs.
+        selection: made from it.
+        planted: the labels it was trained on, where some were planted.
+
+    Returns:
+        By the names of the attributes of `mild_ext.rounds.Rounds`.
+    """
+    times, probability = status.compute(), torch.as_tensor(selection.clean_probability)
+    misclassified = times.misclassified
+    if planted is not None:
+        given, mask = (x.to(status.device) for x in (planted.given, planted.mask))
+        misclassified = torch.where(mask, status.misclassified_for(given), misclassified)
+    suspicion = getattr(selection, "suspicion", None)
+    label = getattr(selection, "suggested_label", None)
+    confidence = getattr(selection, "suggestion_confidence", None)
+    count = status.num_samples
+    return {
+        "misclassified": misclassified,
+        "seen": times.seen,
+        "clean_probability": probability,
+        "suspicion": 1 - probability if suspicion is None else suspicion,
+        "suggested_label": torch.full((count,), UNKNOWN) if label is None else label,
+        "suggestion_confidence": torch.zeros(count) if confidence is None else confidence,
+    }
+
+
+def checked_mask(selection: Selection, num_samples: int) -> Tensor:
+    """The selection's mask on the CPU.
+
+    Raises:
+        TypeError, ValueError: it has no bool mask of that many samples.
+    """
+    mask = selection.mask
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        what = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"select must return a selection with a bool mask, got {what}")
+    if tuple(mask.shape) != (num_samples,):
+        raise ValueError(
+            f"select must return a mask of shape [{num_samples}], got {list(mask.shape)}"
+        )
+    return mask.cpu()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
-from mild_ext.selection.measure import LEVEL, MOST_CLASSES, Measurement, Z
+from mild_ext.selection.measure import LEAST_VOTES, LEVEL, MOST_CLASSES, Measurement, Z
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.votes import PlantedEvidence, separation
 
@@ -184,7 +184,9 @@ def _logistic(suspicion: Tensor, evidence: PlantedEvidence, rate: float) -> tupl
 
 
 def _is_told_apart(evidence: PlantedEvidence, suspicion: Tensor) -> bool:
-    """Whether the suspicion tells planted labels from all others, beyond chance."""
+    """Whether the suspicion tells planted labels from all others, beyond chance, and the run is not just begun."""
+    if evidence.recorded < LEAST_VOTES:
+        return False
     chance = Z / math.sqrt(12 * len(evidence.index))  # standard error of the area if it did not
     return separation(suspicion, evidence) - chance > 0.5
 

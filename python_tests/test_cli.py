@@ -12,6 +12,7 @@ import torch
 from ranks import forks
 from safetensors.torch import load_file
 
+from mild_ext import PlantedLabels
 from mild_ext.cli import main
 from mild_ext.recording.learning_log import read_learning_log
 from mild_ext.recording.status import LearningStatus
@@ -98,8 +99,11 @@ def test_train_writes_everything_a_person_or_program_needs(npz, tmp_path, capsys
     status = LearningStatus.load(out / "status" / "round-00.safetensors")
     assert status.num_samples == 240
     assert status.epoch == 15
+    planted = PlantedLabels.load(out / "planted" / "round-00.safetensors")
     dropped_first = [i for i, row in enumerate(rows) if row["round_dropped"] == "0"]
     counts = status.compute().misclassified
+    assert 20 <= len(planted) <= 24  # at most a tenth of each class
+    counts[planted.index] = status.misclassified_for(planted.given)[planted.index]
     assert counts[dropped_first].tolist() == [int(rows[i]["misclassified"]) for i in dropped_first]
 
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
@@ -159,7 +163,9 @@ def test_learning_logs_of_every_round(npz, tmp_path, capsys):
     logs = sorted((out / "logs").iterdir())
     assert len(logs) == summary(out)["rounds"]
     log = read_learning_log(logs[0])
-    assert log.memorized.shape == (180, 15)  # those not held out
+    planted = PlantedLabels.load(out / "planted" / "round-00.safetensors")
+    assert log.memorized.shape == (180 - len(planted), 15)  # those neither held out nor planted
+    assert not np.isin(log.ids, planted.index).any()
     status = LearningStatus.load(out / "status" / "round-00.safetensors")
     ids = torch.from_numpy(log.ids)
     assert torch.equal(log.status().words, status.words[ids])

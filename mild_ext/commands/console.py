@@ -120,13 +120,16 @@ def next_steps(
     dropped = ids[~result.kept[ids]]
     if len(dropped) == 0:
         return f"\nNo label stands out: all {len(ids)} samples were kept ({result.stop_reason})."
-    # Many share one probability, those that were never learned; the final model, which was trained
-    # without them, tells them apart.
+    # What shares one probability, the final model, which was trained without them, tells apart.
     predicted = logits.argmax(1)
     agreement = logits.softmax(1).gather(1, result.labels[:, None])[:, 0]
     order = sorted(
         dropped.tolist(),
-        key=lambda i: (float(result.clean_probability[i]), float(agreement[i])),
+        key=lambda i: (
+            float(result.clean_probability[i]),
+            -float(result.suspicion[i]),
+            float(agreement[i]),
+        ),
     )
     names, page = data.class_names, out / "report.html"
     lines = ["", f"{len(dropped)} of {len(ids)} labels may be wrong. The most suspicious:"]

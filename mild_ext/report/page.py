@@ -114,7 +114,12 @@ def gather(run: Path, *, suspicious: int = 48, thumbnails: bool = True) -> dict[
         "pictures": pictures,
         **_facts_of_rounds(run, rounds),
         "status_figure": charts.status_figure(run, samples),
-        **_facts_of_samples(samples, len(classes), estimated=estimated),
+        **_facts_of_samples(
+            samples,
+            len(classes),
+            estimated=estimated,
+            measured=(summary or {}).get("measured_noise"),
+        ),
         **_facts_of_semi_supervised([r for r in history if "pseudo_rate" in r]),
     }
 
@@ -130,14 +135,23 @@ def _facts_of_rounds(run: Path, rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _facts_of_samples(
-    samples: list[Sample], num_classes: int, *, estimated: bool
+    samples: list[Sample],
+    num_classes: int,
+    *,
+    estimated: bool,
+    measured: dict[str, Any] | None,
 ) -> dict[str, Any]:
     return {
         "samples": samples,
         "dropped": sum(not s.kept for s in samples),
         "truth_known": any(s.true_label is not None for s in samples),
         "estimated": estimated,
-        "estimated_noise": _mean([1 - s.clean_probability for s in samples]) if estimated else None,
+        "measured": measured,
+        "estimated_noise": measured["rate"]
+        if measured
+        else _mean([1 - s.clean_probability for s in samples])
+        if estimated
+        else None,
         "per_class": class_noise(samples, num_classes, estimated=estimated),
         "shown_classes": _SHOWN_CLASSES,
         "flows": flows(samples)[:_SHOWN_FLOWS],
@@ -156,7 +170,7 @@ def _facts_of_semi_supervised(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 def most_suspicious(samples: list[Sample]) -> list[Sample]:
     """The dropped samples, least likely to be right first; all of them where nothing was dropped."""
-    ranked = sorted(samples, key=lambda s: (s.clean_probability, -s.metric, s.id))
+    ranked = sorted(samples, key=lambda s: (s.clean_probability, -s.suspicion, -s.metric, s.id))
     # Where nothing was dropped, the ranking by metric still tells where to look first.
     return [s for s in ranked if not s.kept] or ranked
 

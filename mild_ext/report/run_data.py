@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Sample:
-    """One line of ``selection.csv``. Labels are class numbers."""
+    """One line of ``selection.csv``. Labels are class numbers; ``suspicion`` is higher = more likely wrong."""
 
     id: int
     given_label: int
@@ -23,6 +23,8 @@ class Sample:
     round_dropped: int | None
     predicted_label: int
     true_label: int | None
+    suspicion: float = 0.0
+    suggested_label: int | None = None
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -72,6 +74,7 @@ def read_selection(run: Path) -> list[Sample]:
     with open(path, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             dropped, truth = row.get("round_dropped"), row.get("true_label")
+            suggested = row.get("suggested_label")
             samples.append(
                 Sample(
                     id=int(row["id"]),
@@ -84,6 +87,8 @@ def read_selection(run: Path) -> list[Sample]:
                     round_dropped=int(dropped) if dropped else None,
                     predicted_label=int(row["predicted_label"]),
                     true_label=int(truth) if truth else None,
+                    suspicion=float(row.get("suspicion") or 0.0),
+                    suggested_label=int(suggested) if suggested else None,
                 )
             )
     return samples

@@ -56,7 +56,7 @@ def select_planted(
     measured = measure(evidence)
     verdicts = judge_samples(evidence, measured, level)
     given = planted.given.to(verdicts.mask.device)
-    mask, emptied = _keep_classes(verdicts, given)
+    mask, emptied = _keep_classes(verdicts, given, evidence.seen)
     supported = verdicts.actionable
     if not supported:
         mask = torch.ones_like(mask)
@@ -120,10 +120,10 @@ def _check(status: Any, planted: PlantedLabels, labels: Tensor | None) -> None:
             )
 
 
-def _keep_classes(verdicts: Verdicts, given: Tensor) -> tuple[Tensor, list[int]]:
-    """The mask, with classes that would lose all their samples kept; and which these are."""
-    kept = torch.bincount(given, weights=verdicts.mask.double())
-    there = torch.bincount(given)
+def _keep_classes(verdicts: Verdicts, given: Tensor, seen: Tensor) -> tuple[Tensor, list[int]]:
+    """The mask, with classes that would lose all samples that were seen kept; and which these are."""
+    kept = torch.bincount(given, weights=(verdicts.mask & seen).double())
+    there = torch.bincount(given, weights=seen.double())
     emptied = ((kept == 0) & (there > 0)).nonzero().flatten()
     return verdicts.mask | torch.isin(given, emptied), emptied.tolist()
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, expit
 from torch import Tensor
 
-from mild_ext.selection.measure_noise import LEVEL, MOST_CLASSES, Measurement, Z
+from mild_ext.selection.measure_noise import LEAST_VOTES, LEVEL, MOST_CLASSES, Measurement, Z
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.votes import PlantedEvidence, separation, some
 
@@ -208,11 +208,13 @@ def _logistic(suspicion: Tensor, evidence: PlantedEvidence, rate: float) -> tupl
 
 
 def _is_told_apart(evidence: PlantedEvidence, suspicion: Tensor, settled: bool) -> bool:
-    """Whether the suspicion tells planted labels from all others, beyond chance.
+    """Whether the suspicion tells planted labels from all others, beyond chance, and the run is not just begun.
 
     Where most labels are wrong, the others look much like planted ones, and little can be asked for. More is where
     planted labels may well look like right ones: nothing is learned yet, or everything was at once.
     """
+    if evidence.recorded < LEAST_VOTES:
+        return False
     error = 1 / math.sqrt(12 * len(evidence.index))  # of the area, if it did not
     asked = Z if settled and not _mostly_memorized(evidence) else CLEARLY
     return separation(suspicion, evidence) - asked * error > 0.5

@@ -84,6 +84,7 @@ class PlantedEvidence:
     Attributes:
         trained: int64 ``[N]`` on the status' device, the labels trained on.
         given: int64 ``[N]`` there, the given labels.
+        seen: bool ``[N]`` there, the samples seen at all.
         others: bool ``[N]`` there, the samples seen whose label is not planted.
         index: int64 ``[n]`` there, the planted samples that were seen; ``n`` of them.
         shortfall: float32 ``[N]`` in [0, log 10^4] nats, the mean over the run; 0 where never seen.
@@ -95,10 +96,10 @@ class PlantedEvidence:
         self.num_classes = int(status.num_classes)
         device = status.device
         self.trained, self.given = planted.labels.to(device), planted.given.to(device)
-        seen = self.misclassified_share(slice(0, recorded)) >= 0
+        self.seen = self.misclassified_share(slice(0, recorded)) >= 0
         index = planted.index.to(device)
-        self.index = index[seen[index]]
-        self.others = seen.index_fill(0, index, False)
+        self.index = index[self.seen[index]]
+        self.others = self.seen.index_fill(0, index, False)
         self.shortfall = status.shortfall().nan_to_num(0.0)
         self.early_shortfall = status.shortfall(first_half=True).nan_to_num(0.0)
 

@@ -6,12 +6,16 @@ import json
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from noisy import NUM_SAMPLES, Noisy, keep_even, plain_loop
 from ranks import run_on_ranks
 from safetensors.torch import save_file
+from torch.utils.data import DataLoader
 
+from mild_ext import IndexedDataset
+from mild_ext.data import ArrayDataset
 from mild_ext.integrations import RoundTracker
 from mild_ext.integrations import tracker as tracker_module
 from mild_ext.integrations.batch_labels import BatchLabels
@@ -322,3 +326,96 @@ def test_the_sampler_deals_the_kept_samples_to_the_ranks_and_changes_order_by_ep
     assert list(tracker.sampler(shuffle=False)) == sorted(kept)
     with pytest.raises(ValueError, match="together"):
         tracker.sampler(num_replicas=2)
+
+
+# ----------------------------------------------------------------------------------- planted labels
+
+
+def recite(tracker, ids):
+    """Logits of a model that says the right label late, and never a planted one."""
+    generator = torch.Generator().manual_seed(tracker.epochs)
+    late = torch.rand(tracker.num_samples, generator=generator) < 0.1
+    said = torch.where(late | Noisy().wrong, (Noisy().true + 2) % 3, Noisy().true)
+    return torch.eye(3)[said[ids]]
+
+
+def plant_on_a_rank():
+    """Two rounds with planting, each rank its part of the samples; what they came to."""
+    tracker = RoundTracker(NUM_SAMPLES, [12, 4], labels=Noisy().labels, plant=0.05, num_classes=3)
+    planted = []
+    while not tracker.finished:
+        planted.append(tracker.planted.labels)
+        for ids in torch.tensor(list(tracker.sampler())).split(32):
+            tracker.update(ids, recite(tracker, ids), tracker.training_labels[ids])
+        tracker.end_epoch()
+    found = (torch.stack(planted), tracker.kept, tracker.suspicion, tracker.suggested_label)
+    return [values.numpy() for values in found]  # tensors would come by a shared file that is gone
+
+
+@pytest.mark.slow
+def test_all_ranks_plant_the_same_and_keep_what_one_process_keeps():
+    alone = plant_on_a_rank()
+    assert not alone[1].all()
+    for found in run_on_ranks(2, plant_on_a_rank):
+        for ours, theirs in zip(alone, found, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_workers_see_what_is_planted_and_given_back():
+    labels = torch.arange(200) % 2
+    tracker = RoundTracker(200, [1, 1], labels=labels, plant=0.05, select=keep_even_of_each)
+    data = IndexedDataset(ArrayDataset(torch.zeros(200, 1), labels), tracker.training_labels)
+    loader = DataLoader(data, 50, sampler=tracker.sampler(), num_workers=1, persistent_workers=True)
+    for expected in (20, 10, 0):
+        wrong = 0
+        for index, _, trained in loader:
+            wrong += int((trained != labels[index]).sum())
+            tracker.update(index, torch.eye(2)[labels[index]], trained)
+        assert wrong == expected
+        tracker.end_epoch()
+    assert torch.equal(tracker.training_labels, labels)
+
+
+def keep_even_of_each(status, *, labels, planted):
+    mask = torch.arange(status.num_samples) // 2 % 2 == 0
+    return SimpleNamespace(mask=mask, clean_probability=mask.float(), supported=True, reason="")
+
+
+def test_forgetting_to_swap_the_labels_is_noticed_after_an_epoch():
+    labels = Noisy().labels
+    tracker = RoundTracker(NUM_SAMPLES, [3], labels=labels, plant=0.05)
+    everyone = torch.arange(NUM_SAMPLES)
+    tracker.update(everyone, recite(tracker, everyone), labels)
+    with pytest.raises(ValueError, match="were trained on other labels than those planted"):
+        tracker.end_epoch()
+
+
+def test_planting_needs_labels():
+    with pytest.raises(ValueError, match="planting needs labels="):
+        RoundTracker(100, [3], plant=0.05)
+    with pytest.raises(RuntimeError, match=r"needs the given labels: RoundTracker"):
+        _ = RoundTracker(100, [3]).training_labels
+
+
+def test_a_restored_tracker_goes_on_with_what_was_planted(tmp_path):
+    def make():
+        return RoundTracker(NUM_SAMPLES, [2, 2], labels=Noisy().labels, plant=0.05, num_classes=3)
+
+    def epoch(tracker):
+        ids = tracker.watched.nonzero().flatten()
+        tracker.update(ids, recite(tracker, ids), tracker.training_labels[ids])
+        tracker.end_epoch()
+
+    one = make()
+    epoch(one)
+    one.save(tmp_path / "t.safetensors")
+    other = make()
+    shared = other.training_labels
+    other.restore(tmp_path / "t.safetensors")
+    assert other.training_labels is shared
+    assert torch.equal(shared, one.training_labels)
+    for tracker in (one, other):
+        while not tracker.finished:
+            epoch(tracker)
+    for name in ("kept", "misclassified", "suspicion", "suggested_label", "training_labels"):
+        assert torch.equal(getattr(one, name), getattr(other, name))

@@ -16,6 +16,10 @@ from mild_ext.recording.status import LearningStatus
 from mild_ext.selection.planted import MAX_SHARE, PlantedLabels, plant_labels
 from mild_ext.selection.select_planted import LEAST_PLANTED
 
+#: Fewest planted samples where planting is not asked for but the default: of fewer, the most united two
+#: fifths measure a share with a standard error of more than a tenth.
+USEFUL_PLANTED = 50
+
 
 class RoundPlanting:
     """Plants labels among the samples that a round watches, and takes them back.
@@ -25,7 +29,8 @@ class RoundPlanting:
         share: of the samples watched to plant in each round, in [0, 0.1]; 0 plants nothing.
         seed: of the draws; each round has its own.
         num_classes: K, columns of the logits; None takes one more than the largest label.
-        required: where nothing can be planted in the first round: True raises, False leaves a `note`.
+        required: where nothing can be planted in the first round: True raises, False leaves a `note`, also where
+            fewer than `USEFUL_PLANTED` samples could be.
 
     Attributes:
         labels: int64 ``[N]``, the labels to train on; None while no labels are given. Where a share is planted,
@@ -117,10 +122,11 @@ class RoundPlanting:
             seed=_round_seed(self.seed, number),
             transition=self._transition,
         )
-        if len(part) < LEAST_PLANTED:
+        least = LEAST_PLANTED if self.required else USEFUL_PLANTED
+        if len(part) < least:
             raise ValueError(
-                f"at least {LEAST_PLANTED} samples must be planted to measure anything, but of {len(ids)} "
-                f"samples, at most a tenth of each class, that is {len(part)}; train without (plant=0)"
+                f"at least {least} samples must be planted to measure anything, but of {len(ids)} samples, at "
+                f"most a tenth of each class, that is {len(part)}; train without (plant=0)"
             )
         labels = given.scatter(0, ids, part.labels)
         return PlantedLabels(labels, ids[part.index], part.withheld)

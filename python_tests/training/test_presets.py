@@ -162,7 +162,12 @@ def test_a_report_that_is_there_is_not_proposed(tmp_path):
             return 3
 
     labels, probability = torch.tensor([0, 1, 1]), torch.tensor([0.9, 0.8, 0.1])
-    result = SimpleNamespace(kept=probability > 0.5, labels=labels, clean_probability=probability)
+    result = SimpleNamespace(
+        kept=probability > 0.5,
+        labels=labels,
+        clean_probability=probability,
+        suspicion=1 - probability,
+    )
     data = Three(class_names=["cat", "dog"], sample_names=None, test=None)
     logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
     text = next_steps(tmp_path, result, data, None, logits)

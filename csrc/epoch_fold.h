@@ -64,7 +64,9 @@ MILD_HD int32_t fixed_point(float x, float scale) {
 MILD_HD int32_t shortfall_of(uint32_t key, const Places& places) {
     const float distance = distance_of(key);
     const float clipped = distance < kMostShortfall ? distance : kMostShortfall;
-    return is_misclassified(key) ? fixed_point(clipped, places.shortfall) : 0;
+    // Computed in any case: what hangs on a condition would not become vector code.
+    const int32_t fixed = fixed_point(clipped, places.shortfall);
+    return is_misclassified(key) ? fixed : 0;
 }
 MILD_HD int32_t margin_of(uint32_t key, const Places& places) {
     const float distance = distance_of(key);

@@ -2,8 +2,8 @@
 //
 // Memory belongs to the caller (torch). Sizes, strides and indices are int64. The functions neither
 // allocate device memory nor synchronise with a device, and return early on empty input. The Python
-// side (mild_ext/recording/_checks.py) has made sure of shapes, dtypes, devices and contiguity; values are
-// checked here.
+// side (mild_ext/recording/_checks.py) has made sure of shapes, dtypes, devices and contiguity;
+// values are checked here.
 #pragma once
 
 #include <cstdint>

@@ -46,7 +46,10 @@ class EpochRecord:
         self.statistics = statistics
         bits = _C.plane_bits(num_classes)
         rows = _C.num_sums if statistics else _C.num_shortfall_sums
-        self.visits = torch.full((num_samples,), _C.no_visit, dtype=torch.int64, device=device)
+        self.visits = torch.empty(num_samples, dtype=torch.int64, device=device)
+        if device.type == "cpu":  # before it is touched; a batch's samples lie far apart
+            _C.advise_large_pages(self.visits.data_ptr(), self.visits.nbytes)
+        self.visits.fill_(_C.no_visit)
         self.planes = torch.zeros(
             (num_epochs, bits, -(-num_samples // 32)), dtype=torch.int32, device=device
         )

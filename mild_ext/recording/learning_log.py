@@ -9,6 +9,7 @@ Arrays (N samples, E epochs; those marked * are optional):
 - ``given_label``, ``true_label`` *: integers [N].
 - ``loss`` *: float16 [N, E], cross-entropy in nats.
 - ``margin`` *: float16 [N, E], the given label's logit minus the largest other one.
+- ``predicted`` *: int32 [N, E], the predicted class; -1 where a sample was not seen, or had a NaN.
 - ``label_prob`` *: float16 [N, E], softmax probability of the given label.
 - ``ids`` *: int64 [N], positions in the data set, where the log is of a part of it. Default: 0 ... N - 1.
 - ``oof_probs`` *: float16 [N, K], class probabilities of models that were not trained on the sample
@@ -50,6 +51,7 @@ class LearningLog:
     loss: NDArray[np.float16] | None = None
     margin: NDArray[np.float16] | None = None
     label_prob: NDArray[np.float16] | None = None
+    predicted: NDArray[np.int32] | None = None
     ids: NDArray[np.int64] | None = None
     oof_probs: NDArray[np.float16] | None = None
 
@@ -64,6 +66,7 @@ class LearningLog:
             "given_label": (samples,),
             "true_label": (samples,),
             "ids": (samples,),
+            "predicted": (samples, epochs),
             **{name: (samples, epochs) for name in _PER_EPOCH},
         }
         for name, shape in shapes.items():
@@ -143,7 +146,7 @@ class LogRecorder:
         *,
         without: Tensor | None = None,
     ) -> LearningLog:
-        """The log of the samples seen at all.
+        """The log of the samples seen at all; with the predicted classes, where the status records them.
 
         Args:
             status: the learning status recorded beside it.
@@ -159,6 +162,10 @@ class LogRecorder:
             there &= ~without.cpu().numpy()
         ids = np.flatnonzero(there)
         loss, margin = self._values.transpose(1, 2).cpu().numpy()[:, ids]
+        predicted = None
+        if status.record != "status":
+            epochs = [status.predictions(t).cpu().numpy()[ids] for t in range(status.num_epochs)]
+            predicted = np.stack(epochs, axis=1)
         return LearningLog(
             memorized=(seen & ~wrong)[ids],
             given_label=given.cpu().numpy()[ids],
@@ -166,6 +173,7 @@ class LogRecorder:
             true_label=None if true is None else true.cpu().numpy()[ids],
             loss=loss,
             margin=margin,
+            predicted=predicted,
             ids=None if len(ids) == len(seen) else ids,
         )
 
@@ -210,6 +218,8 @@ def read_learning_log(path: str | os.PathLike[str]) -> LearningLog:
         for name in (*_PER_EPOCH, "oof_probs"):
             if name in file.files and len(file[name]):
                 fields[name] = file[name]
+        if "predicted" in file.files:
+            fields["predicted"] = file["predicted"].astype(np.int32)
     return LearningLog(**fields)
 
 
@@ -225,6 +235,8 @@ def write_learning_log(path: str | os.PathLike[str], log: LearningLog) -> None:
     for name in (*_PER_EPOCH, "oof_probs"):
         if getattr(log, name) is not None:
             arrays[name] = np.asarray(getattr(log, name)).astype(np.float16)
+    if log.predicted is not None:
+        arrays["predicted"] = np.asarray(log.predicted, dtype=np.int32)
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:  # by name, NumPy would add its own suffix

@@ -141,3 +141,23 @@ def test_files_that_are_no_logs(tmp_path):
         read_learning_log(tmp_path / "half.npz")
     with pytest.raises(FileNotFoundError, match=r"none\.npz"):
         read_learning_log(tmp_path / "none.npz")
+
+
+def test_predicted_classes_are_logged_where_the_status_has_them(tmp_path):
+    rng = torch.Generator().manual_seed(0)
+    status, recorder = LearningStatus(12, 3, num_classes=4), LogRecorder(12, 3)
+    given = torch.randint(0, 4, (12,), generator=rng)
+    expected = np.full((10, 3), -1)
+    for epoch in range(3):
+        index = torch.arange(10) if epoch else torch.arange(4)
+        logits = torch.randn((len(index), 4), generator=rng)
+        status.update(index, logits, given[index])
+        recorder.update(epoch, index, logits, given[index])
+        expected[: len(index), epoch] = logits.argmax(1).numpy()
+        status.advance()
+    log = recorder.log(status, given)
+    np.testing.assert_array_equal(log.predicted, expected)
+    write_learning_log(tmp_path / "log.npz", log)
+    np.testing.assert_array_equal(read_learning_log(tmp_path / "log.npz").predicted, expected)
+    plain = log.status()
+    assert torch.equal(plain.words, status.words[:10])

@@ -61,7 +61,15 @@ def summary(out):
 def test_train_writes_everything_a_person_or_program_needs(npz, tmp_path, capsys):
     out = tmp_path / "run"
     spec = npz(**arrays())
-    assert train("--data", spec, "--noise", "symmetric:0.4", "--seed", 3, "--out", out) == 0
+    options = [
+        "--noise",
+        "symmetric:0.4",
+        "--seed",
+        3,
+        "--plant",
+        0.1,
+    ]  # by default, 240 are too few
+    assert train("--data", spec, *options, "--out", out) == 0
 
     rows = selection(out)
     assert [int(row["id"]) for row in rows] == list(range(240))
@@ -158,6 +166,7 @@ def test_a_warning_where_dropping_did_harm():
 def test_learning_logs_of_every_round(npz, tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--noise", "symmetric:0.4", "--seed", 3, "--learning-logs", "--validation", 0.25]
+    options += ["--plant", 0.1]
     assert train("--data", npz(**arrays()), *options, "--out", out) == 0
     assert "logs/" in capsys.readouterr().out.splitlines()[-1]
     logs = sorted((out / "logs").iterdir())

@@ -114,6 +114,10 @@ class RoundPlanting:
                 f"labels must lie in [0, num_classes) = [0, {classes}), got {int(given.max())}"
             )
         self.num_classes = classes
+        # Of the whole data set, so that the rounds of a run are all measured, or none.
+        possible = int((torch.bincount(given) * MAX_SHARE).long().sum())
+        if not self.required and 0 < possible < USEFUL_PLANTED:
+            raise ValueError(_too_few(USEFUL_PLANTED, len(given), possible))
         ids = watched.nonzero().flatten()
         part = plant_labels(
             given[ids],
@@ -122,12 +126,8 @@ class RoundPlanting:
             seed=_round_seed(self.seed, number),
             transition=self._transition,
         )
-        least = LEAST_PLANTED if self.required else USEFUL_PLANTED
-        if len(part) < least:
-            raise ValueError(
-                f"at least {least} samples must be planted to measure anything, but of {len(ids)} samples, at "
-                f"most a tenth of each class, that is {len(part)}; train without (plant=0)"
-            )
+        if len(part) < LEAST_PLANTED:
+            raise ValueError(_too_few(LEAST_PLANTED, len(ids), len(part)))
         labels = given.scatter(0, ids, part.labels)
         return PlantedLabels(labels, ids[part.index], part.withheld)
 
@@ -194,6 +194,13 @@ class RoundPlanting:
         transition = state["transition"]
         self._transition = None if transition is None else transition.cpu().clone()
         self.show(given)
+
+
+def _too_few(least: int, samples: int, possible: int) -> str:
+    return (
+        f"at least {least} samples must be planted to measure anything, but of {samples} samples, at most a "
+        f"tenth of each class, that is {possible}; train without (plant=0)"
+    )
 
 
 def _round_seed(seed: int, number: int) -> int:

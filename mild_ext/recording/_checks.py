@@ -11,7 +11,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from mild_ext.recording._native import _C
+from mild_ext.recording._native import _C, has_cuda
 
 INTEGERS = (torch.int64, torch.int32)
 
@@ -274,3 +274,41 @@ def check_memory(**tensors: Tensor) -> None:
                 f"{name} needs {needed} bytes of memory, but its storage holds {held}: it was freed or resized; "
                 "record the batch before its tensors are released"
             )
+
+
+RECORDS = ("status", "classes", "all")
+
+
+def checked_level(
+    num_samples: int, num_epochs: int, num_classes: int | None, record: str | None
+) -> str:
+    """What a status of these sizes records, after looking at them; see `mild_ext.LearningStatus`."""
+    sizes = [("num_samples", num_samples, 1 << 40), ("num_epochs", num_epochs, _C.max_epochs)]
+    if num_classes is not None:
+        sizes.append(("num_classes", num_classes, _C.max_classes))
+    for name, value, most in sizes:
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+        if not 1 <= value <= most:
+            raise ValueError(f"{name} must be in [1, {most}], got {value}")
+    if record is None:
+        record = "status" if num_classes is None else "classes"
+    if record not in RECORDS:
+        raise ValueError(f"record must be one of {', '.join(RECORDS)}, got {record!r}")
+    if record != "status" and num_classes is None:
+        raise ValueError(f"record={record!r} needs num_classes, the columns of the logits")
+    return record
+
+
+def checked_device(device: torch.device | str) -> torch.device:
+    """The device, if a status can be on it."""
+    device = torch.device(device)
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda, got {device}")
+    if device.type == "cuda" and not has_cuda():
+        raise RuntimeError(
+            "this build of mild_ext has no CUDA code, so the status cannot be on a CUDA device; "
+            "install it again where nvcc is found (MILD_EXT_CUDA=ON pip install "
+            "--force-reinstall ...), or use device='cpu' with logits.cpu()"
+        )
+    return device

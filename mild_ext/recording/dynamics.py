@@ -12,6 +12,7 @@ from torch import Tensor
 from mild_ext.recording import epoch_record as rows_of
 from mild_ext.recording import ops
 from mild_ext.recording._native import _C
+from mild_ext.recording.counts import CountsReading
 from mild_ext.recording.epoch_record import EpochRecord
 
 _CHUNK_BYTES = 64 << 20
@@ -77,24 +78,16 @@ class Dynamics:
         return len(self.seen)
 
 
-class DynamicsReading:
+class DynamicsReading(CountsReading):
     """The part of `mild_ext.LearningStatus` that reads predicted classes and running sums.
 
     Reading in the middle of an epoch includes what was recorded of it so far. ``epochs`` is a window of epochs, e.g.
     ``slice(10, 20)``; None: all.
     """
 
-    _words: Tensor
     _record: EpochRecord | None
     _epoch_on_device: Tensor
     _epoch: int
-    _num_epochs: int
-
-    def _window(self, epochs: slice | None) -> tuple[int, int]:
-        raise NotImplementedError
-
-    def _raise_faults(self) -> None:
-        raise NotImplementedError
 
     def _settled(self, needs: str = "classes") -> EpochRecord:
         """The record, with the open epoch in its planes; ``needs``: the least level."""

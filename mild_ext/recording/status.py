@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mild_ext.processes import DEFAULT_TIMEOUT, Group, Wire, world_size
 from mild_ext.recording import dynamics_ops, ops
-from mild_ext.recording._native import _C, READS_TENSORS, has_cuda
+from mild_ext.recording._checks import RECORDS, checked_device, checked_level
+from mild_ext.recording._native import _C, READS_TENSORS
 from mild_ext.recording.dynamics import DynamicsReading
 from mild_ext.recording.epoch_record import EpochRecord
 from mild_ext.recording.merge_records import merge_records
@@ -23,13 +24,10 @@ from mild_ext.recording.status_files import (
     require_fits,
     write_state,
 )
-from mild_ext.recording.sync import RankMerge, fault_error
-from mild_ext.recording.transitions import TransitionTimes
+from mild_ext.recording.sync import RankMerge
 
 # How many torch_dispatch modes (fake tensors, tracers, counters) are active; they only see ops.
 _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
-
-RECORDS = ("status", "classes", "all")
 
 #: Rows with this label are skipped: torch's ``ignore_index``.
 IGNORED_LABEL: int = _C.ignored_label
@@ -86,29 +84,8 @@ class LearningStatus(DynamicsReading):
         record: str | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        sizes = [("num_samples", num_samples, 1 << 40), ("num_epochs", num_epochs, _C.max_epochs)]
-        if num_classes is not None:
-            sizes.append(("num_classes", num_classes, _C.max_classes))
-        for name, value, most in sizes:
-            if isinstance(value, bool) or not hasattr(value, "__index__"):
-                raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-            if not 1 <= value <= most:
-                raise ValueError(f"{name} must be in [1, {most}], got {value}")
-        if record is None:
-            record = "status" if num_classes is None else "classes"
-        if record not in RECORDS:
-            raise ValueError(f"record must be one of {', '.join(RECORDS)}, got {record!r}")
-        if record != "status" and num_classes is None:
-            raise ValueError(f"record={record!r} needs num_classes, the columns of the logits")
-        device = torch.device(device)
-        if device.type not in ("cpu", "cuda"):
-            raise ValueError(f"device must be cpu or cuda, got {device}")
-        if device.type == "cuda" and not has_cuda():
-            raise RuntimeError(
-                "this build of mild_ext has no CUDA code, so the status cannot be on a CUDA device; "
-                "install it again where nvcc is found (MILD_EXT_CUDA=ON pip install "
-                "--force-reinstall ...), or use device='cpu' with logits.cpu()"
-            )
+        record = checked_level(num_samples, num_epochs, num_classes, record)
+        device = checked_device(device)
         num_samples, num_epochs = operator.index(num_samples), operator.index(num_epochs)
         width = -(-num_epochs // 64)
         # Ordinary tensors even inside torch.inference_mode(): they are going to be written to outside of it.
@@ -153,11 +130,6 @@ class LearningStatus(DynamicsReading):
     def epoch(self) -> int:
         """The epoch `update` records into, in ``[0, num_epochs]``; ``num_epochs``: all are recorded."""
         return self._epoch
-
-    @property
-    def device(self) -> torch.device:
-        """Where the words are."""
-        return self._words.device
 
     @property
     def record(self) -> str:
@@ -382,85 +354,6 @@ class LearningStatus(DynamicsReading):
         self._epoch = epoch
         self._ranks.restart(epoch)
         self._epoch_on_device.fill_(epoch)
-
-    # ---- reading
-
-    def compute(self, epochs: slice | None = None) -> TransitionTimes:
-        """Transition times of every sample.
-
-        Args:
-            epochs: window of epochs, e.g. ``slice(10, 20)``; None: all.
-
-        Returns:
-            TransitionTimes, on the status' device.
-
-        Raises:
-            ValueError: an empty window, or one with a step. On CUDA also if an earlier `update` met bad values.
-        """
-        start, stop = self._window(epochs)
-        fields = ops.transition_times(self.words, start, stop)
-        self._raise_faults()
-        return TransitionTimes(*fields.unbind(0), stop - start)  # type: ignore[call-arg, arg-type]
-
-    def histogram(self, epochs: slice | None = None) -> Tensor:
-        """How many samples were misclassified m times and seen n times: all that the mixture needs.
-
-        Args:
-            epochs: window of epochs; None: all.
-
-        Returns:
-            int64 ``[P + 1, P + 1]`` on the CPU, P the window's length; entry ``[m, n]``. ``[0, 0]`` counts the
-            samples that were never seen.
-
-        Raises:
-            ValueError: as `compute`.
-        """
-        start, stop = self._window(epochs)
-        counts = ops.status_histogram(self.words, start, stop).cpu()
-        self._raise_faults()
-        return counts
-
-    def lookup(self, table: Tensor, epochs: slice | None = None) -> Tensor:
-        """``table[misclassified, seen]`` of every sample, e.g. the mask of a selection.
-
-        Args:
-            table: bool or float32 ``[P + 1, P + 1]``, P the window's length.
-            epochs: window of epochs; None: all.
-
-        Returns:
-            ``[N]``, of the table's dtype, on the status' device.
-
-        Raises:
-            TypeError, ValueError: a table of the wrong dtype or shape; otherwise as `compute`.
-        """
-        start, stop = self._window(epochs)
-        values = ops.status_lookup(self.words, table.to(self.device), start, stop)
-        self._raise_faults()
-        return values
-
-    def _window(self, epochs: slice | None) -> tuple[int, int]:
-        if epochs is None:
-            return 0, self._num_epochs
-        if not isinstance(epochs, slice):
-            raise TypeError(
-                f"epochs must be a slice, e.g. slice(0, 10), got {type(epochs).__name__}"
-            )
-        start, stop, step = epochs.indices(self._num_epochs)
-        if step != 1 or start >= stop:
-            raise ValueError(
-                f"epochs must be a non-empty window without a step inside [0, {self._num_epochs}), got "
-                f"{epochs}"
-            )
-        return start, stop
-
-    def _raise_faults(self) -> None:
-        """Raise for what kernels had to skip; counting begins anew. Only here does the host wait for the device."""
-        if self._words.is_cpu:
-            return
-        counts = self._faults.tolist()
-        if any(counts):
-            self._faults.zero_()
-            raise fault_error(counts)
 
     # ---- keeping
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from mild_ext import ArrayDataset, IndexedDataset, RoundsResult
+from mild_ext import ArrayDataset, RoundsResult
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 
-LABELS = torch.arange(64) % 2
-INPUTS = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)) + LABELS[:, None]
+LABELS = torch.arange(256) % 2
+INPUTS = torch.randn(256, 4, generator=torch.Generator().manual_seed(0)) + LABELS[:, None]
 
 
 def make_model():
@@ -24,13 +24,13 @@ def make_model():
 def test_example(block, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     dataset = ArrayDataset(INPUTS, LABELS)
-    loader = DataLoader(IndexedDataset(dataset), batch_size=16, shuffle=True)
-    names = {"dataset": dataset, "loader": loader, "model": make_model(), "make_model": make_model}
+    names = {"dataset": dataset, "model": make_model(), "make_model": make_model}
+    names |= {"labels": LABELS, "DataLoader": DataLoader}
     exec(block, names | {"device": "cpu"}, names)
     if "selection" in names:
-        assert names["selection"].mask.shape == (64,)
+        assert names["selection"].mask.shape == LABELS.shape
         assert int(names["status"].compute().seen.min()) == 30
-        assert names["selection"].reason in capsys.readouterr().out
+        assert names["selection"].summary() in capsys.readouterr().out
     else:
         assert isinstance(names["result"], RoundsResult)
         assert names["result"].kept.any()

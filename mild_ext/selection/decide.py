@@ -46,14 +46,15 @@ def decide(
     rule: str,
     level: float,
     *,
-    drop: tuple[float, float] | None = None,
+    drop_share: float | None = None,
+    drop_level: float = 0.5,
     fitted: Decision | None = None,
     follow_up: StretchedCounts | None = None,
 ) -> Decision:
     """Apply a rule to a histogram; never keeps nothing of what was seen.
 
-    ``drop``: the share of the samples that ``posterior`` is to drop and the level at which it is
-    to drop them, where better evidence than this histogram has settled it. ``fitted``: what
+    ``drop_share``: the share of the samples that ``posterior`` is to drop, where better evidence than
+    this histogram has settled it, and ``drop_level`` the level at which it is to. ``fitted``: what
     ``posterior`` decided on this histogram before, to spare a second fit. ``follow_up``: that of all
     samples, where the histogram is of a part of them.
     """
@@ -68,8 +69,8 @@ def decide(
         return _everything(size, mixture, support)
     event, censored = mixture.posterior_tables(follow_up.num_epochs)
     clean = np.append(event, censored[-1])
-    if drop is not None:
-        clean = _recentred(counts, clean, *drop)
+    if drop_share is not None:
+        clean = _recentred(counts, clean, drop_share, drop_level)
     elif support.confusion > BLENDED:
         expected = 1.0 - float(counts @ np.minimum.accumulate(clean) / counts.sum())
         clean = _recentred(counts, clean, expected, 0.5)

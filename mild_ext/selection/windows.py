@@ -135,7 +135,7 @@ def choose_window(status: Any, whole: Judged, level: float) -> Judged:
     least = course.least_drop(best, num_epochs)
     if least > best.share_dropped:
         decision = decide(
-            best.histogram, "posterior", level, drop=(least, 0.5), fitted=best.decision
+            best.histogram, "posterior", level, drop_share=least, fitted=best.decision
         )
         note = f"at least {least:.0%} must be wrong: training has settled"
         best = _noted(best._replace(decision=decision), note)
@@ -247,6 +247,11 @@ def judge_window(status: Any, whole: NDArray[np.int64], given: Judged, level: fl
         return given
     drop = 1.0 - mean_over_seen(reference.histogram, reference.decision.keep)
     decision = decide(
-        given.histogram, "posterior", level, drop=(drop, level), fitted=given.decision
+        given.histogram,
+        "posterior",
+        level,
+        drop_share=drop,
+        drop_level=level,
+        fitted=given.decision,
     )
     return given._replace(decision=decision)

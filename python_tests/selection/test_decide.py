@@ -108,7 +108,7 @@ def test_groups_that_blend_drop_as_many_as_are_expected_to_be_wrong():
 def test_a_share_to_drop_is_met_as_near_as_whole_counts_allow(two_groups):
     counts = two_groups[:, 30] / two_groups.sum()
     for share in (0.0, 0.1, 0.3, 0.6):
-        decision = decide(two_groups, "posterior", 0.5, drop=(share, 0.5))
+        decision = decide(two_groups, "posterior", 0.5, drop_share=share)
         dropped = counts[~decision.keep[:, 30]].sum()
         reachable = np.append(0.0, np.cumsum(counts[::-1])[:-1])
         assert abs(dropped - share) <= np.abs(reachable - share).min() + 1e-9
@@ -152,7 +152,7 @@ shapes = st.tuples(
 def check(histogram):
     decisions = [(rule, decide(histogram, rule, 0.5)) for rule in RULES]
     decisions += [
-        ("posterior", decide(histogram, "posterior", level, drop=(drop, level)))
+        ("posterior", decide(histogram, "posterior", level, drop_share=drop, drop_level=level))
         for level, drop in ((0.5, 0.0), (0.2, 0.3), (0.9, 0.95))
     ]
     for rule, decision in decisions:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mild_ext.commands.bench.dynamics import bench_advance, bench_dynamics, memory_line
 from mild_ext.commands.bench.timing import Row, Settings, medians, rows, settings_of, table
+from mild_ext.files import write_text
 from mild_ext.mixture.weibull import WeibullMixture
 from mild_ext.recording import ops, reference
 from mild_ext.recording._native import _C
@@ -66,7 +67,7 @@ def main(options: argparse.Namespace) -> int:
         folder = Path(options.out)
         folder.mkdir(parents=True, exist_ok=True)
         report = {"facts": facts, "rows": [r.as_dict() for r in results], "selection": selection}
-        (folder / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
+        write_text(folder / "bench.json", json.dumps(report, indent=2) + "\n")
         plot(results, folder / "bench.png")
     return 0
 

@@ -93,6 +93,8 @@ class Measurement:
         votes: of the first epochs, up to where planted labels begin to be memorized.
         contradiction: what these votes say.
         settled: False: training was too short, or is still in motion, to tell a wrong label from a hard one.
+        learned: of the labels that are not plainly wrong, the share that is predicted in the last third of the
+            epochs; 1 or more where all are. The rule does not read it.
     """
 
     noise_rate: NoiseRate
@@ -101,6 +103,7 @@ class Measurement:
     votes: Votes
     contradiction: Contradiction
     settled: bool
+    learned: float
 
 
 def measure(evidence: PlantedEvidence) -> Measurement:
@@ -112,7 +115,12 @@ def measure(evidence: PlantedEvidence) -> Measurement:
     contradiction = _contradicted(evidence, votes, found)
     settled = evidence.recorded >= LEAST_EPOCHS and _churn(evidence) <= MOST_CHURN
     rate = _join(plain, sampling, contradiction, settled, evidence.num_others)
-    return Measurement(rate, window, share, votes, contradiction, settled)
+    last = evidence.misclassified_share(slice(2 * evidence.recorded // 3, evidence.recorded))[
+        evidence.others
+    ]
+    predicted = 1.0 - float(last[last >= 0].double().mean())
+    learned = predicted / max(1.0 - plain, 1e-9)
+    return Measurement(rate, window, share, votes, contradiction, settled, learned)
 
 
 # ------------------------------------------------------------------------------- epochs that count

@@ -25,6 +25,9 @@ Floats = NDArray[np.float64]
 SHORTFALL_WEIGHT = 1.0
 #: ... and what a nat of a one-sided confusion of classes does.
 PAIR_WEIGHT = 0.4
+#: A network that has learned a smaller share of the labels that are not plainly wrong is said to underfit. It changes
+#: nothing but the words: on human labels such a network was right where it contradicted.
+FITTED = 2 / 3
 
 #: Standard errors by which planted labels must be told from all others where they may look alike.
 CLEARLY = 3.0
@@ -107,7 +110,7 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
         transition=_transition(evidence, measured, label, 1.0 - clean),
         estimated_recall=recall if actionable else None,
         estimated_precision=precision if actionable else None,
-        doubt=_doubt(evidence, actionable, measured.settled),
+        doubt=_doubt(evidence, actionable, measured),
         actionable=actionable,
         num_planted=len(evidence.index),
     )
@@ -226,7 +229,7 @@ def _mostly_memorized(evidence: PlantedEvidence) -> bool:
     return share > MOSTLY_MEMORIZED
 
 
-def _doubt(evidence: PlantedEvidence, actionable: bool, settled: bool) -> str | None:
+def _doubt(evidence: PlantedEvidence, actionable: bool, measured: Measurement) -> str | None:
     if not actionable:
         if _mostly_memorized(evidence):
             return (
@@ -238,10 +241,15 @@ def _doubt(evidence: PlantedEvidence, actionable: bool, settled: bool) -> str | 
             "the planted labels look like all others, so this run does not tell right from wrong labels "
             "yet. Train longer, or with a larger model"
         )
-    if not settled:
+    if not measured.settled:
         return (
             "training has not settled, so a hard label and a wrong one look alike, and only plain errors and "
             "one-sided confusions are counted. Train longer, or with a larger model"
+        )
+    if measured.learned < FITTED:
+        return (
+            f"the network has learned only {measured.learned:.0%} of the labels that are not plainly wrong, so much "
+            "of what it contradicts may be its own mistake. Train longer, or with a larger model"
         )
     return None
 

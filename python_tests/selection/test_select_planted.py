@@ -7,6 +7,7 @@ import pytest
 import torch
 from planted_runs import paper_run
 
+import mild_ext
 from mild_ext import LearningStatus, PlantedLabels, select_clean
 
 RARE = torch.cat([torch.zeros(980, dtype=torch.int64), torch.arange(20) % 9 + 1])
@@ -177,3 +178,25 @@ def test_the_summary_leads_with_the_verdict():
     assert selection.summary().startswith("No clear evidence of wrong labels")
     assert "dropped: none" in selection.summary()
     assert math.isinf(selection._verdicts.threshold)
+
+
+def test_a_network_that_learned_few_labels_is_said_to_underfit():
+    given = torch.arange(2000) % 4
+    hard = (
+        torch.arange(2000) % 16 >= 8
+    )  # half of the labels are never predicted, but not far from it
+    planted = mild_ext.plant_labels(given, seed=1)
+    status = LearningStatus(2000, 12, num_classes=4)
+    seen_as = torch.where(hard, (given + 1) % 4, given)
+    logits = 6.0 * torch.eye(4)[seen_as] + 5.0 * torch.eye(4)[given] * hard[:, None]
+    for _ in range(12):
+        status.update(torch.arange(2000), logits, planted.labels)
+        status.advance()
+    selection = select_clean(status, planted=planted)
+    assert "the network has learned only 5" in selection.summary()
+    fitted = 6.0 * torch.eye(4)[given]
+    status.reset()
+    for _ in range(12):
+        status.update(torch.arange(2000), fitted, planted.labels)
+        status.advance()
+    assert "has learned only" not in select_clean(status, planted=planted).summary()

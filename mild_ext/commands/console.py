@@ -141,7 +141,7 @@ def next_steps(
     lines += [
         "",
         "Next:",
-        f"  check the samples with kept=0 in {out / 'selection.csv'} (sort by clean_probability),",
+        f"  check the samples with kept=0 in {out / 'selection.csv'} (sort by suspicion),",
         "  correct or delete those that are wrong, and run again with another --out;",
         f"  the model in {out / 'model.safetensors'} was trained without them.",
         (f"  {page} is" if page.exists() else f"  mild-ext report {out} makes")

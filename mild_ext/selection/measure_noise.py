@@ -10,11 +10,11 @@ tell apart for sure. docs/selection.md explains each step, benchmarks/selection.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import ndtri
 from torch import Tensor
 
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
@@ -49,7 +49,7 @@ LEAST_EPOCHS = 10
 MOST_CHURN = 0.5
 #: Confidence of all intervals; its quantile is also what counts as clear.
 LEVEL = 0.9
-Z = float(ndtri((1 + LEVEL) / 2))
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 #: Pairs of classes are compared up to so many classes: a table of their square is kept.
 MOST_CLASSES = 4096

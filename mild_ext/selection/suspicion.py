@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import betaincinv, expit
 from torch import Tensor
 
+from mild_ext.mixture.likelihood import sigmoid
 from mild_ext.selection.measure_noise import LEAST_VOTES, LEVEL, MOST_CLASSES, Measurement, Z
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.votes import PlantedEvidence, separation, some
@@ -161,6 +161,8 @@ def _recall(hits: int, planted: int, rate: float, dropped: float, classes: int) 
 def _beta_interval(hits: int, total: int) -> tuple[float, float]:
     """Interval of a binomial share (Jeffreys'); it ends at 0 or 1 where nothing speaks against that."""
     tail = (1 - LEVEL) / 2
+    from scipy.special import betaincinv  # here: SciPy takes a fifth of a second to load
+
     low, high = betaincinv(hits + 0.5, total - hits + 0.5, [tail, 1 - tail])
     return float(low) if hits else 0.0, float(high) if hits < total else 1.0
 
@@ -186,7 +188,7 @@ def _logistic(suspicion: Tensor, evidence: PlantedEvidence, rate: float) -> tupl
         return 0.0, -40.0  # nothing is wrong
     low, high = float(suspicion.min()), float(suspicion.max())
     width = (high - low + 1e-9) / _BINS
-    middle = low + width * (np.arange(_BINS) + 0.5)
+    middle: Floats = low + width * (np.arange(_BINS) + 0.5)
     cell = ((suspicion - low) / width).long().clamp(0, _BINS - 1)
     all_others, all_planted = (
         torch.bincount(cell[part], minlength=_BINS).cpu().numpy().astype(np.float64)
@@ -197,10 +199,10 @@ def _logistic(suspicion: Tensor, evidence: PlantedEvidence, rate: float) -> tupl
 
     def fitted(slope: float) -> tuple[float, float]:
         def excess(offset: float) -> float:
-            return float(others @ expit(slope * middle + offset)) - rate
+            return float(others @ sigmoid(slope * middle + offset)) - rate
 
         offset = float(brentq(excess, -40 - slope * high, 40 - slope * low))
-        wrong = expit(slope * middle + offset)
+        wrong = sigmoid(slope * middle + offset)
         density = (1 - chance) * wrong / rate + chance * (1 - wrong) / (1 - rate)
         return float(planted @ np.log(density + 1e-9)), offset
 

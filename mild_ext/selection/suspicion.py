@@ -188,7 +188,7 @@ def _logistic(suspicion: Tensor, evidence: PlantedEvidence, rate: float) -> tupl
         return 0.0, -40.0  # nothing is wrong
     low, high = float(suspicion.min()), float(suspicion.max())
     width = (high - low + 1e-9) / _BINS
-    middle: Floats = low + width * (np.arange(_BINS) + 0.5)
+    middle = low + width * (np.arange(_BINS, dtype=np.float64) + 0.5)
     cell = ((suspicion - low) / width).long().clamp(0, _BINS - 1)
     all_others, all_planted = (
         torch.bincount(cell[part], minlength=_BINS).cpu().numpy().astype(np.float64)

@@ -64,10 +64,10 @@ def select_planted(
     histogram = counts.histogram()
     times = TimeCounts.from_counts(common_follow_up(histogram).counts(histogram))
     mixture, support = fit_with_support(times)
-    by_count = _by_count(counts, verdicts.clean_probability, mask, len(histogram))
+    posterior, threshold = _by_count(counts, verdicts.clean_probability, mask, len(histogram))
     return Selection(
         mask=mask,
-        threshold=by_count[1],
+        threshold=threshold,
         level=level,
         rule="posterior",
         mixture=mixture,
@@ -85,7 +85,7 @@ def select_planted(
         ),
         per_class=False,
         _evidence=counts,
-        _probability=by_count[0],
+        _probability=posterior,
         _labels=given,
         _class_probability=verdicts.clean_probability,
         _verdicts=verdicts,

@@ -95,8 +95,8 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
     above = limit.nextafter(limit + 1)
     clean = torch.where(mask, clean.maximum(above), clean.minimum(limit))
     precision = _precision(clean[evidence.others & ~mask], rate)
-    unseen = evidence.misclassified_share(slice(0, evidence.recorded)) < 0
-    mask, clean = mask | unseen, torch.where(unseen, 1.0 - rate.rate, clean)
+    mask = mask | ~evidence.seen
+    clean = torch.where(evidence.seen, clean, 1.0 - rate.rate)
     if not actionable:  # nothing is known of any sample, and nothing dropped
         mask, clean, threshold = torch.ones_like(mask), torch.ones_like(clean), float("inf")
     label, confidence = _suggestions(evidence, measured)
@@ -119,8 +119,7 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
 def _suspicion(evidence: PlantedEvidence, measured: Measurement) -> Tensor:
     """float32 ``[N]``, against the label trained on; 0 where a sample was never seen."""
     share = measured.misclassified_share
-    whole = evidence.misclassified_share(slice(0, evidence.recorded))
-    score = torch.where(share >= 0, share, whole).clamp(min=0)
+    score = torch.where(share >= 0, share, evidence.whole_share).clamp(min=0)
     score = score + SHORTFALL_WEIGHT / _SHORTFALL_LIMIT * evidence.shortfall
     total: Tensor = score + _pair_term(measured, evidence.trained)
     return total
@@ -333,13 +332,11 @@ def _transition(
     cell = suggested[there] * classes + evidence.given[there]
     counts = torch.bincount(cell, weights=wrong[there].double(), minlength=classes**2)
     counts = counts.view(classes, classes).cpu()
-    guess = measured.votes.runner_up[evidence.index].cpu()
-    missed = (guess != evidence.given[evidence.index].cpu()) & (guess >= 0)
-    misses_share = 1.0 - _suggested_right(
-        evidence, guess.to(evidence.given.device), measured.noise_rate.rate
-    )
+    guess = measured.votes.runner_up[evidence.index]
+    missed = (guess != evidence.given[evidence.index]) & (guess >= 0)
+    misses_share = 1.0 - _suggested_right(evidence, guess, measured.noise_rate.rate)
     total = counts.sum(0, keepdim=True)
-    misses = torch.bincount(guess[missed], minlength=classes).double()
+    misses = torch.bincount(guess[missed], minlength=classes).double().cpu()
     misses = misses / misses.sum().clamp(min=1)
     true = (counts - misses_share * misses[:, None] * total).clamp(min=0)
     true.fill_diagonal_(0)

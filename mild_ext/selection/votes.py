@@ -84,6 +84,7 @@ class PlantedEvidence:
     Attributes:
         trained: int64 ``[N]`` on the status' device, the labels trained on.
         given: int64 ``[N]`` there, the given labels.
+        whole_share: float32 ``[N]`` there, `misclassified_share` of all recorded epochs.
         seen: bool ``[N]`` there, the samples seen at all.
         others: bool ``[N]`` there, the samples seen whose label is not planted.
         index: int64 ``[n]`` there, the planted samples that were seen; ``n`` of them.
@@ -96,7 +97,8 @@ class PlantedEvidence:
         self.num_classes = int(status.num_classes)
         device = status.device
         self.trained, self.given = planted.labels.to(device), planted.given.to(device)
-        self.seen = self.misclassified_share(slice(0, recorded)) >= 0
+        self.whole_share = self.misclassified_share(slice(0, recorded))
+        self.seen = self.whole_share >= 0
         index = planted.index.to(device)
         self.index = index[self.seen[index]]
         self.others = self.seen.index_fill(0, index, False)
@@ -191,9 +193,11 @@ def choose_count_window(evidence: PlantedEvidence) -> tuple[slice, Tensor]:
     for start, stop in bounds:
         if stop <= start:
             continue
-        share = evidence.misclassified_share(slice(start, stop))
+        window = slice(start, stop)
+        whole = stop - start == p
+        share = evidence.whole_share if whole else evidence.misclassified_share(window)
         area = separation(share, evidence)
         if area > best:
-            best, chosen = area, (slice(start, stop), share)
+            best, chosen = area, (window, share)
     assert chosen is not None
     return chosen

@@ -40,7 +40,7 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         weight_decay: of SGD with momentum 0.9.
         plant: share of the samples, in [0, 0.1], given a wrong label on purpose in each round, to measure the
             noise; the final network never sees one. 0: none. Left out, with a note in ``rounds_``, where the
-            default cannot be met, as with fewer than ten samples a class.
+            default cannot be met, as with fewer than 500 samples.
         rule, level, per_class: of the selection, see `mild_ext.select_clean`.
         device: where to train, e.g. ``"cuda"``.
         random_state: int, RandomState or None; everything random follows from it.

@@ -33,7 +33,7 @@ from mild_ext.training.experiment import (
 )
 from mild_ext.training.loop import predict
 from mild_ext.training.run_folder import CONFIG, RunFolder
-from mild_ext.training.run_rounds import Round
+from mild_ext.training.run_result import Round
 from mild_ext.training.summary import summarize, validation_accuracy
 
 Prepared = tuple[LabeledData, LabelNoise | None]
@@ -199,7 +199,8 @@ def _train(
         learning_logs=settings.learning_logs,
         on_round=lambda done: _keep_round(folder, done, say),
     )
-    say(f"Stopped: {result.stop_reason}.")
+    if settings.recipe.method == "mild-rounds":
+        say(f"Stopped: {result.stop_reason}.")
     say(console.measured_noise(result))
     folder.save_result(result)
     semi = None

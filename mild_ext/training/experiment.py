@@ -1,6 +1,6 @@
 """An experiment: its settings, what is prepared for it, and the trainings it is made of.
 
-A run is five trainings at most: the rounds with their final model, the semi-supervised stage where
+A run is five trainings at most: MILD's, or its rounds with their final model, the semi-supervised stage where
 it is asked for, and, where there is a test split, plain cross-entropy on everything and (where the
 true labels are known) the bound of training on correct labels only. Each keeps its own checkpoint,
 so a killed run goes on where it was. A comparison makes use of the same trainings.
@@ -9,7 +9,7 @@ so a killed run goes on where it was. A comparison makes use of the same trainin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +20,15 @@ from torch import Tensor, nn
 from mild_ext.data.noise import LabelNoise, corrupt_labels, small_inputs
 from mild_ext.data.readers.sources import load_data
 from mild_ext.data.sets import LabeledData, stratified_holdout
-from mild_ext.training.context import RunContext
-from mild_ext.training.loop import accuracy, derive_seed, fit
+from mild_ext.training.chance import paired_difference, share_interval
+from mild_ext.training.context import Record, RunContext
+from mild_ext.training.loop import accuracy, derive_seed, fit, predict, steps_per_epoch
 from mild_ext.training.methods import METHODS, Method, SmallLoss
 from mild_ext.training.models import build_model
 from mild_ext.training.recipe import PRESET_NOISE, PRESETS, Recipe, preset, read_settings
-from mild_ext.training.run_rounds import Round, RoundsResult, fresh_model, run_rounds
+from mild_ext.training.run_posterior import run_posterior
+from mild_ext.training.run_result import Round, RoundsResult, fresh_model
+from mild_ext.training.run_rounds import run_rounds
 from mild_ext.training.ssl import METHODS as SSL_METHODS
 from mild_ext.training.ssl import SemiSupervisedResult, train_stage
 
@@ -58,12 +61,18 @@ class RunSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSettings:
-        recipe = Recipe().override(values["recipe"])
+        # Before there was a choice of method, there were rounds.
+        recipe = Recipe(method="mild-rounds").override(values["recipe"])
         return cls(**(values | {"recipe": recipe}))
 
     def fingerprint(self) -> str:
         """Identifies the run in the checkpoints of its trainings."""
-        return json.dumps(self.to_dict())
+        values = self.to_dict()
+        if self.recipe.method == "mild-rounds":
+            del values["recipe"][
+                "method"
+            ]  # as before there was a choice, so that runs of then go on
+        return json.dumps(values)
 
 
 def choose_settings(
@@ -220,8 +229,9 @@ def find_wrong_labels(
     learning_logs: bool = False,
     on_round: Callable[[Round], None] | None = None,
 ) -> RoundsResult:
-    """The rounds and their final model; ``report`` tests each round, for its record only."""
-    return run_rounds(
+    """By the recipe's method, with its final model; ``report`` tests each round, for its record only."""
+    run = run_posterior if recipe.method == "mild" else run_rounds
+    return run(
         data.train,
         lambda: make_model(data, recipe),
         recipe,
@@ -273,11 +283,15 @@ def go_on_unlabeled(
 
 @dataclass(frozen=True)
 class Trained:
-    """A model, None where there was nothing to train it on; its ids, and those kept if it chose."""
+    """A model, None where there was nothing to train it on; its ids, and those kept if it chose.
+
+    ``history``: a record for each of its epochs.
+    """
 
     model: nn.Module | None
     ids: Tensor
     kept: Tensor | None = None
+    history: tuple[Record, ...] = ()
 
 
 def train_method(
@@ -291,8 +305,13 @@ def train_method(
     checkpoint: str = "training.safetensors",
     train_ids: Tensor | None = None,
 ) -> Trained:
-    """A method that is a single training: fresh weights, its objective, its samples."""
+    """A method that is a single training: fresh weights, its objective, its samples.
+
+    Args:
+        epochs: passes over all samples that its optimizer steps are worth; over fewer samples it makes more.
+    """
     ids = torch.arange(len(data)) if train_ids is None else train_ids
+    steps = epochs * steps_per_epoch(len(ids), recipe)
     if method.needs_true_labels:
         assert data.true_labels is not None
         ids = ids[data.labels[ids] == data.true_labels[ids]]
@@ -306,14 +325,14 @@ def train_method(
         data.labels,
         recipe,
         context,
-        epochs=epochs,
+        epochs=round(steps / steps_per_epoch(len(ids), recipe)),
         stage=stage,
         checkpoint=checkpoint,
         ids=ids,
         objective=objective,
     )
     kept = objective.kept.cpu() if isinstance(objective, SmallLoss) else None
-    return Trained(trained.averaged or model, ids, kept)
+    return Trained(trained.averaged or model, ids, kept, tuple(trained.history))
 
 
 def compare_models(
@@ -325,7 +344,7 @@ def compare_models(
     semi: SemiSupervisedResult | None = None,
     train_ids: Tensor | None = None,
 ) -> list[Row]:
-    """Accuracy on the test split of MILD's models, and of others of the same recipe and start.
+    """Accuracy on the test split of MILD's models, and of others of the same recipe, start and number of steps.
 
     Returns:
         One row a model, from worst to best as one expects them: plain, MILD, with the semi-supervised
@@ -334,62 +353,87 @@ def compare_models(
     if data.test is None:
         return []
     recipe = settings.recipe
-    mild = METHODS["mild"]
-    rows = [
-        {"method": mild.key, "model": mild.run_title, "samples": int(result.kept.sum())}
-        | _accuracies(result.model, data, recipe, context)
-    ]
+    mild = METHODS[recipe.method]
+    # Rounds are compared by their final trainings alone.
+    own = [r for r in result.history if r["type"] == "epoch" and not _is_round(r)]
+    samples = int(result.kept.sum()) if mild.key == "mild-rounds" else own[-1]["samples"]
+    rows = [_row(mild, mild.run_title, samples, own, result.model, data, recipe, context)]
     if semi is not None:
-        rows.append(_semi_supervised_row(semi, data, recipe, context))
-    if not settings.compare or not recipe.final_epochs:
-        return rows
-
-    def other(method: Method) -> Row:
-        trained = train_method(
-            method,
-            data,
-            recipe,
-            context,
-            epochs=recipe.final_epochs,
-            stage=method.stage,
-            checkpoint=f"{method.key}.safetensors",
-            train_ids=train_ids,
-        )
-        row = {"method": method.key, "model": method.run_title, "samples": len(trained.ids)}
-        if trained.model is None:
-            return row | {"test_accuracy": None}
-        return row | _accuracies(trained.model, data, recipe, context)
-
-    rows.insert(0, other(METHODS["plain"]))
-    if data.true_labels is not None:
-        rows.append(other(METHODS["clean"]))
+        method = METHODS["mild-ssl"]
+        title = method.run_title.format(ssl=SSL_METHODS[recipe.ssl].title)
+        used = semi.history[-1]["samples"]
+        rows.append(_row(method, title, used, semi.history, semi.model, data, recipe, context))
+    if settings.compare and recipe.final_epochs:
+        epochs = recipe.final_epochs + (recipe.first_epochs if mild.key == "mild" else 0)
+        others = ["plain", *(["clean"] if data.true_labels is not None else [])]
+        for method in (METHODS[key] for key in others):
+            trained = train_method(
+                method,
+                data,
+                recipe,
+                context,
+                epochs=epochs,
+                stage=method.stage,
+                checkpoint=f"{method.key}.safetensors",
+                train_ids=train_ids,
+            )
+            history, model = trained.history, trained.model
+            row = _row(
+                method, method.run_title, len(trained.ids), history, model, data, recipe, context
+            )
+            rows.insert(0 if method.key == "plain" else len(rows), row)
+        _against_plain(rows)
+    for row in rows:
+        row.pop(RIGHT, None)
     return rows
 
 
-def _accuracies(
-    model: nn.Module | None, data: LabeledData, recipe: Recipe, context: RunContext
+#: Which test samples a model is right about, bool [N]; in its row until all are compared.
+RIGHT = "right"
+
+
+def _is_round(record: Record) -> bool:
+    return str(record["stage"]).startswith("round ")
+
+
+def _row(
+    method: Method,
+    title: str,
+    samples: int,
+    history: Sequence[Record],
+    model: nn.Module | None,
+    data: LabeledData,
+    recipe: Recipe,
+    context: RunContext,
 ) -> Row:
-    """Accuracy on the test set, and on further ones where there are some."""
-    options: dict[str, Any] = {"device": context.device, "workers": recipe.workers}
-    row: Row = {"test_accuracy": None}
+    """A model's line: what it cost, and its accuracy on the test set, and on further ones where there are some."""
+    row: Row = {"method": method.key, "model": title, "samples": samples} | cost(history)
+    row["test_accuracy"] = None
     if model is not None and data.test is not None:
-        row["test_accuracy"] = accuracy(model, data.test, **options)
+        options: dict[str, Any] = {"device": context.device, "workers": recipe.workers}
+        logits, labels = predict(model, data.test, **options)
+        right = logits.argmax(1) == labels
+        row[RIGHT] = right
+        row["test_accuracy"] = float(right.double().mean())
+        row["test_interval"] = share_interval(int(right.sum()), len(right))
         for name, dataset in data.more_tests.items():
             row[f"accuracy on {name}"] = accuracy(model, dataset, **options)
     return row
 
 
-def _semi_supervised_row(
-    semi: SemiSupervisedResult, data: LabeledData, recipe: Recipe, context: RunContext
-) -> Row:
-    assert data.test is not None
-    method = METHODS["mild-ssl"]
+def cost(history: Sequence[Record]) -> Row:
+    """Epochs, optimizer steps and seconds of the records of epochs; steps None where an old record has none."""
+    steps = [record.get("steps") for record in history]
     return {
-        "method": method.key,
-        "model": method.run_title.format(ssl=SSL_METHODS[recipe.ssl].title),
-        "samples": semi.history[-1]["samples"],
-        "epochs": len(semi.history),
-        "test_accuracy": accuracy(
-            semi.model, data.test, device=context.device, workers=recipe.workers
-        ),
+        "epochs": len(history),
+        "steps": None if None in steps else sum(steps),
+        "seconds": round(sum(record["seconds"] for record in history), 2),
     }
+
+
+def _against_plain(rows: list[Row]) -> None:
+    """How much better than plain training each model is, on the same test samples."""
+    plain = rows[0].get(RIGHT)
+    for row in rows[1:]:
+        if plain is not None and RIGHT in row:
+            row["against_plain"] = paired_difference(row[RIGHT], plain)

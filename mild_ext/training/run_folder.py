@@ -41,7 +41,7 @@ from mild_ext.recording.learning_log import write_learning_log
 from mild_ext.selection.plot import save_figure
 from mild_ext.training.context import Record
 from mild_ext.training.experiment import RunSettings
-from mild_ext.training.run_rounds import Round, RoundsResult
+from mild_ext.training.run_result import Round, RoundsResult
 
 CONFIG = "config.json"
 

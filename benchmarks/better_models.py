@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import time
 from collections import defaultdict
@@ -35,7 +34,8 @@ from mild_ext.training.loop import CrossEntropy, accuracy, fit
 from mild_ext.training.methods import EarlyLearningRegularization, SmallLoss
 from mild_ext.training.models import build_model
 from mild_ext.training.posterior_targets import PosteriorTargets
-from mild_ext.training.run_rounds import fresh_model
+from mild_ext.training.run_posterior import PosteriorLoss
+from mild_ext.training.run_result import fresh_model
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,14 @@ SETS = {
     "cifar16": Set(
         halved(cifar), "cnn", 30, _CNN, ("none", "symmetric:0.2", "symmetric:0.5", "next:0.4"), 16
     ),
+    "cifar16-flip": Set(
+        halved(cifar), "cnn", 30, _CNN.override({"augment": "flip"}),
+        ("none", "symmetric:0.2", "symmetric:0.5", "next:0.4"), 32
+    ),
+    "cifarn16-flip": Set(
+        halved(cifarn), "cnn", 30, _CNN.override({"augment": "flip"}),
+        ("none", "human:aggregate", "human:random1", "human:worse"), 32
+    ),
     "cifarn16": Set(
         halved(cifarn), "cnn", 30, _CNN, ("none", "human:aggregate", "human:random1", "human:worse"), 16
     ),
@@ -197,176 +205,98 @@ SETS = {
 # --------------------------------------------------------------------------------------- methods
 
 
-class Measured(CrossEntropy):
-    """Objectives that learn the labels, measure the noise after ``begin`` epochs, and then do what they do.
+class Variant(PosteriorLoss):
+    """MILD's single training with something else to learn once the noise is measured.
 
     Args:
-        make: from the `PosteriorTargets` that measured, what is learned from then on: a target for every sample
-            [N, K], anew in each epoch, and a weight for every sample [N] or None.
-        elr: strength of ELR's term beside it; its averages are of all epochs.
-        elr_from_begin: whether that term waits for the beginning.
+        targets: that measure; with ``hold``, its term is in the loss.
+        make: from the targets what is learned then: a target for every sample [N, K] and a weight [N] or None.
     """
 
-    def __init__(
-        self, targets: PosteriorTargets, make: Any, elr: float = 0.0, late: bool = False
-    ) -> None:
-        super().__init__()
-        self.targets, self.make, self.elr, self.late = targets, make, elr, late
+    def __init__(self, targets: PosteriorTargets, make: Any) -> None:
+        super().__init__(targets)
+        self.make = make
         self.table: Tensor | None = None
         self.weight: Tensor | None = None
-        self.average: Tensor | None = None
-        self.softmax: Tensor | None = None
 
-    def start_epoch(self, epoch: int, epochs: int, generator: torch.Generator) -> None:
-        self.targets.refresh()
+    def end_epoch(self) -> None:
+        super().end_epoch()
         if self.targets.rate:
-            self.table, self.weight = self.make(self)
+            self.table, self.weight = self.make(self.targets)
 
     def __call__(
         self, model: nn.Module, index: Tensor, inputs: Any, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        logits = model(inputs)
-        p = logits.softmax(1)
-        now = p.detach()
-        if self.softmax is None:
-            self.softmax = torch.zeros(self.targets.status.num_samples, p.shape[1])
-            self.average = torch.zeros_like(self.softmax)
-        assert self.average is not None
-        self.softmax[index] += now
-        target = self.targets(index) if self.table is None else self.table[index]
-        losses = F.cross_entropy(logits, target, reduction="none")
-        if self.weight is not None:
-            weight = self.weight[index]
-            loss = (losses * weight).sum() / weight.sum().clamp(min=1)
-        else:
-            loss = losses.mean()
-        if self.elr:
-            held = 0.7 * self.average[index] + 0.3 * now
-            self.average[index] = held
-            if not self.late or self.targets.rate is not None:
-                agreement = (p.clamp(1e-4, 1 - 1e-4) * held).sum(1).clamp(max=1 - 1e-4)
-                loss = loss + self.elr * (1 - agreement).log().mean()
+        loss, logits = super().__call__(model, index, inputs, labels)
+        if self.table is not None:
+            losses = F.cross_entropy(logits, self.table[index], reduction="none")
+            weight = torch.ones_like(losses) if self.weight is None else self.weight[index]
+            loss = loss - F.cross_entropy(
+                logits, self.targets(index)
+            )  # what is left is the term of hold
+            loss = loss + (losses * weight).sum() / weight.sum().clamp(min=1)
         return loss, logits
 
 
-def by_votes(o: Measured) -> tuple[Tensor, None]:
-    return o.targets.all(), None
+def _given(t: PosteriorTargets) -> Tensor:
+    return F.one_hot(t._given, t.status.num_classes).float()
 
 
-def by_softmax(o: Measured) -> tuple[Tensor, None]:
-    """The mean softmax as prior, less the background of the noise; L such that the mean of the given is 1 - r."""
-    t = o.targets
-    assert o.softmax is not None and t.rate
-    classes = o.softmax.shape[1]
-    p = (o.softmax / o.softmax.sum(1, keepdim=True).clamp(min=1e-9)) - t.rate / (classes - 1)
-    p = p.clamp(min=1e-3)
-    p = p / p.sum(1, keepdim=True)
-    own = p.gather(1, t._given[:, None])
-    low, high = -5.0, 15.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        q = own * math.exp(middle) / (own * math.exp(middle) + 1 - own)
-        low, high = (middle, high) if float(q.mean()) < 1 - t.rate else (low, middle)
-    q = p.scatter(1, t._given[:, None], own * math.exp(low))
-    return q / q.sum(1, keepdim=True), None
-
-
-def by_classes(o: Measured) -> tuple[Tensor, None]:
-    """By votes, with the measured confusions of classes (half of them, half all alike) in place of one rate."""
-    t = o.targets
-    assert t.selection is not None and t.selection.transition is not None and t.rate
-    return by_confusion(t, t.selection.transition), None
-
-
-def by_confusion(t: PosteriorTargets, wrong: Tensor, part: float = 0.5) -> Tensor:
-    classes = len(wrong)
-    given = torch.bincount(t._given, minlength=classes).double()
-    true = (given - wrong.sum(0) + wrong.sum(1)).clamp(min=1.0)
-    uniform = t.rate / (classes - 1) * (1 - torch.eye(classes, dtype=torch.float64))
-    share = part * (wrong / true[:, None]).clamp(max=1.0) + (1 - part) * uniform
-    share.fill_diagonal_(0)
-    diagonal = (1 - share.sum(1)).clamp(min=0.05)
-    share = share + torch.diag(diagonal)
+def by_bayes(t: PosteriorTargets) -> tuple[Tensor, None]:
+    """The votes as prior, the rate r as likelihood: the given label L = (1 - r)(K - 1) / r times as likely."""
+    assert t.rate is not None
+    classes = t.status.num_classes
+    assert classes is not None
     votes = t.status.ended_votes(torch.arange(t.status.num_samples)) + 1 / classes
-    q = votes * share.T[t._given].float()
-    return q / q.sum(1, keepdim=True)
+    own = votes.gather(1, t._given[:, None]) * (1 - t.rate) * (classes - 1) / t.rate
+    votes.scatter_(1, t._given[:, None], own)
+    return votes / votes.sum(1, keepdim=True), None
 
 
-def _given(o: Measured) -> Tensor:
-    return F.one_hot(o.targets._given, o.targets.status.num_classes).float()
+def by_dropping(t: PosteriorTargets) -> tuple[Tensor, Tensor]:
+    assert t.selection is not None
+    return _given(t), t.selection.mask.float()
 
 
-def by_verdict(o: Measured) -> tuple[Tensor, None]:
-    """The measured probability that the label is right, and the rest by the votes for other classes."""
-    t, s = o.targets, o.targets.selection
-    assert s is not None
-    ids = torch.arange(t.status.num_samples)
-    votes = t.status.ended_votes(ids) + 1 / t.status.num_classes
-    own = t._given[:, None]
-    others = votes.scatter(1, own, 0.0)
-    others = others / others.sum(1, keepdim=True)
-    right = s.clean_probability[:, None]
-    return (others * (1 - right)).scatter(1, own, right), None
+def by_weighting(t: PosteriorTargets) -> tuple[Tensor, Tensor]:
+    assert t.selection is not None
+    return _given(t), t.selection.clean_probability
 
 
-def by_dropping(o: Measured) -> tuple[Tensor, Tensor]:
-    assert o.targets.selection is not None
-    return _given(o), o.targets.selection.mask.float()
-
-
-def by_weighting(o: Measured) -> tuple[Tensor, Tensor]:
-    assert o.targets.selection is not None
-    return _given(o), o.targets.selection.clean_probability
-
-
-def by_relabeling(o: Measured) -> tuple[Tensor, Tensor]:
+def by_relabeling(t: PosteriorTargets) -> tuple[Tensor, Tensor]:
     """Dropped samples whose votes are united are relabelled, the others stay out."""
-    s = o.targets.selection
-    assert s is not None and s.suggested_label is not None and s.suggestion_confidence is not None
+    s = t.selection
+    assert s is not None
+    assert s.suggested_label is not None
+    assert s.suggestion_confidence is not None
     united = ~s.mask & (s.suggestion_confidence > 0.5) & (s.suggested_label >= 0)
-    label = torch.where(united, s.suggested_label, o.targets._given)
-    table = F.one_hot(label, o.targets.status.num_classes).float()
-    return table, (s.mask | united).float()
+    label = torch.where(united, s.suggested_label, t._given)
+    return F.one_hot(label, t.status.num_classes).float(), (s.mask | united).float()
 
 
-#: Methods that measure: what they make of it, and further settings of `Measured` and `PosteriorTargets`.
-MEASURED: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
-    "posterior": (by_votes, {}, {}),
-    "posterior-soft": (by_softmax, {}, {}),
-    "posterior-classes": (by_classes, {}, {}),
-    "posterior-0.2": (by_votes, {}, {"begin": 0.2}),
-    "posterior-0.1": (by_votes, {}, {"begin": 0.1}),
-    "posterior-0.5": (by_votes, {}, {"begin": 0.5}),
-    "posterior-0.2-elr1": (by_votes, {"elr": 1.0}, {"begin": 0.2}),
-    "posterior-0.2-elr3": (by_votes, {"elr": 3.0}, {"begin": 0.2}),
-    "verdict": (by_verdict, {}, {}),
-    "verdict-0.2": (by_verdict, {}, {"begin": 0.2}),
-    "verdict-0.5": (by_verdict, {}, {"begin": 0.5}),
-    "verdict-0.2-elr3-late": (by_verdict, {"elr": 3.0, "late": True}, {"begin": 0.2}),
-    "verdict-elr3": (by_verdict, {"elr": 3.0}, {}),
-    "verdict-elr1": (by_verdict, {"elr": 1.0}, {}),
-    "classes-elr3": (by_classes, {"elr": 3.0}, {}),
-    "classes-0.2-elr3": (by_classes, {"elr": 3.0}, {"begin": 0.2}),
-    "posterior-elr1": (by_votes, {"elr": 1.0}, {}),
-    "posterior-elr3": (by_votes, {"elr": 3.0}, {}),
-    "posterior-elr3-late": (by_votes, {"elr": 3.0, "late": True}, {}),
-    "drop": (by_dropping, {}, {}),
-    "weight": (by_weighting, {}, {}),
-    "relabel": (by_relabeling, {}, {}),
+#: Methods that measure: what else than posterior targets they learn, and settings of `PosteriorTargets`.
+MEASURED: dict[str, tuple[Any, dict[str, Any]]] = {
+    "drop": (by_dropping, {"hold": 0}),
+    "weight": (by_weighting, {"hold": 0}),
+    "relabel": (by_relabeling, {"hold": 0}),
+    "bayes": (by_bayes, {"hold": 0}),
+    "bayes-hold": (by_bayes, {}),
+    "mild-no-hold": (None, {"hold": 0}),
+    "mild-third": (None, {"begin": 1 / 3}),
+    "mild": (None, {}),
 }
 METHODS = ("plain", "small-loss", "elr", *MEASURED, "clean")
 
 
 def train(data: Data, of: Set, given: Tensor, method: str, seed: int) -> dict[str, Any]:
-    """One training; test accuracy in [0, 1], seconds, and what was measured."""
+    """One training; test accuracy in [0, 1], seconds of this process, and what was measured."""
     count = len(given)
-    dataset = ArrayDataset(data.inputs, given)
+    channels = (0, 2, 3) if data.inputs.ndim == 4 else 0
+    mean, std = data.inputs.mean(channels), data.inputs.std(channels) + 0.05
+    shape = tuple(data.inputs.shape[1:])
     model = fresh_model(
-        lambda: build_model(of.model, tuple(data.inputs.shape[1:]), data.classes, width=of.width,
-                            mean=data.inputs.mean((0, 2, 3)) if data.inputs.ndim == 4 else data.inputs.mean(0),
-                            std=data.inputs.std((0, 2, 3)) if data.inputs.ndim == 4 else data.inputs.std(0) + 0.05),
-        seed,
-    )  # fmt: skip
+        lambda: build_model(of.model, shape, data.classes, width=of.width, mean=mean, std=std), seed
+    )
     options: dict[str, Any] = {}
     labels, measured = given, None
     if method == "small-loss":
@@ -376,15 +306,17 @@ def train(data: Data, of: Set, given: Tensor, method: str, seed: int) -> dict[st
     elif method == "clean":
         options["objective"] = CrossEntropy(learn=given == data.labels)  # as many steps
     elif method in MEASURED:
-        make, own, of_targets = MEASURED[method]
+        make, settings = MEASURED[method]
         planted = plant_labels(given, num_classes=data.classes, seed=seed)
         status = LearningStatus(count, of.epochs, num_classes=data.classes)
-        measured = PosteriorTargets(status, planted=planted, **of_targets)
+        measured = PosteriorTargets(status, planted=planted, **settings)
         labels = planted.labels
-        options |= {"objective": Measured(measured, make, **own), "status": status}
+        objective = PosteriorLoss(measured) if make is None else Variant(measured, make)
+        options |= {"objective": objective, "status": status}
     elif method != "plain":
         raise ValueError(f"unknown method {method}")
-    started = time.perf_counter()
+    started = time.process_time()
+    dataset = ArrayDataset(data.inputs, given)
     fit(
         model,
         dataset,
@@ -397,13 +329,14 @@ def train(data: Data, of: Set, given: Tensor, method: str, seed: int) -> dict[st
     )
     row: dict[str, Any] = {
         "accuracy": accuracy(model, ArrayDataset(data.test_inputs, data.test_labels)),
-        "seconds": round(time.perf_counter() - started, 2),
+        "seconds": round(time.process_time() - started, 2),
         "epochs": of.epochs,
         "test": len(data.test_labels),
         "wrong": float((given != data.labels).double().mean()),
     }
     if measured is not None:
         found = measured.noise_rate
+        row["began"] = measured.began
         row["rate"] = None if found is None else [found.rate, found.low, found.high]
         row["targets_right"] = float((measured.all().argmax(1) == data.labels).double().mean())
     return row

@@ -11,6 +11,7 @@ from mild_ext.recording.dynamics import Dynamics, MajorityVote
 from mild_ext.recording.status import LearningStatus
 from mild_ext.recording.transitions import TransitionTimes
 from mild_ext.selection import PlantedLabels, Selection, plant_labels, select_clean
+from mild_ext.training.posterior_targets import PosteriorTargets
 from mild_ext.training.recipe import Recipe
 from mild_ext.training.run_rounds import RoundsResult, run_rounds
 from mild_ext.training.ssl import train_semi_supervised
@@ -24,6 +25,7 @@ __all__ = [
     "LearningStatus",
     "MajorityVote",
     "PlantedLabels",
+    "PosteriorTargets",
     "Recipe",
     "RoundsResult",
     "Selection",

@@ -40,8 +40,8 @@ def describe(
         text += f"\nnote: {message}"
     if recipe.method == "mild":
         plan = (
-            f"one training of {recipe.first_epochs + recipe.final_epochs} epochs, which finds the wrong labels "
-            f"after {recipe.first_epochs}"
+            f"one training of {recipe.first_epochs + recipe.final_epochs} epochs, which finds the wrong labels when "
+            "they begin to be memorized"
         )
     else:
         plan = (

@@ -21,7 +21,8 @@ def share_interval(hits: int, total: int) -> list[float]:
     share, z2 = hits / total, Z**2
     middle = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = Z * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    return [max(0.0, middle - half), min(1.0, middle + half)]
+    # Rounding shall not leave the share itself outside, which is an end where all are hits, or none.
+    return [min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))]
 
 
 def paired_difference(mine: Tensor, theirs: Tensor) -> dict[str, float]:

@@ -36,19 +36,19 @@ class Recipe:
     )
     method: str = _setting(
         "mild",
-        "mild: one training, whose targets follow the votes once the noise is measured; mild-rounds: rounds that "
-        "drop samples, and a final training without them",
+        "mild: one training, whose targets follow the votes once wrong labels begin to be memorized; mild-rounds: "
+        "rounds that drop samples, and a final training without them",
         ("mild", "mild-rounds"),
     )
     rounds: int = _setting(7, "mild-rounds: largest number of rounds, the first one included")
     first_epochs: int = _setting(
-        30, "epochs on the given labels of all samples, before the wrong ones are found"
+        30, "epochs of the first round, on all samples; mild: added to final_epochs"
     )
     round_epochs: int = _setting(
         10, "mild-rounds: epochs of every later round, on the kept samples"
     )
     final_epochs: int = _setting(
-        60, "epochs that follow; with mild-rounds, of the final training on the kept samples"
+        60, "epochs of the final training on the kept samples; mild: the rest of its one training"
     )
     final: str = _setting(
         "scratch", "mild-rounds: how the final training starts", ("scratch", "continue")

@@ -1,8 +1,8 @@
 """A single training on posterior targets, which finds the wrong labels on its way.
 
-For the first epochs it learns the given labels, a few of them planted, and records. Then the wrong labels are
-found as at the end of a round (`mild_ext.rounds`), and without a new start the same training goes on with the
-targets of `PosteriorTargets`.
+At first it learns the given labels, a few of them planted, and records. Once wrong labels begin to be memorized,
+they are found as at the end of a round (`mild_ext.rounds`), and without a new start the same training goes on with
+the targets of `PosteriorTargets`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from mild_ext.recording.status import LearningStatus
 from mild_ext.rounds import Rounds
 from mild_ext.selection import select_clean
 from mild_ext.selection.quality import evaluate_selection
-from mild_ext.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mild_ext.training.context import Record, RunContext
 from mild_ext.training.loop import accuracy, fit
 from mild_ext.training.posterior_targets import PosteriorTargets
@@ -50,15 +49,19 @@ class PosteriorLoss:
         targets: of the status that the training records into.
         label_smoothing: share of the targets spread over all classes.
         on_begin: called when they have begun, at the end of an epoch; not again after a resume.
+
+    Attributes:
+        found: what ``on_begin`` returned, kept with the state; empty before.
     """
 
     def __init__(
         self,
         targets: PosteriorTargets,
         label_smoothing: float = 0.0,
-        on_begin: Callable[[], None] | None = None,
+        on_begin: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         self.targets, self.label_smoothing, self.on_begin = targets, label_smoothing, on_begin
+        self.found: dict[str, Any] = {}
 
     def start_epoch(self, epoch: int, epochs: int, generator: torch.Generator) -> None:
         pass
@@ -73,13 +76,14 @@ class PosteriorLoss:
         before = self.targets.rate
         self.targets.refresh()
         if before is None and self.targets.rate is not None and self.on_begin is not None:
-            self.on_begin()
+            self.found = self.on_begin()
 
     def state_dict(self) -> dict[str, Any]:
-        return self.targets.state_dict()
+        return {"targets": self.targets.state_dict(), "found": self.found}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.targets.load_state_dict(state)
+        self.targets.load_state_dict(state["targets"])
+        self.found = state["found"]
 
 
 def run_posterior(
@@ -104,15 +108,14 @@ def run_posterior(
     """Train a model on labels of which some are wrong, and find these on the way.
 
     One training of the recipe's ``first_epochs`` and ``final_epochs`` together, with one schedule. Where the noise
-    cannot be told from none, what follows the first epochs is ordinary training.
+    cannot be told from none, it is ordinary training from there on.
 
     Args:
-        Those of `mild_ext.run_rounds`. There is one round, the first epochs; the test set is looked at after
-        it, for the report.
+        Those of `mild_ext.run_rounds`. There is one round: the epochs before the targets begin; the test set is
+        looked at after it, for the report.
 
     Returns:
-        RoundsResult; ``kept`` are the samples whose label is more likely right than wrong, as the first epochs
-        tell. Whether the model learned their labels alone is in no one's hands: it learned the targets.
+        RoundsResult; ``kept`` are the samples whose label is more likely right than wrong, as that round tells.
 
     Raises:
         As `mild_ext.run_rounds`.
@@ -144,19 +147,16 @@ def run_posterior(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     fingerprint = run_fingerprint(recipe, seed, labels, rounds.taking_part)
-    found_file = None if folder is None else folder / "rounds.safetensors"
-    found = _load(found_file, fingerprint)
     status = LearningStatus(count, epochs, num_classes=num_classes, device=device)
     targets = PosteriorTargets(
         status,
         planted=planted,
         labels=labels if planted is None else None,
-        begin=recipe.first_epochs,
         select=select,
     )
     recorder = LogRecorder(count, epochs, device) if learning_logs else None
 
-    def on_begin() -> None:
+    def on_begin() -> dict[str, Any]:
         """End the round: what is known of the labels now is what the run has found."""
         selection = targets.selection
         assert selection is not None
@@ -167,7 +167,6 @@ def run_posterior(
             record |= evaluate_selection(outcome.kept[rounds.taking_part], right).record()
         if test is not None:
             record["test_accuracy"] = accuracy(model, test, device=device, workers=recipe.workers)
-        found.update(state=rounds.state_dict(), rounds=[record], fingerprint=fingerprint)
         if on_round is not None:
             log = None
             if recorder is not None:
@@ -176,15 +175,15 @@ def run_posterior(
                     status, labels, true_labels, without=without, epochs=status.epoch
                 )
             on_round(Round(0, status, selection, outcome.kept, record, log, planted))
-        if found_file is not None:
-            save_checkpoint(found_file, found)
+        return {"state": rounds.state_dict(), "record": record}
 
+    objective = PosteriorLoss(targets, recipe.label_smoothing, on_begin)
     history: list[Record] = []
 
     def note(record: Record) -> None:
         """Pass on the records of the epochs, and the round's after its last one, in a resumed training too."""
-        last = record["type"] == "epoch" and record["epoch"] + 1 == recipe.first_epochs
-        for item in (record, *(found["rounds"] if last else [])):
+        last = record["type"] == "epoch" and record["epoch"] + 1 == targets.began
+        for item in [record, objective.found["record"]] if last else [record]:
             history.append(item)
             if on_record is not None:
                 on_record(item)
@@ -200,28 +199,16 @@ def run_posterior(
         ids=watched,
         status=status,
         recorder=recorder,
-        objective=PosteriorLoss(targets, recipe.label_smoothing, on_begin),
+        objective=objective,
     )
     if not rounds.finished:  # a training that was resumed after the round
-        rounds.load_state_dict(found["state"])
+        rounds.load_state_dict(objective.found["state"])
     assert rounds.stop_reason is not None
     return RoundsResult(
         labels=labels,
         **{name: getattr(rounds, name) for name in TENSORS if name != "labels"},
-        rounds=found["rounds"],
+        rounds=[objective.found["record"]],
         stop_reason=rounds.stop_reason,
         history=history,
         model=(trained.averaged or model).eval(),
     )
-
-
-def _load(path: Path | None, fingerprint: str) -> dict[str, Any]:
-    """What an interrupted run has found; empty where it had not come so far."""
-    if path is None or not path.exists():
-        return {}
-    state = load_checkpoint(path)
-    if state["fingerprint"] != fingerprint:
-        raise CheckpointError(
-            f"{path.parent} holds checkpoints of a run with other settings or data; use another folder"
-        )
-    return state

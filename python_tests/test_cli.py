@@ -112,9 +112,12 @@ def test_train_writes_everything_a_person_or_program_needs(npz, tmp_path, capsys
         predicted = model(torch.tensor(arrays()["x_train"], dtype=torch.float32)).argmax(1)
     assert predicted.tolist() == [int(row["predicted_label"]) for row in rows]
 
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    rounds = [r for r in history if r["type"] == "round"]
     status = LearningStatus.load(out / "status" / "round-00.safetensors")
     assert status.num_samples == 240
-    assert status.epoch == 15
+    assert status.epoch == rounds[0]["epochs"]
+    assert 10 <= status.epoch <= status.num_epochs == 21  # until labels are memorized
     planted = PlantedLabels.load(out / "planted" / "round-00.safetensors")
     dropped_first = [i for i, row in enumerate(rows) if row["round_dropped"] == "0"]
     counts = status.compute().misclassified
@@ -122,8 +125,6 @@ def test_train_writes_everything_a_person_or_program_needs(npz, tmp_path, capsys
     counts[planted.index] = status.misclassified_for(planted.given)[planted.index]
     assert counts[dropped_first].tolist() == [int(rows[i]["misclassified"]) for i in dropped_first]
 
-    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-    rounds = [r for r in history if r["type"] == "round"]
     assert len(rounds) == report["rounds"]
     stages = {r["stage"] for r in history if r["type"] == "epoch"}
     assert stages == {"MILD", "plain cross-entropy", "correct labels only"}
@@ -201,7 +202,9 @@ def test_learning_logs_of_every_round(npz, tmp_path, capsys):
     assert len(logs) == summary(out)["rounds"]
     log = read_learning_log(logs[0])
     planted = PlantedLabels.load(out / "planted" / "round-00.safetensors")
-    assert log.memorized.shape == (180 - len(planted), 15)  # those neither held out nor planted
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    (epochs,) = (r["epochs"] for r in history if r["type"] == "round")
+    assert log.memorized.shape == (180 - len(planted), epochs)  # neither held out nor planted
     assert not np.isin(log.ids, planted.index).any()
     status = LearningStatus.load(out / "status" / "round-00.safetensors")
     ids = torch.from_numpy(log.ids)

@@ -81,11 +81,8 @@ def compare(
             done[noise, seed, key] = row
             write_text(path, json.dumps({"rows": rows}, indent=2) + "\n")
             on_row(row)
-    return [
-        row
-        for row in rows
-        if row["noise"] in noises and row["seed"] in seeds and row["method"] in methods
-    ]
+    asked = itertools.product(noises, seeds, methods)
+    return [done[key] for key in asked]
 
 
 def _folder_name(run: RunSettings, method: Method) -> str:

@@ -15,10 +15,9 @@ pytestmark = pytest.mark.slow
 
 
 def batches(epoch, ranks=1, rank=0, size=32):
-    """Ids of one rank's batches of an epoch; every rank has as many, the last ones are filled up."""
+    """Ids of one rank's batches of an epoch; every rank has as many, though the last may differ in size."""
     order = torch.randperm(NUM_SAMPLES, generator=torch.Generator().manual_seed(epoch))
-    filled = torch.cat([order, order[: -NUM_SAMPLES % ranks]])
-    return filled[rank::ranks].split(size)
+    return order[rank::ranks].split(size)
 
 
 def loop(ranks=1, *, stop=EPOCHS, state=None):
@@ -94,11 +93,7 @@ def test_two_ranks_have_the_same_targets_which_are_those_of_one_process():
     assert first[3] == pytest.approx(targets.rate, abs=1e-6)
     torch.testing.assert_close(torch.from_numpy(first[0]), targets.all(), atol=1e-5, rtol=1e-4)
     average = kept["targets"]["average"]
-    visited = torch.cat([torch.cat(batches(EPOCHS - 1, 2, rank)) for rank in range(2)])
-    once = torch.bincount(visited, minlength=NUM_SAMPLES) == 1
-    assert once.sum() == NUM_SAMPLES - 1  # one fills up the last batch, and both ranks visit it
-    difference = (torch.from_numpy(first[1]) - average).abs().amax(1)
-    assert difference[once].max() < 0.05  # samples that filled up other epochs' batches among them
+    torch.testing.assert_close(torch.from_numpy(first[1]), average, atol=2e-3, rtol=1e-2)
     weights = torch.cat([p.detach().flatten() for p in model.parameters()])
     torch.testing.assert_close(torch.from_numpy(first[2]), weights, atol=2e-3, rtol=2e-2)
 

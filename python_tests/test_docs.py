@@ -59,6 +59,18 @@ def test_the_documentation_builds_and_its_links_lead_somewhere(tmp_path):
     assert "LearningStatus" in (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
 
 
+def test_what_the_page_of_papers_names_is_in_the_code():
+    text = (DOCS / "paper_to_code.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(mild_ext\.[\w.]+)`", text)
+    assert len(named) > 15
+    for name in named:
+        pkgutil.resolve_name(name)
+    fields = re.findall(r"`([a-z_0-9]+)`(?:, | \|)", text.partition("## Other training dynamics")[2])
+    assert {"margin", "el2n"} <= set(fields) <= set(mild_ext.Dynamics.__annotations__)
+    for header in re.findall(r"`(csrc/[\w.]+)`", text):
+        assert (ROOT / header).is_file(), header
+
+
 MODULES = [module.name for module in pkgutil.walk_packages(mild_ext.__path__, "mild_ext.")]
 
 

@@ -56,7 +56,21 @@ def test_the_documentation_builds_and_its_links_lead_somewhere(tmp_path):
     command = [sys.executable, "-m", "zensical", "build", "--strict"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "LearningStatus" in (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
+    assert "LearningStatus" in (tmp_path / "site" / "api" / "index.html").read_text(
+        encoding="utf-8"
+    )
+
+
+@pytest.mark.slow
+def test_the_pictures_can_be_drawn_again(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    printed = run_script(DOCS / "pictures.py", tmp_path)
+    assert "wrong labels among the 12 shown: 12" in printed, "README shows them"
+    for picture in (DOCS / "images").glob("*.png"):
+        again = tmp_path / "images" / picture.name
+        assert abs(again.stat().st_size / picture.stat().st_size - 1) < 0.5
+        assert picture.stat().st_size < 100_000
 
 
 def test_what_the_page_of_papers_names_is_in_the_code():
@@ -65,7 +79,9 @@ def test_what_the_page_of_papers_names_is_in_the_code():
     assert len(named) > 15
     for name in named:
         pkgutil.resolve_name(name)
-    fields = re.findall(r"`([a-z_0-9]+)`(?:, | \|)", text.partition("## Other training dynamics")[2])
+    fields = re.findall(
+        r"`([a-z_0-9]+)`(?:, | \|)", text.partition("## Other training dynamics")[2]
+    )
     assert {"margin", "el2n"} <= set(fields) <= set(mild_ext.Dynamics.__annotations__)
     for header in re.findall(r"`(csrc/[\w.]+)`", text):
         assert (ROOT / header).is_file(), header

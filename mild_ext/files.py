@@ -39,17 +39,20 @@ class CannotWrite(OSError):
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn an OSError met while ``path`` is written into a `CannotWrite`.
+    """Turn what the system refuses while ``path`` is written into a `CannotWrite`.
 
     Raises:
-        CannotWrite: an OSError with the same ``errno``.
+        CannotWrite: for every OSError, and for what a library makes of one; with its ``errno``.
     """
     try:
         yield
     except CannotWrite:
         raise
-    except OSError as error:
-        number = error.errno or _number_in(error) or errno.EIO
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else _number_in(error)
+        if number is None and not isinstance(error, OSError):
+            raise
+        number = number or errno.EIO
         remedy = _REMEDIES.get(number, "look at the disk")
         raise CannotWrite(
             number,
@@ -59,8 +62,8 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         ) from error
 
 
-def _number_in(error: OSError) -> int | None:
-    """The system's number of an error that a library put into words."""
+def _number_in(error: Exception) -> int | None:
+    """The system's number of an error that a library put into words, as safetensors does."""
     found = re.search(r"os error (\d+)", str(error))
     return None if found is None else int(found[1])
 

@@ -12,7 +12,6 @@ import json
 import os
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -24,8 +23,8 @@ from mild_ext.files import as_text
 SMALL = 1 << 28
 #: Beyond that, how many times its own size it may unpack to. Deflate reaches 1,000 on zeros, data about 2 to 50.
 LARGEST_RATIO = 100
-#: Largest JSON file that is read, in bytes: parsed, it takes ten times as much memory.
-LARGEST_JSON = 1 << 28
+#: Largest text file that is read as a whole, in bytes: parsed, it takes ten times as much memory.
+LARGEST_TEXT = 1 << 28
 
 
 class UnreadableFile(ValueError):
@@ -176,6 +175,22 @@ def _array(file: IO[bytes], size: int) -> NDArray[Any]:
     return array
 
 
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A text file in UTF-8, line ends as they are; no more than `LARGEST_TEXT`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableFile: too large, or no such text.
+    """
+    require_file(path)
+    with reading(path):
+        size = os.path.getsize(path)
+        if size > LARGEST_TEXT:
+            raise ValueError(f"it has {size:,} bytes, more than the {LARGEST_TEXT:,} that are read")
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read()
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """What a JSON file in UTF-8 says.
 
@@ -183,9 +198,6 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         FileNotFoundError: there is no such file.
         UnreadableFile: damaged, too large, or no JSON.
     """
-    require_file(path)
+    text = read_text(path)
     with reading(path):
-        size = os.path.getsize(path)
-        if size > LARGEST_JSON:
-            raise ValueError(f"it has {size:,} bytes, more than the {LARGEST_JSON:,} that are read")
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(text)

@@ -89,13 +89,7 @@ def write_tensors(
     seal = {"header": _header_checksum(header, sums, tensors), "tensors": sums}
     metadata = {**header, SEAL: json.dumps(seal)}
 
-    def write(temporary: Path) -> None:
-        try:
-            save_file(tensors, temporary, metadata=metadata)
-        except SafetensorError as error:  # which is no OSError, but tells of one
-            raise OSError(str(error)) from error
-
-    write_atomically(path, write)
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 
 def read_tensors(

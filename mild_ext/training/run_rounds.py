@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from mild_ext import processes
 from mild_ext.data.sets import isolated_random_state, labels_of, seed_everything
+from mild_ext.files import writing
 from mild_ext.reading import reading
 from mild_ext.recording.learning_log import LearningLog, LogRecorder
 from mild_ext.recording.status import LearningStatus
@@ -251,9 +252,17 @@ def run_rounds(
         plant_required=recipe.plant != DEFAULT_PLANT,
     )
     everyone = rounds.taking_part
+    processes.require_same(
+        {
+            "labels": labels.numpy().tobytes(),
+            "train_ids": everyone.numpy().tobytes(),
+            "settings": json.dumps([recipe.to_dict() | {"workers": 0}, seed]).encode(),
+        }
+    )
     folder = None if folder is None else Path(folder)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(recipe, seed, labels, everyone)
     context = RunContext(
         seed,

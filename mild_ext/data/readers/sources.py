@@ -57,6 +57,18 @@ def load_data(spec: str, *, test_fraction: float = 0.0, seed: int = 0) -> Labele
     return data
 
 
+def runs_code(spec: str) -> bool:
+    """Whether loading this data may run code that the specification names: so only a person may give it.
+
+    A ``module:factory`` is called; `datasets` runs a loading script that lies in a folder, in some versions.
+
+    >>> runs_code("os:system,command=x"), runs_code("hf:name"), runs_code("folder:photos,size=64")
+    (True, True, False)
+    """
+    name = _split_options(spec)[0].partition(":")[0]
+    return name not in SOURCES or name == "hf"
+
+
 def _split_options(spec: str) -> tuple[str, dict[str, str]]:
     """Take ``,name=value`` off the end, as often as it is there and the rest is no existing path.
 

@@ -131,7 +131,7 @@ def read_tensors(
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         except SafetensorError as raised:
             raise ValueError(
-                f"it is damaged, truncated or no safetensors file ({raised})"
+                f"it is damaged or no safetensors file, or truncated ({raised})"
             ) from raised
         if found in formats:
             _hold_against_seal(header, tensors)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mild_ext.reading import read_array
 from mild_ext.recording.learning_log import read_learning_log
 from mild_ext.recording.status import LearningStatus
 from mild_ext.selection import PlantedLabels, Selection, select_clean
@@ -86,8 +87,8 @@ def quality(selection: Selection, clean: NDArray[np.bool_]) -> str:
 def _labels(option: str, path: str | None, count: int) -> NDArray[np.int64] | None:
     if path is None:
         return None
-    labels = np.load(path, allow_pickle=False)
-    if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
+    labels = read_array(path)
+    if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"{option} must name a .npy file of integers, got {path}")
     if labels.shape != (count,):
         raise ValueError(

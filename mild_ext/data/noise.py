@@ -31,6 +31,7 @@ A specification is text, ``KIND:RATE``:
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from mild_ext.data.sets import ArrayDataset
+from mild_ext.reading import read_array, read_text, reading
 
 _Array = np.ndarray[Any, Any]
 
@@ -194,11 +196,12 @@ def _read_array(path: Path) -> _Array:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     if path.suffix == ".npy":
-        loaded: _Array = np.load(path, allow_pickle=False)
+        return read_array(path)
+    text = read_text(path)
+    with reading(path):
+        separator = "," if "," in text.partition("\n")[0] else None
+        loaded: _Array = np.loadtxt(io.StringIO(text), delimiter=separator)
         return loaded
-    separator = "," if "," in path.read_text().partition("\n")[0] else None
-    loaded = np.loadtxt(path, delimiter=separator)
-    return loaded
 
 
 def _read_labels(path: Path, count: int, num_classes: int) -> _Array:

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mild_ext import processes
-from mild_ext.files import write_atomically
 from mild_ext.integrations.batch_labels import BatchLabels
 from mild_ext.integrations.sampler import KeptSampler
+from mild_ext.reading import reading
 from mild_ext.rounds import MIN_REMOVED, RoundOutcome, Rounds, Select
+from mild_ext.sealed import read_tensors, write_tensors
 from mild_ext.selection import PlantedLabels, Selection
 from mild_ext.selection.table import Table, samples_table, to_frame
 
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FORMAT = "mild_ext-tracker-3"
+#: Of files; those of earlier versions have no checksum, and the format of the state.
+_FILE_FORMAT = f"{_FORMAT}-sealed"
 
 
 class RoundTracker:
@@ -391,8 +392,7 @@ class RoundTracker:
         """
         tensors: dict[str, Tensor] = {}
         tree = _take_out_tensors(self.state_dict(), "", tensors)
-        metadata = {"format": _FORMAT, "tracker": json.dumps(tree)}
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        write_tensors(path, tensors, {"format": _FILE_FORMAT, "tracker": json.dumps(tree)})
 
     def restore(self, path: str | Path) -> None:
         """Go on from what `save` wrote; on an error nothing changes.
@@ -402,25 +402,21 @@ class RoundTracker:
             ValueError: the file is of another kind or version, another data set, other settings, or
                 damaged.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tree = json.loads(metadata.get("tracker", "{}"))
-                found = metadata.get("format") or tree.get("format")
-                if found != _FORMAT:
-                    raise ValueError(
-                        f"{path} was not saved by a RoundTracker of this version: its format must be "
-                        f"{_FORMAT!r}, got {found!r}; start the rounds anew, or go on with the version that "
-                        "wrote it"
-                    )
-                for name in file.keys():  # noqa: SIM118
-                    *owners, key = name.split(".")
-                    place = tree
-                    for owner in owners:
-                        place = place[owner]
-                    place[key] = file.get_tensor(name)
-        except (SafetensorError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+        content = read_tensors(
+            path,
+            (_FILE_FORMAT,),
+            "file that a RoundTracker of this version saved",
+            unsealed=(_FORMAT,),
+            remedy="start the rounds anew, or go on with the version that wrote it",
+        )
+        with reading(path):
+            tree = json.loads(content["tracker"])
+            for name, tensor in content.tensors.items():
+                *owners, key = name.split(".")
+                place = tree
+                for owner in owners:
+                    place = place[owner]
+                place[key] = tensor
         self.load_state_dict(tree)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mild_ext.files import write_text
+from mild_ext.reading import reading
 from mild_ext.report import charts
 from mild_ext.report.run_data import (
     Sample,
@@ -26,10 +27,17 @@ from mild_ext.report.run_data import (
 #: Classes, and flows from one class to another, shown in the open; the rest folds away.
 _SHOWN_CLASSES = 30
 _SHOWN_FLOWS = 8
+#: Largest figure of a run that is put into the page, in bytes; those drawn have about 100 kB.
+LARGEST_PICTURE = 1 << 24
 
 
 def write_report(
-    run: str | Path, out: str | Path | None = None, *, suspicious: int = 48, thumbnails: bool = True
+    run: str | Path,
+    out: str | Path | None = None,
+    *,
+    suspicious: int = 48,
+    thumbnails: bool = True,
+    data: str | None = None,
 ) -> Path:
     """Write the page about a run.
 
@@ -38,6 +46,8 @@ def write_report(
         out: file to write; None is ``report.html`` in the folder.
         suspicious: how many of the most suspicious samples to show.
         thumbnails: show them as pictures, which needs the run's data to be where it was.
+        data: the run's data, as ``--data`` has it: where it has moved, or where loading it runs code
+            (``module:factory``, ``hf:NAME``), for which the folder's word is never taken. None: as the folder says.
 
     Returns:
         The path written.
@@ -60,9 +70,11 @@ def write_report(
     )
     environment.filters["percent"] = percent
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:,}"
-    page = environment.get_template("report.html.j2").render(
-        gather(run, suspicious=suspicious, thumbnails=thumbnails)
-    )
+    # Whatever the files of a folder hold: what cannot be shown is one line, and no surprise.
+    with reading(run, "its files are damaged, or not those of a run"):
+        page = environment.get_template("report.html.j2").render(
+            gather(run, suspicious=suspicious, thumbnails=thumbnails, data=data)
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, page)
     return target
@@ -80,7 +92,9 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-def gather(run: Path, *, suspicious: int = 48, thumbnails: bool = True) -> dict[str, Any]:
+def gather(
+    run: Path, *, suspicious: int = 48, thumbnails: bool = True, data: str | None = None
+) -> dict[str, Any]:
     """Everything the page shows, read from the run's folder."""
     config = read_config(run)
     history = read_history(run)
@@ -96,7 +110,7 @@ def gather(run: Path, *, suspicious: int = 48, thumbnails: bool = True) -> dict[
     shown = most_suspicious(samples)[:suspicious]
     pictures: dict[int, str] = {}
     if shown and thumbnails:
-        pictures, note = _thumbnails(config, [s.id for s in shown])
+        pictures, note = _thumbnails(config, [s.id for s in shown], data)
         notes += [note] if note else []
     settings = config["settings"]
     # Where no round told two groups apart, there is no estimate: the probability of 1 says nothing.
@@ -232,20 +246,36 @@ def _mixture_figures(run: Path, rounds: list[dict[str, Any]]) -> list[str | None
     figures = []
     for record in rounds:
         path = run / "figures" / f"round-{record['round']:02d}.png"
-        figures.append(charts.data_address(path.read_bytes()) if path.is_file() else None)
+        figures.append(_picture(path) if path.is_file() else None)
     return figures
+
+
+def _picture(path: Path) -> str | None:
+    """A PNG of the run as a data address; a link elsewhere, or anything else, has no place in the page."""
+    if path.is_symlink() or path.stat().st_size > LARGEST_PICTURE:
+        return None
+    content = path.read_bytes()
+    return charts.data_address(content) if content.startswith(b"\x89PNG\r\n\x1a\n") else None
 
 
 # ------------------------------------------------------------------------------------- thumbnails
 
 
-def _thumbnails(config: dict[str, Any], ids: list[int]) -> tuple[dict[int, str], str]:
+def _thumbnails(
+    config: dict[str, Any], ids: list[int], trusted: str | None
+) -> tuple[dict[int, str], str]:
     """Data addresses of the samples' pictures, or why there are none."""
-    from mild_ext.data.readers.sources import load_data
+    from mild_ext.data.readers.sources import load_data, runs_code
 
     settings = config["settings"]
+    spec = settings["data"] if trusted is None else trusted
+    if trusted is None and runs_code(spec):
+        return {}, (
+            f"No thumbnails: reading the data ({spec}) runs code, and a folder is not trusted to say which. "
+            "If you know it, give it to mild-ext report as --data."
+        )
     try:
-        data = load_data(settings["data"], test_fraction=settings["test_fraction"], seed=0)
+        data = load_data(spec, test_fraction=settings["test_fraction"], seed=0)
         if len(data) != config["data"]["samples"]:
             raise ValueError(f"it has {len(data)} samples now")
         shape = data.picture_shape or data.input_shape

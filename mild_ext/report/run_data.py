@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mild_ext.reading import read_json, read_text, reading
+from mild_ext.sealed import read_sealed_json
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -38,30 +41,44 @@ def read_config(run: Path) -> dict[str, Any]:
         raise ValueError(f"{run} holds a comparison, not a run; its table is {run / 'table.txt'}")
     if not path.is_file():
         raise ValueError(f"there is no run in {run} (no config.json)")
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config = read_sealed_json(path, "run's config")
+    with reading(path, "it is not the config of a run"):
         _ = config["settings"]["recipe"], config["data"]["classes"], config["noise"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not the config of a run: {error}") from error
     return config
 
 
 def read_history(run: Path) -> list[dict[str, Any]]:
-    """The records of ``history.jsonl``; of a run that was killed, the whole ones."""
+    """The records of ``history.jsonl``; of a run that was killed, the whole ones.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     path = run / "history.jsonl"
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    # What follows the last line break is empty, or half a line of a run that was killed.
-    return [json.loads(line) for line in lines[:-1]]
+    lines = read_text(path).split("\n")
+    with reading(path):
+        # What follows the last line break is empty, or half a line of a run that was killed.
+        records = [json.loads(line) for line in lines[:-1]]
+        for number, record in enumerate(records, 1):
+            if not isinstance(record, dict) or "type" not in record:
+                raise ValueError(f"line {number} is no record of a run")
+    return records
 
 
 def read_summary(run: Path) -> dict[str, Any] | None:
-    """What ``summary.json`` says; None as long as the run is not finished."""
+    """What ``summary.json`` says; None as long as the run is not finished.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     path = run / "summary.json"
     if not path.is_file():
         return None
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    summary = read_json(path)
+    with reading(path):
+        if not isinstance(summary, dict):
+            raise ValueError("it is not the summary of a run")
     return summary
 
 
@@ -71,7 +88,7 @@ def read_selection(run: Path) -> list[Sample]:
     if not path.is_file():
         return []
     samples = []
-    with open(path, encoding="utf-8", newline="") as file:
+    with reading(path), open(path, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             dropped, truth = row.get("round_dropped"), row.get("true_label")
             suggested = row.get("suggested_label")

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from mild_ext.files import write_atomically
+from mild_ext.reading import reading
+from mild_ext.sealed import read_tensors, write_tensors
 
 #: Fewest samples to plant where a tenth of the data set allows it. Of 100, the most united two fifths
 #: measure a share of a half with a standard error of 0.08, one of a tenth with 0.05.
@@ -27,7 +25,9 @@ MIN_PLANTED = 100
 #: Largest share of a data set, and of every class, that is ever planted.
 MAX_SHARE = 0.1
 
-_FORMAT = "mild_ext.PlantedLabels/1"
+_FORMAT = "mild_ext.PlantedLabels/2"
+#: Of earlier versions, without a checksum.
+_UNSEALED = ("mild_ext.PlantedLabels/1",)
 _FIELDS = ("labels", "index", "withheld")
 
 
@@ -112,8 +112,7 @@ class PlantedLabels:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, complete or not at all."""
         tensors = {name: getattr(self, name).contiguous() for name in _FIELDS}
-        metadata = {"format": _FORMAT}
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        write_tensors(path, tensors, {"format": _FORMAT})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PlantedLabels:
@@ -123,18 +122,9 @@ class PlantedLabels:
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged, or holds no planted labels.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no file {path}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                found = (file.metadata() or {}).get("format")
-                if found != _FORMAT:
-                    raise ValueError(
-                        f"{path} holds no planted labels (format {found}, not {_FORMAT})"
-                    )
-                return cls(**{name: file.get_tensor(name) for name in _FIELDS})
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+        content = read_tensors(path, (_FORMAT,), "file of planted labels", unsealed=_UNSEALED)
+        with reading(path):
+            return cls(**{name: content.tensor(name) for name in _FIELDS})
 
 
 def plant_labels(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from mild_ext.booleans import parse_bool
+from mild_ext.reading import read_text
 
 #: Largest share of the samples that can be planted; as in `mild_ext.selection.planted`, whose import takes
 #: longer than the help of the command line may.
@@ -305,7 +306,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     loaded: Any
     try:
         if path.suffix == ".toml":
@@ -325,6 +326,8 @@ def read_settings(path: Path) -> dict[str, Any]:
             loaded = json.loads(text)
         else:
             raise ValueError("its name must end in .toml, .yaml, .yml or .json")
+    except RecursionError as error:
+        raise ValueError(f"cannot read the recipe {path}: it is nested too deeply") from error
     except ValueError as error:
         raise ValueError(f"cannot read the recipe {path}: {error}") from error
     if loaded is None:

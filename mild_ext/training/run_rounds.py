@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mild_ext import processes
 from mild_ext.data.sets import isolated_random_state, labels_of, seed_everything
-from mild_ext.files import write_atomically
+from mild_ext.files import writing
+from mild_ext.reading import reading
 from mild_ext.recording.learning_log import LearningLog, LogRecorder
 from mild_ext.recording.status import LearningStatus
 from mild_ext.rounds import RoundOutcome, Rounds
+from mild_ext.sealed import read_tensors, write_tensors
 from mild_ext.selection import PlantedLabels, Selection, select_clean
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.quality import evaluate_selection
@@ -34,6 +34,7 @@ from mild_ext.selection.table import Table, samples_table
 from mild_ext.training.checkpoint import (
     CheckpointError,
     load_checkpoint,
+    resuming,
     save_checkpoint,
 )
 from mild_ext.training.context import Record, RunContext
@@ -48,7 +49,9 @@ from mild_ext.training.recipe import DEFAULT_PLANT, Recipe
 
 ModelFactory = Callable[[], nn.Module]
 
-_FORMAT = "mild_ext-rounds-2"
+_FORMAT = "mild_ext-rounds-3"
+#: Of earlier versions, without a checksum.
+_UNSEALED = ("mild_ext-rounds-2",)
 _TENSORS = (
     *("labels", "kept", "round_dropped", "misclassified", "seen", "clean_probability"),
     *("suspicion", "suggested_label", "suggestion_confidence"),
@@ -120,28 +123,30 @@ class RoundsResult:
     def save(self, path: str | Path) -> None:
         """Write all but the model as safetensors, the round records as JSON in its header."""
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
-        metadata = {
+        header = {
             "format": _FORMAT,
             "rounds": json.dumps(self.rounds),
             "stop_reason": self.stop_reason,
         }
-        write_atomically(Path(path), lambda to: save_file(tensors, to, metadata=metadata))
+        write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: str | Path) -> RoundsResult:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: the file is no saved result, or one of an earlier version.
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, no saved result, or one of an earlier version.
         """
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise ValueError(f"{path} is not a result of the rounds (format {_FORMAT})")
-            tensors = {name: file.get_tensor(name) for name in _TENSORS}
-        return cls(
-            **tensors, rounds=json.loads(metadata["rounds"]), stop_reason=metadata["stop_reason"]
-        )
+        content = read_tensors(path, (_FORMAT,), "result of the rounds", unsealed=_UNSEALED)
+        with reading(path):
+            tensors: dict[str, Any] = {name: content.tensor(name) for name in _TENSORS}
+            lengths = {tuple(tensor.shape) for tensor in tensors.values()}
+            if len(lengths) > 1:
+                raise ValueError(f"its columns have different shapes: {sorted(lengths)}")
+            return cls(
+                **tensors, rounds=json.loads(content["rounds"]), stop_reason=content["stop_reason"]
+            )
 
 
 @dataclass(frozen=True)
@@ -247,9 +252,17 @@ def run_rounds(
         plant_required=recipe.plant != DEFAULT_PLANT,
     )
     everyone = rounds.taking_part
+    processes.require_same(
+        {
+            "labels": labels.numpy().tobytes(),
+            "train_ids": everyone.numpy().tobytes(),
+            "settings": json.dumps([recipe.to_dict() | {"workers": 0}, seed]).encode(),
+        }
+    )
     folder = None if folder is None else Path(folder)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(recipe, seed, labels, everyone)
     context = RunContext(
         seed,
@@ -265,20 +278,21 @@ def run_rounds(
     history: list[Record] = []
     if folder is not None and (folder / "rounds.safetensors").exists():
         state = load_checkpoint(folder / "rounds.safetensors")
-        if state["fingerprint"] != fingerprint:
-            raise CheckpointError(
-                f"{folder} holds checkpoints of a run with other settings or data; "
-                "use another folder"
-            )
-        try:
-            rounds.load_state_dict(state.get("state", {}))
-        except ValueError as error:
-            raise CheckpointError(
-                f"{folder} holds checkpoints this version cannot go on from ({error}); "
-                "use another folder"
-            ) from error
-        model.load_state_dict(state["model"])
-        records, history = state["rounds"], state["history"]
+        with resuming(folder / "rounds.safetensors"):
+            if state["fingerprint"] != fingerprint:
+                raise CheckpointError(
+                    f"{folder} holds checkpoints of a run with other settings or data; "
+                    "use another folder"
+                )
+            try:
+                rounds.load_state_dict(state.get("state", {}))
+            except ValueError as error:
+                raise CheckpointError(
+                    f"{folder} holds checkpoints this version cannot go on from ({error}); "
+                    "use another folder"
+                ) from error
+            model.load_state_dict(state["model"])
+            records, history = state["rounds"], state["history"]
         for record in history:
             if on_record is not None:
                 on_record(record)

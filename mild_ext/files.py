@@ -47,6 +47,26 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_atomically(path, write)
 
 
+#: What a spreadsheet takes for the beginning of a formula.
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def spreadsheet_safe(text: str) -> str:
+    """Text for a cell of a CSV file that a spreadsheet shows and never computes.
+
+    A cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return gets an apostrophe
+    before it, whatever blanks stand in front. It is for text alone: a number keeps its sign.
+
+    Source: OWASP, *CSV Injection*.
+
+    Examples:
+        >>> spreadsheet_safe('=HYPERLINK("http://x")'), spreadsheet_safe("cat")
+        ('\'=HYPERLINK("http://x")', 'cat')
+    """
+    begins = text.lstrip(" ")[:1]
+    return f"'{text}" if begins in FORMULA_SIGNS and begins else text
+
+
 def remove_partial(folder: Path) -> None:
     """Delete what killed processes left half-written in a folder and below; nobody may be writing there."""
     for path in folder.rglob(f".*{PARTIAL}"):

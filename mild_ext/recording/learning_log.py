@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mild_ext.files import write_atomically
+from mild_ext.recording._native import _C
 from mild_ext.recording.status import LearningStatus
 
 _PER_EPOCH = ("loss", "margin", "label_prob")
 _PER_SAMPLE = ("given_label", "true_label", "ids")
+_MOST_CLASSES: int = _C.max_classes
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,25 @@ class LearningLog:
             self.oof_probs.ndim != 2 or len(self.oof_probs) != samples
         ):
             raise ValueError(f"oof_probs must have shape ({samples}, K)")
+        for name in ("given_label", "true_label"):
+            _check_integers(name, getattr(self, name), _MOST_CLASSES)
+        _check_integers("ids", self.ids, 1 << 62)
+        if self.ids is not None and len(np.unique(self.ids)) != samples:
+            raise ValueError("ids must name each sample once, but some occur twice")
+        for name in ("predicted", *_PER_EPOCH):
+            self._check_record(name)
+
+    def _check_record(self, name: str) -> None:
+        """That what is said of every sample and epoch can be."""
+        array = getattr(self, name)
+        if array is None:
+            return
+        if name == "predicted":
+            _check_integers(name, array.astype(np.int64) + 1, _MOST_CLASSES + 1)  # -1: not seen
+        elif name == "label_prob" and ((array < 0) | (array > 1)).any():
+            raise ValueError("label_prob must lie in [0, 1]")
+        elif name == "loss" and (array < 0).any():
+            raise ValueError("loss must not be negative")
 
     @property
     def num_epochs(self) -> int:
@@ -100,6 +121,15 @@ class LearningLog:
         words = torch.from_numpy(packed.astype(np.int64).transpose(0, 2, 1).copy())
         status.load_state_dict({**status.state_dict(), "words": words, "epoch": epochs})
         return status
+
+
+def _check_integers(name: str, array: NDArray[Any] | None, limit: int) -> None:
+    if array is None or not len(array):
+        return
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers, got {array.dtype}")
+    if array.min() < 0 or array.max() >= limit:
+        raise ValueError(f"{name} must lie in [0, {limit}), got {array.min()} to {array.max()}")
 
 
 class LogRecorder:
@@ -201,7 +231,14 @@ def read_learning_log(path: str | os.PathLike[str]) -> LearningLog:
         missing = {"memorized", "num_epochs", "given_label"} - set(file.files)
         if missing:
             raise ValueError(f"{path} is no learning log: it lacks {', '.join(sorted(missing))}")
-        epochs = int(file["num_epochs"])
+        declared = file["num_epochs"]
+        if (
+            declared.shape != ()
+            or declared.dtype.kind not in "iu"
+            or not 1 <= declared <= _C.max_epochs
+        ):
+            raise ValueError(f"{path}: num_epochs must be an integer in [1, {_C.max_epochs}]")
+        epochs = int(declared)
         fields: dict[str, Any] = {}
         for name in ("memorized", "seen"):
             if name in file.files:
@@ -214,13 +251,22 @@ def read_learning_log(path: str | os.PathLike[str]) -> LearningLog:
                 fields[name] = np.unpackbits(bits, axis=1, count=epochs).astype(np.bool_)
         for name in _PER_SAMPLE:
             if name in file.files:
-                fields[name] = file[name].astype(np.int64)
+                fields[name] = file[name]
         for name in (*_PER_EPOCH, "oof_probs"):
             if name in file.files and len(file[name]):
                 fields[name] = file[name]
         if "predicted" in file.files:
-            fields["predicted"] = file["predicted"].astype(np.int32)
-    return LearningLog(**fields)
+            fields["predicted"] = file["predicted"]
+    try:
+        log = LearningLog(**fields)
+    except ValueError as error:
+        raise ValueError(f"{path} is no learning log that can be: {error}") from error
+    integers = {name: getattr(log, name) for name in (*_PER_SAMPLE, "predicted")}
+    dtypes = {name: np.int32 if name == "predicted" else np.int64 for name in integers}
+    return replace(
+        log,
+        **{name: a.astype(dtypes[name]) for name, a in integers.items() if a is not None},
+    )
 
 
 def write_learning_log(path: str | os.PathLike[str], log: LearningLog) -> None:

@@ -103,6 +103,13 @@ def _add_select(commands: Any) -> None:
         help="given labels: figures per class, no class is emptied (default: a log's own)",
     )
     parser.add_argument(
+        "--missing",
+        choices=("refuse", "drop"),
+        default="refuse",
+        help="samples without a label (-1, NaN, empty text) in --labels: refuse them, or leave them out "
+        "(default: refuse)",
+    )
+    parser.add_argument(
         "--planted",
         metavar="FILE.safetensors",
         help="the labels planted in the status' round, from a run's planted/: the noise is measured by them",

@@ -124,6 +124,26 @@ def as_name(text: str) -> str:
     return re.sub(r"\\u(d[89a-f][0-9a-f]{2})", lambda found: chr(int(found[1], 16)), text)
 
 
+#: What a spreadsheet takes for the beginning of a formula.
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def spreadsheet_safe(text: str) -> str:
+    """Text for a cell of a CSV file that a spreadsheet shows and never computes.
+
+    A cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return gets an apostrophe
+    before it, whatever blanks stand in front. It is for text alone: a number keeps its sign.
+
+    Source: OWASP, *CSV Injection*.
+
+    Examples:
+        >>> spreadsheet_safe('=HYPERLINK("http://x")'), spreadsheet_safe("cat")
+        ('\'=HYPERLINK("http://x")', 'cat')
+    """
+    begins = text.lstrip(" ")[:1]
+    return f"'{text}" if begins in FORMULA_SIGNS and begins else text
+
+
 def remove_partial(folder: Path) -> None:
     """Delete what killed processes left half-written in a folder and below; nobody may be writing there."""
     for parent, _, names in os.walk(folder):  # which follows no link out of the folder

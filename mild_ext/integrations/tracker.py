@@ -6,7 +6,6 @@ batches and ends of epochs to a `RoundTracker`, and draws its samples from a `Ke
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,20 +14,17 @@ import torch
 from torch import Tensor
 
 from mild_ext import processes
-from mild_ext.integrations.batch_labels import BatchLabels
+from mild_ext.data.labels import Missing
+from mild_ext.integrations.batch_labels import BatchLabels, GivenLabels
 from mild_ext.integrations.sampler import KeptSampler
-from mild_ext.reading import reading
+from mild_ext.integrations.tracker_file import FORMAT, read_tracker, write_tracker
+from mild_ext.recording._checks import require_tensors
 from mild_ext.rounds import MIN_REMOVED, RoundOutcome, Rounds, Select
-from mild_ext.sealed import read_tensors, write_tensors
 from mild_ext.selection import PlantedLabels, Selection
 from mild_ext.selection.table import Table, samples_table, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_FORMAT = "mild_ext-tracker-3"
-#: Of files; those of earlier versions have no checksum, and the format of the state.
-_FILE_FORMAT = f"{_FORMAT}-sealed"
 
 
 class RoundTracker:
@@ -45,8 +41,11 @@ class RoundTracker:
     Args:
         num_samples: samples in the data set; ids are its positions.
         rounds: epochs of each round.
-        labels: integers ``[N]``, the given labels, which the selection and its refusals look at. None
-            takes them from the batches, until that of every sample is known.
+        labels: ``[N]``, the given labels, which the selection and its refusals look at, as
+            `mild_ext.data.check_labels` takes them. The batches must carry the same, which is looked at after the
+            first epoch. None takes them from the batches, until that of every sample is known.
+        missing: what to do where ``labels`` has none for a sample that takes part: "refuse", or "drop": leave
+            these samples out, as ``train_ids`` would.
         train_ids: the samples that take part, as int64 ids or a mask bool ``[N]``; None for all.
         reselect: "kept": a dropped sample stays out. "all": in every round all are drawn and recorded,
             and a dropped one may return; the loss must then leave out those that are not ``learned``.
@@ -69,6 +68,7 @@ class RoundTracker:
         status: LearningStatus of the current round; the last round's when finished.
         selections: of each round that was finished since this tracker was made or restored.
         epochs: epochs ended so far, all rounds and what came after.
+        class_names: the text of each class number, where ``labels`` were text; else None.
 
     Raises:
         TypeError, ValueError: as `mild_ext.rounds.Rounds` and LearningStatus; nothing that can be planted in
@@ -91,7 +91,8 @@ class RoundTracker:
         num_samples: int,
         rounds: Sequence[int],
         *,
-        labels: Tensor | None = None,
+        labels: Any = None,
+        missing: Missing = "refuse",
         train_ids: Tensor | None = None,
         reselect: str = "kept",
         min_removed: float = MIN_REMOVED,
@@ -102,6 +103,10 @@ class RoundTracker:
         plant: float = 0.0,
         num_classes: int | None = None,
     ) -> None:
+        self.class_names: tuple[str, ...] | None = None
+        if labels is not None:
+            given = GivenLabels.of(labels, num_samples, train_ids, missing)
+            labels, train_ids, self.class_names = given.labels, given.train_ids, given.class_names
         self._rounds = Rounds(
             num_samples,
             rounds,
@@ -119,6 +124,8 @@ class RoundTracker:
         self.status = self._rounds.new_status(self.device)
         self.selections: list[Selection] = []
         self.epochs = 0
+        self._noted: BatchLabels | None = None
+        self._comparing = False
         self._start_noting()
 
     # ---- where it stands
@@ -242,6 +249,7 @@ class RoundTracker:
         """Record a training batch, see `LearningStatus.update`; nothing when finished."""
         if self.finished:
             return
+        require_tensors(index=index, logits=logits, labels=labels)
         device = self.status.device
         index, labels = index.to(device), labels.to(device)
         self.status.update(index, logits.detach().to(device), labels)
@@ -261,15 +269,18 @@ class RoundTracker:
         """Merge the ranks and end the epoch, but leave the end of a round to the caller.
 
         Raises:
-            ValueError: the batches of a round's first epoch did not carry its ``training_labels``.
+            ValueError: the batches of a round's first epoch did not carry its ``training_labels``, or those of the
+                very first one other labels than were given.
         """
         if not self.finished:
             self.status.sync(self.group)
             # Among ranks an epoch shows each only its part of the labels: one merge a round will do.
             last = self.status.epoch + 1 == self.status.num_epochs
-            if last or processes.world_size(self.group) == 1:
+            if last or self._comparing or processes.world_size(self.group) == 1:
                 self._merge_labels()
             self.status.advance()
+            if self._comparing:
+                self._noted, self._comparing = None, False
             if self.status.epoch == 1:
                 self._rounds.check_trained_on(self.status)
         self.epochs += 1
@@ -295,17 +306,26 @@ class RoundTracker:
         return outcome
 
     def _start_noting(self) -> None:
-        """Take labels from the batches from here on, as long as some are not known."""
-        self._noted: BatchLabels | None = None
-        if not (self._rounds.labels_known or self.finished):
-            self._noted = BatchLabels(self.num_samples, self.device, self.labels)
+        """Take labels from the batches from here on, as long as some are not known.
+
+        In the very first epoch they are noted in any case, to compare them with those given.
+        """
+        self._noted = None
+        self._comparing = self._rounds.labels_known and self.epochs == 0
+        if not self.finished and (self._comparing or not self._rounds.labels_known):
+            known = None if self._comparing else self.labels
+            self._noted = BatchLabels(self.num_samples, self.device, known)
 
     def _merge_labels(self) -> None:
-        if self._noted is not None:
-            self._noted.merge(self.group)
-            self._rounds.take_labels(self._noted.labels)
-            if self._rounds.labels_known:
-                self._noted = None
+        if self._noted is None:
+            return
+        self._noted.merge(self.group)
+        if self._comparing:
+            self._noted.require(self.training_labels, self.planted)
+            return
+        self._rounds.take_labels(self._noted.labels)
+        if self._rounds.labels_known:
+            self._noted = None
 
     # ---- drawing and looking
 
@@ -347,12 +367,12 @@ class RoundTracker:
         Among several ranks call `sync` on all of them first, unless an epoch has just ended.
         """
         rounds, status = self._rounds, self.status.state_dict()
-        if self._noted is not None:
+        if self._noted is not None and not self._comparing:
             # Into the copy alone: what this rank goes by must stay what all ranks go by.
             rounds = rounds.copy()
             rounds.take_labels(self._noted.labels)
         return {
-            "format": _FORMAT,
+            "format": FORMAT,
             "epochs": self.epochs,
             "rounds": rounds.state_dict(),
             "status": {
@@ -367,9 +387,9 @@ class RoundTracker:
         Raises:
             ValueError: it is of another kind, another data set, other settings, or damaged.
         """
-        if state.get("format") != _FORMAT:
+        if state.get("format") != FORMAT:
             raise ValueError(
-                f"state must be of a RoundTracker ({_FORMAT}), got {state.get('format')!r}; start the "
+                f"state must be of a RoundTracker ({FORMAT}), got {state.get('format')!r}; start the "
                 "rounds anew where it is of another version"
             )
         missing = {"epochs", "rounds", "status"} - set(state)
@@ -390,9 +410,7 @@ class RoundTracker:
 
         Whoever calls writes: among several ranks, `sync` on all and save on the first.
         """
-        tensors: dict[str, Tensor] = {}
-        tree = _take_out_tensors(self.state_dict(), "", tensors)
-        write_tensors(path, tensors, {"format": _FILE_FORMAT, "tracker": json.dumps(tree)})
+        write_tracker(path, self.state_dict())
 
     def restore(self, path: str | Path) -> None:
         """Go on from what `save` wrote; on an error nothing changes.
@@ -402,33 +420,8 @@ class RoundTracker:
             ValueError: the file is of another kind or version, another data set, other settings, or
                 damaged.
         """
-        content = read_tensors(
-            path,
-            (_FILE_FORMAT,),
-            "file that a RoundTracker of this version saved",
-            unsealed=(_FORMAT,),
-            remedy="start the rounds anew, or go on with the version that wrote it",
-        )
-        with reading(path):
-            tree = json.loads(content["tracker"])
-            for name, tensor in content.tensors.items():
-                *owners, key = name.split(".")
-                place = tree
-                for owner in owners:
-                    place = place[owner]
-                place[key] = tensor
-        self.load_state_dict(tree)
-
-
-def _take_out_tensors(
-    tree: dict[str, Any], path: str, tensors: dict[str, Tensor]
-) -> dict[str, Any]:
-    """The tree without its tensors, which go into ``tensors`` under dotted names."""
-    rest: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Tensor):
-            tensors[path + key] = value.cpu()
-        else:
-            is_tree = isinstance(value, dict)
-            rest[key] = _take_out_tensors(value, f"{path}{key}.", tensors) if is_tree else value
-    return rest
+        state = read_tracker(path)
+        try:
+            self.load_state_dict(state)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} does not fit this tracker: {error}") from error

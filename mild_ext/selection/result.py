@@ -55,6 +55,7 @@ class Selection:
         num_samples, num_kept, num_unseen: counts; unseen samples are kept for lack of evidence.
         classes: one :class:`ClassSelection` a class, in order; empty without ``labels``.
         per_class: whether each class was judged by its own histogram.
+        class_names: the text of each class number, where the labels were text; else None.
     """
 
     mask: Tensor
@@ -75,6 +76,7 @@ class Selection:
     per_class: bool
     _evidence: StatusEvidence | TimesEvidence
     _probability: NDArray[np.float32]
+    class_names: tuple[str, ...] | None = None
     _labels: Tensor | None = None
     _class_probability: Tensor | None = None
     _verdicts: Verdicts | None = None
@@ -296,7 +298,8 @@ class Selection:
             shown = tuple(sorted(shown, key=lambda c: c.num_kept / c.num_samples)[:SHOWN_CLASSES])
             lines.append(f"of {len(self.classes)} classes, the {SHOWN_CLASSES} that lose most:")
         for c in shown:
-            line = f"class {c.label}: {c.num_kept:,} of {c.num_samples:,} kept"
+            name = c.label if self.class_names is None else self.class_names[c.label]
+            line = f"class {name}: {c.num_kept:,} of {c.num_samples:,} kept"
             if c.noise_rate is not None:
                 rate = c.noise_rate
                 line += f", noise rate {rate.rate:.0%} ({rate.low:.0%} to {rate.high:.0%})"

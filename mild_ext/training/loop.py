@@ -18,7 +18,7 @@ from tqdm import tqdm
 from mild_ext import processes
 from mild_ext.data.augment import augmentation
 from mild_ext.data.batches import Batches
-from mild_ext.data.sets import isolated_random_state, seed_everything
+from mild_ext.data.random_state import isolated_random_state, seed_everything
 from mild_ext.recording.learning_log import LogRecorder
 from mild_ext.recording.status import LearningStatus
 from mild_ext.training.checkpoint import (

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mild_ext import processes
-from mild_ext.data.sets import isolated_random_state, labels_of, seed_everything
+from mild_ext.data.dataset_labels import labels_of
+from mild_ext.data.labels import check_labels
+from mild_ext.data.random_state import isolated_random_state, seed_everything
 from mild_ext.files import writing
 from mild_ext.reading import reading
 from mild_ext.recording.learning_log import LearningLog, LogRecorder
@@ -226,7 +228,7 @@ def run_rounds(
     """
     if learning_logs:
         processes.require_one_process("learning_logs is recorded")
-    labels = labels_of(dataset) if labels is None else labels.cpu()
+    labels = labels_of(dataset) if labels is None else check_labels(labels).values
     count = len(labels)
     if count != len(dataset):  # type: ignore[arg-type]
         raise ValueError(f"labels must have length {len(dataset)}, got {count}")  # type: ignore[arg-type]

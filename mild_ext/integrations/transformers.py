@@ -138,7 +138,7 @@ class MILDTrainerMixin:
         if not isinstance(trainer.data_collator, IndexCollator):
             trainer.data_collator = IndexCollator(trainer.data_collator)
         self._own_optimizer = trainer.optimizer is None
-        trainer.add_callback(_EndEpochs(tracker))
+        trainer.add_callback(_EndEpochs(tracker, self._log_figures))
 
     # ----------------------------------------------------------------------------- rounds
 
@@ -178,7 +178,14 @@ class MILDTrainerMixin:
             trainer.args.num_train_epochs = epochs
         if recording and self.mild.round_complete:
             self.mild.end_round()
+            self._log_figures()
         return output
+
+    def _log_figures(self) -> None:
+        trainer: Any = self
+        figures = self.mild.figures()
+        if figures and trainer.args.logging_strategy != "no":
+            trainer.log(figures)
 
     # -------------------------------------------------------------- what the Trainer calls
 
@@ -254,8 +261,8 @@ class MILDTrainer(MILDTrainerMixin, Trainer):
 class _EndEpochs(TrainerCallback):
     """Ends the tracker's epochs with the Trainer's."""
 
-    def __init__(self, tracker: RoundTracker) -> None:
-        self.tracker = tracker
+    def __init__(self, tracker: RoundTracker, log_figures: Callable[[], None]) -> None:
+        self.tracker, self.log_figures = tracker, log_figures
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # A checkpoint made at the last step of an epoch was made before the epoch's end.
@@ -265,6 +272,8 @@ class _EndEpochs(TrainerCallback):
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.tracker.advance()
+        if not self.tracker.round_complete:  # else with the figures of the round
+            self.log_figures()
 
 
 def _indexed(dataset: Any, tracker: RoundTracker) -> IndexedItems:

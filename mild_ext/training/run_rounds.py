@@ -53,6 +53,7 @@ _TENSORS = (
     *("labels", "kept", "round_dropped", "misclassified", "seen", "clean_probability"),
     *("suspicion", "suggested_label", "suggestion_confidence"),
 )
+_DYNAMICS = "dynamics."
 
 
 @dataclass
@@ -74,6 +75,8 @@ class RoundsResult:
         suggestion_confidence: float32 ``[N]`` in [0, 1], that it is the true one if the given one is wrong.
         rounds: one record per round.
         stop_reason: why there were no more rounds.
+        dynamics: training dynamics by name, float32 ``[N]``, from the last round that watched the sample under its
+            given label, NaN where none did; empty unless the recipe's ``record`` is "all".
         history: one record per epoch, all rounds and the final training.
         model: the final model, in evaluation mode; None after `load`, or with ``final_epochs=0``
             when the model of the last round is wanted elsewhere.
@@ -90,6 +93,7 @@ class RoundsResult:
     suggestion_confidence: Tensor
     rounds: list[Record]
     stop_reason: str
+    dynamics: dict[str, Tensor] = field(default_factory=dict)
     history: list[Record] = field(default_factory=list)
     model: nn.Module | None = None
 
@@ -114,12 +118,13 @@ class RoundsResult:
             clean_probability=self.clean_probability,
             times={"misclassified": self.misclassified, "seen": self.seen},
             round_dropped=self.round_dropped,
-            **{"given_labels": self.labels, **columns},
+            **{"given_labels": self.labels, "dynamics": self.dynamics, **columns},
         )
 
     def save(self, path: str | Path) -> None:
         """Write all but the model as safetensors, the round records as JSON in its header."""
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
+        tensors |= {_DYNAMICS + name: values for name, values in self.dynamics.items()}
         metadata = {
             "format": _FORMAT,
             "rounds": json.dumps(self.rounds),
@@ -139,8 +144,16 @@ class RoundsResult:
             if metadata.get("format") != _FORMAT:
                 raise ValueError(f"{path} is not a result of the rounds (format {_FORMAT})")
             tensors = {name: file.get_tensor(name) for name in _TENSORS}
+            dynamics = {
+                name.removeprefix(_DYNAMICS): file.get_tensor(name)
+                for name in file.keys()  # noqa: SIM118
+                if name.startswith(_DYNAMICS)
+            }
         return cls(
-            **tensors, rounds=json.loads(metadata["rounds"]), stop_reason=metadata["stop_reason"]
+            **tensors,
+            rounds=json.loads(metadata["rounds"]),
+            stop_reason=metadata["stop_reason"],
+            dynamics=dynamics,
         )
 
 
@@ -197,8 +210,8 @@ def run_rounds(
         true_labels: int64 ``[N]``; used for reporting only, never for training or selection.
         test: data set with correct labels, evaluated after each round for the report.
         train_ids: int64 ids of the samples to use; None for all.
-        num_classes: columns of the model's logits, K, which planted labels are drawn from; None asks the model,
-            with one sample, in evaluation mode.
+        num_classes: columns of the model's logits, K, for planted labels and ``record``; None asks the model, with
+            one sample, in evaluation mode.
         seed: everything random follows from it.
         device: where to train and record.
         folder: where to keep checkpoints; where some of this run exist, it goes on from them.
@@ -226,7 +239,7 @@ def run_rounds(
     if count != len(dataset):  # type: ignore[arg-type]
         raise ValueError(f"labels must have length {len(dataset)}, got {count}")  # type: ignore[arg-type]
     model = fresh_model(model_factory, seed).to(device)
-    if recipe.plants and num_classes is None:
+    if (recipe.plants or recipe.record != "auto") and num_classes is None:
         num_classes = _count_classes(model, dataset, device)
     rounds = Rounds(
         count,
@@ -245,6 +258,7 @@ def run_rounds(
         plant_seed=seed,
         num_classes=num_classes,
         plant_required=recipe.plant != DEFAULT_PLANT,
+        record=None if recipe.record == "auto" else recipe.record,
     )
     everyone = rounds.taking_part
     folder = None if folder is None else Path(folder)
@@ -361,6 +375,7 @@ def run_rounds(
         **{name: getattr(rounds, name) for name in _TENSORS if name != "labels"},
         rounds=records,
         stop_reason=rounds.stop_reason,
+        dynamics=rounds.dynamics,
         history=history,
         model=model.eval(),
     )

@@ -16,8 +16,7 @@ from torch.utils.data import DataLoader
 
 from mild_ext import IndexedDataset
 from mild_ext.data import ArrayDataset
-from mild_ext.integrations import RoundTracker
-from mild_ext.integrations import tracker as tracker_module
+from mild_ext.integrations import RoundTracker, tracker_files
 from mild_ext.integrations.batch_labels import BatchLabels
 from mild_ext.recording._native import has_cuda
 from mild_ext.selection import select_clean
@@ -140,7 +139,7 @@ def test_a_file_is_replaced_by_a_complete_one_only(tmp_path, monkeypatch):
         to.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(tracker_module, "save_file", fail)
+    monkeypatch.setattr(tracker_files, "save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         tracker.save(path)
     assert path.read_bytes() == before

@@ -146,7 +146,7 @@ def test_lightnings_logger(expected, tmp_path):
 @pytest.mark.filterwarnings("ignore:.*pin_memory.*")
 def test_the_trainers_log(tmp_path):
     pytest.importorskip("transformers")
-    from test_transformers import make_trainer
+    from texts import make_trainer
 
     options = {"tracker_options": {"select": keep_even, "record": "classes", "num_classes": 3}}
     trainer = make_trainer(tmp_path, rounds=[3, 2], logging_strategy="epoch", **options)

@@ -48,7 +48,7 @@ def test_curves_are_the_records_even_after_a_resume(spec, tmp_path):
         assert [event.step for event in log.Scalars(tag)] == list(range(len(expected)))
     for name in ("memorized", "prediction_changes"):
         expected = [r[name] for r in records if r["type"] == "epoch" and name in r]
-        assert len(expected) > 10
+        assert len(expected) >= 10
         assert [e.value for e in log.Scalars(f"rounds/{name}")] == pytest.approx(expected)
     rounds = [r for r in records if r["type"] == "round"]
     assert [e.value for e in log.Scalars("selection/kept")] == [r["kept"] for r in rounds]

@@ -19,8 +19,9 @@ import mild_ext
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 NEEDS = {
-    "export.md": ["pandas"],
+    "export.md": ["pandas", "cleanlab", "datasets"],
     "integrations/sklearn.md": ["sklearn"],
+    "integrations/transformers.md": ["transformers", "accelerate"],
 }
 
 

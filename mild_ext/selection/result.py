@@ -170,15 +170,18 @@ class Selection:
         """One row per sample, as columns of NumPy arrays [N]; see `mild_ext.selection.table`.
 
         Args:
-            times: transition times to show; those the selection was made from by default.
-            **columns: ``ids``, ``given_labels``, ``predicted_labels``, ``round_dropped``, as for
+            times: transition times to show; those the selection was made from by default, together with
+                the training dynamics where the status has them.
+            **columns: ``ids``, ``given_labels``, ``predicted_labels``, ``round_dropped``, ``dynamics``, as for
                 `mild_ext.selection.table.samples_table`.
 
         Raises:
             ValueError: a column's length is not N, ids are not unique, or the status has changed
                 since the selection was made.
         """
-        times = self._transition_times() if times is None else times
+        if times is None:
+            times = self._transition_times()
+            columns.setdefault("dynamics", self._evidence.dynamics())
         fields = {item.name: getattr(times, item.name) for item in dataclasses.fields(times)}
         return samples_table(
             dropped=~self.mask,

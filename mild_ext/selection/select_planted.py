@@ -61,7 +61,7 @@ def select_planted(
     supported = verdicts.actionable
     if not supported:
         mask = torch.ones_like(mask)
-    counts = StatusEvidence(status, measured.window)
+    counts = StatusEvidence(status, measured.window, planted)
     histogram = counts.histogram()
     times = TimeCounts.from_counts(common_follow_up(histogram).counts(histogram))
     mixture, support = fit_with_support(times)

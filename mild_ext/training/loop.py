@@ -21,6 +21,7 @@ from mild_ext.data.batches import Batches
 from mild_ext.data.random_state import isolated_random_state, seed_everything
 from mild_ext.recording.learning_log import LogRecorder
 from mild_ext.recording.status import LearningStatus
+from mild_ext.rounds import epoch_figures
 from mild_ext.training.checkpoint import (
     CheckpointError,
     load_checkpoint,
@@ -227,6 +228,8 @@ def fit(
                 "samples": len(batches.ids),
                 "seconds": round(time.monotonic() - started, 4),
             }
+            if status is not None:
+                record |= epoch_figures(status)
             result.history.append(record)
             context.note(record)
             bar.update()

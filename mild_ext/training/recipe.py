@@ -44,6 +44,11 @@ class Recipe:
         DEFAULT_PLANT,
         "share of the samples given a wrong label on purpose in each round, to measure the noise; 0: none",
     )
+    record: str = _setting(
+        "auto",
+        "what each round records: status, classes, or all (training dynamics); auto: classes where labels are planted",
+        ("auto", "status", "classes", "all"),
+    )
     min_removed: float = _setting(
         0.01, "stop when a round drops less than this share of its samples"
     )

@@ -325,6 +325,8 @@ def _selection_text(
             )
         ],
     }
+    for name, values in result.dynamics.items():  # empty where never seen under the given label
+        columns[name] = ["" if value != value else f"{value:.6g}" for value in values.tolist()]
     if data.true_labels is not None:
         columns["true_label"] = data.true_labels.tolist()
     if data.sample_names is not None:

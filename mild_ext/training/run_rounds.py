@@ -58,6 +58,7 @@ _TENSORS = (
     *("labels", "kept", "round_dropped", "misclassified", "seen", "clean_probability"),
     *("suspicion", "suggested_label", "suggestion_confidence"),
 )
+_DYNAMICS = "dynamics."
 
 
 @dataclass
@@ -79,6 +80,8 @@ class RoundsResult:
         suggestion_confidence: float32 ``[N]`` in [0, 1], that it is the true one if the given one is wrong.
         rounds: one record per round.
         stop_reason: why there were no more rounds.
+        dynamics: training dynamics by name, float32 ``[N]``, from the last round that watched the sample under its
+            given label, NaN where none did; empty unless the recipe's ``record`` is "all".
         history: one record per epoch, all rounds and the final training.
         model: the final model, in evaluation mode; None after `load`, or with ``final_epochs=0``
             when the model of the last round is wanted elsewhere.
@@ -95,6 +98,7 @@ class RoundsResult:
     suggestion_confidence: Tensor
     rounds: list[Record]
     stop_reason: str
+    dynamics: dict[str, Tensor] = field(default_factory=dict)
     history: list[Record] = field(default_factory=list)
     model: nn.Module | None = None
 
@@ -119,12 +123,13 @@ class RoundsResult:
             clean_probability=self.clean_probability,
             times={"misclassified": self.misclassified, "seen": self.seen},
             round_dropped=self.round_dropped,
-            **{"given_labels": self.labels, **columns},
+            **{"given_labels": self.labels, "dynamics": self.dynamics, **columns},
         )
 
     def save(self, path: str | Path) -> None:
         """Write all but the model as safetensors, the round records as JSON in its header."""
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
+        tensors |= {_DYNAMICS + name: values for name, values in self.dynamics.items()}
         header = {
             "format": _FORMAT,
             "rounds": json.dumps(self.rounds),
@@ -143,11 +148,19 @@ class RoundsResult:
         content = read_tensors(path, (_FORMAT,), "result of the rounds", unsealed=_UNSEALED)
         with reading(path):
             tensors: dict[str, Any] = {name: content.tensor(name) for name in _TENSORS}
-            lengths = {tuple(tensor.shape) for tensor in tensors.values()}
+            dynamics = {
+                name.removeprefix(_DYNAMICS): values
+                for name, values in content.tensors.items()
+                if name.startswith(_DYNAMICS)
+            }
+            lengths = {tuple(values.shape) for values in [*tensors.values(), *dynamics.values()]}
             if len(lengths) > 1:
                 raise ValueError(f"its columns have different shapes: {sorted(lengths)}")
             return cls(
-                **tensors, rounds=json.loads(content["rounds"]), stop_reason=content["stop_reason"]
+                **tensors,
+                rounds=json.loads(content["rounds"]),
+                stop_reason=content["stop_reason"],
+                dynamics=dynamics,
             )
 
 
@@ -204,8 +217,8 @@ def run_rounds(
         true_labels: int64 ``[N]``; used for reporting only, never for training or selection.
         test: data set with correct labels, evaluated after each round for the report.
         train_ids: int64 ids of the samples to use; None for all.
-        num_classes: columns of the model's logits, K, which planted labels are drawn from; None asks the model,
-            with one sample, in evaluation mode.
+        num_classes: columns of the model's logits, K, for planted labels and ``record``; None asks the model, with
+            one sample, in evaluation mode.
         seed: everything random follows from it.
         device: where to train and record.
         folder: where to keep checkpoints; where some of this run exist, it goes on from them.
@@ -233,7 +246,7 @@ def run_rounds(
     if count != len(dataset):  # type: ignore[arg-type]
         raise ValueError(f"labels must have length {len(dataset)}, got {count}")  # type: ignore[arg-type]
     model = fresh_model(model_factory, seed).to(device)
-    if recipe.plants and num_classes is None:
+    if (recipe.plants or recipe.record != "auto") and num_classes is None:
         num_classes = _count_classes(model, dataset, device)
     rounds = Rounds(
         count,
@@ -252,6 +265,7 @@ def run_rounds(
         plant_seed=seed,
         num_classes=num_classes,
         plant_required=recipe.plant != DEFAULT_PLANT,
+        record=None if recipe.record == "auto" else recipe.record,
     )
     everyone = rounds.taking_part
     processes.require_same(
@@ -377,6 +391,7 @@ def run_rounds(
         **{name: getattr(rounds, name) for name in _TENSORS if name != "labels"},
         rounds=records,
         stop_reason=rounds.stop_reason,
+        dynamics=rounds.dynamics,
         history=history,
         model=model.eval(),
     )

@@ -43,6 +43,7 @@ def write_report(
     *,
     suspicious: int | None = None,
     thumbnails: bool = True,
+    data: str | None = None,
 ) -> Path:
     """Write the page about a run.
 
@@ -51,7 +52,8 @@ def write_report(
         out: file to write; None is ``report.html`` in the folder. Pictures that the page has no room for go
             into ``NAME_pictures`` beside it, NAME the file's name without suffix.
         suspicious: how many samples to list, the most suspicious first; None for up to 2,000.
-        thumbnails: show pictures, texts or values, which needs the run's data to be where it was.
+        thumbnails: show pictures, texts or values, which needs the run's data.
+        data: where that lies now, as ``--data`` has it; None is where it was.
 
     Returns:
         The path written.
@@ -79,6 +81,7 @@ def write_report(
         run,
         suspicious=suspicious,
         thumbnails=thumbnails,
+        data=data,
         folder=target.with_name(f"{target.stem}_pictures"),
     )
     style, script = (Path(__file__).parent / "templates" / n for n in ("style.css", "review.js"))
@@ -118,12 +121,13 @@ def gather(
     *,
     suspicious: int | None = None,
     thumbnails: bool = True,
+    data: str | None = None,
     folder: Path | None = None,
 ) -> dict[str, Any]:
     """Everything the page shows, read from the run's folder.
 
     Args:
-        run, suspicious, thumbnails: as for `write_report`.
+        run, suspicious, thumbnails, data: as for `write_report`.
         folder: where pictures go that the page has no room for; None is ``report_pictures`` in the run's.
     """
     config = read_config(run)
@@ -141,7 +145,7 @@ def gather(
         notes.append("The run is not finished: this page shows what it has finished so far.")
     shown = Shown([None] * len(listed), [None] * len(listed))
     if thumbnails:
-        shown = show_samples(config, listed, folder or run / "report_pictures")
+        shown = show_samples(config, listed, folder or run / "report_pictures", data)
         notes += [shown.note] if shown.note else []
     flagged = sum(s.dropped for s in suspects)
     settings = config["settings"]

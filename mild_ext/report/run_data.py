@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -165,6 +167,7 @@ def read_suspects(run: Path, samples: list[Sample], classes: list[str]) -> list[
 
     suspects = []
     for row in _rows(path):
+        row = {column: without_apostrophe(text) for column, text in row.items()}
         sample = by_id.get(row["id"])
         given = label(row, "given_label")
         if given is None:
@@ -183,6 +186,16 @@ def read_suspects(run: Path, samples: list[Sample], classes: list[str]) -> list[
             )
         )
     return suspects
+
+
+def without_apostrophe(text: str) -> str:
+    """A cell without the apostrophe that keeps a spreadsheet from taking it for a formula.
+
+    >>> without_apostrophe("'=1+1"), without_apostrophe("'tis")
+    ('=1+1', "'tis")
+    """
+    formula = text.startswith("'") and text[1:].lstrip(" ").startswith(_FORMULA_SIGNS)
+    return text[1:] if formula else text
 
 
 def most_suspicious(samples: list[Sample]) -> list[Sample]:

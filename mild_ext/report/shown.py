@@ -48,23 +48,27 @@ class _Picture:
     kind: str  # "jpeg" or "png"
 
 
-def show_samples(config: dict[str, Any], suspects: list[Suspect], folder: Path) -> Shown:
+def show_samples(
+    config: dict[str, Any], suspects: list[Suspect], folder: Path, data: str | None = None
+) -> Shown:
     """Pictures and texts of samples.
 
     Args:
         config: the run's.
         suspects: the samples, those that matter most first.
         folder: where the pictures go that the page has no room for; made where there are some.
+        data: where the data lies now, as ``--data`` has it; None is where it was.
     """
     shown = Shown([None] * len(suspects), [None] * len(suspects))
-    files = _SourceFiles(config["settings"]["data"])
+    spec = config["settings"]["data"] if data is None else data
+    files = _SourceFiles(spec)
     inputs: _Inputs | None = None
     used = 0
     for k, suspect in enumerate(suspects):
         picture = files.picture(suspect.id)
         if picture is None:
             try:
-                inputs = inputs or _Inputs(config)
+                inputs = inputs or _Inputs(config, spec)
                 picture, shown.texts[k] = inputs.of(suspect)
             except (ValueError, TypeError, ImportError, OSError, IndexError) as error:
                 shown.note = f"No pictures: the data cannot be read any more ({error})."
@@ -106,8 +110,9 @@ class _SourceFiles:
     def picture(self, sample: str) -> _Picture | None:
         from mild_ext.data.readers.images import EXTENSIONS
 
-        if Path(sample).suffix.lower() not in EXTENSIONS:
-            return None
+        path = Path(sample)
+        if path.suffix.lower() not in EXTENSIONS or path.is_absolute() or ".." in path.parts:
+            return None  # no picture, or a name that leads out of the data's folder
         for root in self.roots:
             path = root / sample
             if path.is_file():
@@ -122,26 +127,23 @@ class _Inputs:
         ValueError: they cannot be read, or are not those of the run any more.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], spec: str) -> None:
         from mild_ext.data.readers.sources import load_data
 
-        settings = config["settings"]
-        data = load_data(settings["data"], test_fraction=settings["test_fraction"], seed=0)
+        data = load_data(spec, test_fraction=config["settings"]["test_fraction"], seed=0)
         if len(data) != config["data"]["samples"]:
             raise ValueError(f"it has {len(data)} samples now")
         self.data = data.plain or data.train
         self.shape = data.picture_shape or data.input_shape
-        self.texts = getattr(data, "texts", None)
+        self.texts = getattr(data, "sample_texts", None)
 
     def of(self, suspect: Suspect) -> tuple[_Picture | None, str | None]:
         if suspect.number is None:
             raise ValueError(f"it has no sample {suspect.id}")
-        if self.texts is not None:
-            return None, _shorten(str(self.texts[suspect.number]))
-        values = self.data[suspect.number][0]
-        if len(self.shape) == 3:
-            return _picture_of_tensor(values.reshape(*self.shape)), None
-        return None, _row(values)
+        text = None if self.texts is None else _shorten(str(self.texts[suspect.number]))
+        if len(self.shape) != 3:
+            return None, text or _row(self.data[suspect.number][0])
+        return _picture_of_tensor(self.data[suspect.number][0].reshape(*self.shape)), text
 
 
 def _shorten(text: str) -> str:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 #: Beyond this width an interval of a share says nothing that could be acted on.
 _OPEN = 0.7
+#: How the reason of such a round begins.
+_CANNOT_TELL = "it cannot be told which labels are wrong: "
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,14 @@ def _none(rate: dict[str, Any], samples: int, dropped: int) -> Verdict:
 
 
 def _unknown(judged: dict[str, Any]) -> Verdict:
-    reason = judged.get("doubt") or judged["reason"]
+    reason = judged.get("doubt") or judged["reason"].removeprefix(_CANNOT_TELL)
+    again = "Run it again that way." if judged.get("planted") else "Train longer, or on more data."
     return Verdict(
         "unknown",
         [
             "This run cannot tell which labels are wrong, so none is flagged.",
-            f"Why: {reason.removeprefix('it cannot be told which labels are wrong: ')}.",
-            "Run it again that way. Until then, believe neither that the labels are right nor that they are wrong.",
+            f"Why: {reason}.",
+            f"{again} Until then, believe neither that the labels are right nor that they are wrong.",
         ],
     )
 

@@ -1,6 +1,7 @@
 """The report: one page, nothing fetched, and its numbers are those of the run."""
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ from mild_ext.recording.status import LearningStatus
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
-from mild_ext.report import charts
+from mild_ext.report import charts, shown
 from mild_ext.report.by_class import class_noise, confusion_matrix, flows
 from mild_ext.report.page import gather, write_report
 from mild_ext.report.review import as_script_data
@@ -178,6 +179,10 @@ def test_suspects_file_is_read_in_its_order(run, tmp_path):
     assert second == Suspect("0", 0, 0, None, None, 0.5, False, truth[0])
     assert facts["flagged"] == 1
     assert facts["list_file"] == "suspects.csv"
+    (copy / "suspects.csv").write_text(
+        SUSPECTS.replace("7,", "'=7.png,")
+    )  # as a spreadsheet shows it
+    assert read_suspects(copy, facts["samples"], NAMES)[0].id == "=7.png"
     (copy / "suspects.csv").write_text(SUSPECTS.replace("zero", "nobody"))
     with pytest.raises(ValueError, match="suggested_label 'nobody' is no class of the run"):
         read_suspects(copy, facts["samples"], NAMES)
@@ -311,6 +316,8 @@ def test_data_that_is_gone(run, tmp_path):
     config["settings"]["data"] = f"npz:{tmp_path}/gone.npz"
     (copy / "config.json").write_text(json.dumps(config))
     page = Page(write_report(copy, tmp_path / "page.html").read_text(encoding="utf-8"))
+    moved = json.loads((run / "config.json").read_text())["settings"]["data"]
+    assert "No pictures" not in write_report(copy, tmp_path / "b.html", data=moved).read_text()
     assert "No pictures: the data cannot be read any more" in page.words
     assert "Suggested label" in page.words
 
@@ -381,3 +388,36 @@ def test_status_picture_averages_neighbours(tmp_path, monkeypatch):
     assert figure["rows"] == 2
     assert figure["per_row"] == 2
     assert figure["samples"] == 4
+
+
+def test_pictures_come_from_the_files_the_data_was_read_from(tmp_path):
+    """As large as they are useful, turned as their camera says; and never from outside the data's folder."""
+    from PIL import Image
+
+    root = tmp_path / "data"
+    (root / "train" / "cat").mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.new("RGB", (640, 320), "red").save(root / "train" / "cat" / "a.jpg", exif=exif)
+    Image.new("RGBA", (20, 10), (0, 0, 0, 0)).save(root / "b.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "secret.png")
+    files = shown._SourceFiles(f"folder:{root},size=32")
+
+    def size(name):
+        picture = files.picture(name)
+        return picture and (picture.kind, Image.open(io.BytesIO(picture.content)).size)
+
+    assert size("cat/a.jpg") == ("jpeg", (112, 224))
+    assert size("b.png") == ("png", (20, 10))
+    assert Image.open(io.BytesIO(files.picture("b.png").content)).getpixel((0, 0)) == (255,) * 3
+    assert size("../secret.png") is None
+    assert size(str(tmp_path / "secret.png")) is None
+    assert size("cat/missing.jpg") is None
+    (root / "broken.jpg").write_bytes(b"no picture")
+    assert size("broken.jpg") is None
+
+
+def test_rows_and_texts_are_shown_in_words(tmp_path):
+    assert shown._row(torch.tensor([1.0, 0.25])) == "1, 0.25"
+    assert shown._row(torch.arange(20.0)).endswith("11, … (20 values)")
+    assert shown._shorten("a" * 700) == "a" * 600 + " …"

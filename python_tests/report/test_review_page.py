@@ -257,7 +257,7 @@ def test_corrections_file(page, listed):
     assert text.count("\r\n") == text.count("\n") == 5
 
     def shown_by_a_spreadsheet(cell):
-        return "'" + cell if cell.startswith(("=", "+", "-", "@")) else cell
+        return "'" + cell if cell.startswith("=") else cell
 
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     ranks = {s.id: k for k, s in enumerate(listed)}

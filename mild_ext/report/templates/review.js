@@ -175,7 +175,7 @@
 
   // ---- corrections.csv: RFC 4180; a text that a spreadsheet would take for a formula gets a ' in front
   function cell(text) {
-    if (/^'*[=+\-@]/.test(text)) text = "'" + text;
+    if (/^ *[=+\-@\t\r]/.test(text)) text = "'" + text;
     return /[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
   }
   function corrections() {

@@ -61,7 +61,8 @@ def show_samples(
     """
     shown = Shown([None] * len(suspects), [None] * len(suspects))
     spec = config["settings"]["data"] if data is None else data
-    files = _SourceFiles(spec)
+    root = config["data"].get("root") if data is None else None
+    files = _SourceFiles(spec, root)
     inputs: _Inputs | None = None
     used = 0
     for k, suspect in enumerate(suspects):
@@ -95,17 +96,18 @@ class _SourceFiles:
 
     Args:
         spec: of the data, e.g. ``folder:DIR,size=64``.
+        root: the folder itself, where it is known.
     """
 
-    def __init__(self, spec: str) -> None:
+    def __init__(self, spec: str, root: str | None = None) -> None:
         argument = spec.partition(":")[2]
         while argument and not Path(argument).expanduser().exists() and "," in argument:
             argument = argument.rpartition(",")[0]  # an option
-        self.roots: list[Path] = []
+        self.roots: list[Path] = [] if root is None else [Path(root)]
         if argument:
             given = Path(argument).expanduser()
             top = given if given.is_dir() else given.parent  # a table: its pictures lie beside it
-            self.roots = [root for root in (*top.glob("[Tt]rain*"), top) if root.is_dir()]
+            self.roots += [path for path in (*top.glob("[Tt]rain*"), top) if path.is_dir()]
 
     def picture(self, sample: str) -> _Picture | None:
         from mild_ext.data.readers.images import EXTENSIONS

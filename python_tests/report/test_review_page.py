@@ -229,6 +229,21 @@ def test_relabel_by_key_and_moving(page, listed):
     assert focused(page) == flagged[0].id
 
 
+def test_tab_leads_into_one_card_and_on(page):
+    from selenium.webdriver.common.keys import Keys
+
+    reached = []
+    page.execute_script("document.querySelector('.keys summary').focus()")
+    for _ in range(6):
+        press(page, Keys.TAB)
+        reached.append(
+            page.execute_script(
+                "return document.activeElement.className || document.activeElement.id"
+            )
+        )
+    assert reached == ["sample-0", "right", "wrong", "suggest", "relabel", "more"]
+
+
 def test_marks_by_mouse(page, listed):
     from selenium.webdriver.common.by import By
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mild_ext.recording._native import _C
+from mild_ext.recording._native import _C, load_kernels
 
 _Owner = TypeVar("_Owner", bound="OwnsBuffers")
 
@@ -19,12 +19,17 @@ def new_buffer(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device)
     """Memory for ``shape``, uninitialized.
 
     An ordinary tensor even inside torch.inference_mode(): it is going to be written to outside of it. On the CPU the
-    system is asked for large pages.
+    system is asked for large pages; on a CUDA device the kernels are loaded.
+
+    Raises:
+        RuntimeError: a CUDA device that this build has no code for, or whose driver is too old for it.
     """
     with torch.inference_mode(False):
         buffer = torch.empty(shape, dtype=dtype, device=device)
         if buffer.is_cpu:  # before it is touched
             _C.advise_large_pages(buffer.data_ptr(), buffer.nbytes)
+    if buffer.is_cuda:
+        load_kernels(buffer.device.index)
     # What torch._dynamo.mark_static_address(buffer) sets, without importing torch._dynamo, which takes longer than
     # all of mild_ext. Inductor puts a step that changes its inputs into a CUDA graph only where it knows that these
     # stay where they are.

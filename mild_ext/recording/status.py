@@ -172,7 +172,7 @@ class LearningStatus(OwnsBuffers, DynamicsReading):
 
         Args:
             index: int64 or int32 ``[B]``, sample ids in ``[0, N)``. For a status on CUDA it may be on the CPU (as
-                a DataLoader gives it); it is then moved without blocking.
+                a DataLoader gives it); it is then moved, from pinned memory without waiting for the device.
             logits: float64, float32, float16 or bfloat16 ``[B, K]``, on the status' device. Of a binary model ``[B]``
                 or ``[B, 1]``, the logit of class 1 against class 0: class 1 is predicted where it is above 0.
             labels: int64 or int32 ``[B]``, the given labels, in ``[0, K)``. Rows labelled -100 (torch's
@@ -249,6 +249,9 @@ class LearningStatus(OwnsBuffers, DynamicsReading):
 
     def advance(self) -> None:
         """End the epoch: what comes next is recorded into the following one.
+
+        On CUDA it runs on the current stream, like `update`. Where the updates ran on another one, let this stream wait
+        for it first.
 
         Raises:
             ValueError: there is no epoch left to end.

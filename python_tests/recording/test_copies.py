@@ -51,7 +51,9 @@ def begun(kind: str, device: str = "cpu") -> LearningStatus:
     record_epoch(status, 1)
     here = status.device
     status.update(
-        torch.arange(4, device=here), torch.eye(4, 3, device=here), torch.ones(4, device=here).long()
+        torch.arange(4, device=here),
+        torch.eye(4, 3, device=here),
+        torch.ones(4, device=here).long(),
     )
     return status
 
@@ -296,4 +298,3 @@ def test_a_spawned_process_gets_its_own_status_on_the_device() -> None:
     assert same(snapshot(status), before)
     assert (epoch, epoch_on_device) == (EPOCHS, EPOCHS)
     assert (theirs == record_all(status).compute().seen.cpu().numpy()).all()
-

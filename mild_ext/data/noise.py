@@ -43,6 +43,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from mild_ext.data.sets import ArrayDataset
+from mild_ext.spelling import did_you_mean
 
 _Array = np.ndarray[Any, Any]
 
@@ -115,7 +116,7 @@ def corrupt_labels(
     if kind not in KINDS or (kind != "none") != bool(argument):
         raise ValueError(
             f"noise must be KIND:RATE with KIND one of {', '.join(KINDS)} (e.g. symmetric:0.5), "
-            f"or none; got {spec!r}"
+            f"or none; got {spec!r}{'' if kind in KINDS else did_you_mean(kind, KINDS)}"
         )
     true = labels.cpu().numpy()
     generator = np.random.default_rng(seed)

@@ -41,6 +41,23 @@ _BINS = 512
 
 
 @dataclass(frozen=True)
+class PlantedSuggestions:
+    """The planted samples judged by their planted labels, as all others are by their given ones; tensors ``[n]``.
+
+    Attributes:
+        index: int64, the samples' ids.
+        suggested_label: int64, the class most voted for besides the planted label; -1 where there was none.
+        probability: float32 in [0, 1], that the label is wrong and the suggestion right, by their own figures.
+        right: bool, the suggestion is the label that was withheld.
+    """
+
+    index: Tensor
+    suggested_label: Tensor
+    probability: Tensor
+    right: Tensor
+
+
+@dataclass(frozen=True)
 class Verdicts:
     """A verdict on every sample; tensors ``[N]`` on the status' device.
 
@@ -58,6 +75,7 @@ class Verdicts:
         doubt: why the verdict should be trusted less; None where it need not.
         actionable: whether anything may be dropped: planted labels are told from the others.
         num_planted: planted samples that were seen, by which all this was measured.
+        planted: these judged by their planted labels, to see how right suggestions are.
     """
 
     suspicion: Tensor
@@ -72,6 +90,7 @@ class Verdicts:
     doubt: str | None
     actionable: bool
     num_planted: int
+    planted: PlantedSuggestions
 
 
 def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float) -> Verdicts:
@@ -87,6 +106,7 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
     dropped = 1.0 - float(mask[evidence.others].double().mean())
     hits = int((~mask[evidence.index]).sum())
     recall = _recall(hits, len(evidence.index), rate.rate, dropped, evidence.num_classes)
+    wrong = torch.where(mask, 0.0, torch.sigmoid(slope * suspicion + offset))[evidence.index]
     suspicion = _judge_planted_by_given(evidence, suspicion, threshold, dropped)
     mask = suspicion < threshold
     clean = torch.sigmoid(-(slope * suspicion + offset)).float()
@@ -99,7 +119,7 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
     clean = torch.where(evidence.seen, clean, 1.0 - rate.rate)
     if not actionable:  # nothing is known of any sample, and nothing dropped
         mask, clean, threshold = torch.ones_like(mask), torch.ones_like(clean), float("inf")
-    label, confidence = _suggestions(evidence, measured)
+    label, confidence, planted = _suggestions(evidence, measured, wrong)
     return Verdicts(
         suspicion=suspicion,
         threshold=threshold,
@@ -113,6 +133,7 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
         doubt=_doubt(evidence, actionable, measured),
         actionable=actionable,
         num_planted=len(evidence.index),
+        planted=planted,
     )
 
 
@@ -290,8 +311,12 @@ def _judge_planted_by_given(
     return suspicion.index_copy(0, evidence.index, values)
 
 
-def _suggestions(evidence: PlantedEvidence, measured: Measurement) -> tuple[Tensor, Tensor]:
-    """The class most voted for besides the given label, and how far to believe in it.
+def _suggestions(
+    evidence: PlantedEvidence, measured: Measurement, wrong: Tensor
+) -> tuple[Tensor, Tensor, PlantedSuggestions]:
+    """The class most voted for besides the given label, and how far to believe in it; planted labels' own.
+
+    ``wrong``: probability that each planted label is wrong, by its own figures, float32 [n].
 
     Votes are scaled so that, over the planted samples, the mean confidence is the share of right suggestions: that
     of suggestions of the label withheld, over the share of these labels that are right.
@@ -302,13 +327,19 @@ def _suggestions(evidence: PlantedEvidence, measured: Measurement) -> tuple[Tens
     right = _suggested_right(evidence, planted, measured.noise_rate.rate)
     believed = float(confidence[evidence.index].double().mean())
     scale = right / believed if believed else 0.0
+    of_planted = PlantedSuggestions(
+        evidence.index,
+        planted,
+        (wrong * (confidence[evidence.index] * scale).clamp(max=1.0)).float(),
+        planted == evidence.given[evidence.index],
+    )
     # Of a planted sample, the given label is the one to be judged: the class voted for besides both labels.
     best, count, total = evidence.planted_majority(evidence.planted_labels, evidence.withheld)
     share = count / np.maximum(total, 1)
     device = label.device
     label[evidence.index] = torch.from_numpy(best).to(device)
     confidence[evidence.index] = torch.from_numpy(share).float().to(device)
-    return label, (confidence * scale).clamp(max=1.0)
+    return label, (confidence * scale).clamp(max=1.0), of_planted
 
 
 def _suggested_right(evidence: PlantedEvidence, suggested: Tensor, rate: float) -> float:

@@ -2,6 +2,7 @@
 
 config.json          settings, data, noise, versions
 given_labels.npy     int64 [N], the labels that were given
+sample_names.json    the samples' names (files, ids of rows), where they have some
 history.jsonl        a record a line: epochs and rounds, as they happen
 checkpoints/         what a resumed run goes on from
 status/              round-NN.safetensors, the learning status of each round
@@ -9,7 +10,8 @@ planted/             round-NN.safetensors, the labels planted in it, where there
 logs/                round-NN.npz, status, loss and margin, where asked for
 figures/             round-NN.png, the mixture of each round; the first also as metric.png
 result.safetensors   the outcome of the rounds
-selection.csv        a line a sample
+suspects.csv         a line a sample, most suspicious first, with names (`mild_ext.training.suspects`)
+selection.csv        a line a sample, in order, with numbers and the final model's prediction
 model.safetensors    the final model
 summary.json         what it all comes to
 """
@@ -42,8 +44,11 @@ from mild_ext.selection.plot import save_figure
 from mild_ext.training.context import Record
 from mild_ext.training.experiment import RunSettings
 from mild_ext.training.run_rounds import Round, RoundsResult
+from mild_ext.training.suspects import SUSPECTS, Suspect, suspects_text
 
 CONFIG = "config.json"
+SAMPLE_NAMES = "sample_names.json"
+MODEL = "model.safetensors"
 
 P = ParamSpec("P")
 
@@ -133,13 +138,58 @@ class RunFolder:
         Raises:
             ValueError: there is no run, or its config cannot be read.
         """
+        config = self.read_config()
+        try:
+            return RunSettings.from_dict(config["settings"])
+        except (KeyError, TypeError, ValueError) as error:
+            path = self.path / CONFIG
+            raise ValueError(f"{path} is not the config of a run: {error}") from error
+
+    def require_command(self, command: str) -> None:
+        """Raise ValueError where the run is another subcommand's."""
+        found = self.read_config().get("command", "train")
+        if found != command:
+            raise ValueError(
+                f"the run in {self.path} is one of mild-ext {found}: go on with mild-ext {found} --resume"
+            )
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return (self.path / "summary.json").is_file()
+
+    def read_config(self) -> dict[str, Any]:
+        """``config.json``.
+
+        Raises:
+            ValueError: there is no run, or its config cannot be read.
+        """
         path = self.path / CONFIG
         try:
-            return RunSettings.from_dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict) or "settings" not in found:
+                raise ValueError("it has no settings")
         except FileNotFoundError as error:
             raise ValueError(f"there is no run in {self.path} (no {CONFIG})") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"{path} is not the config of a run: {error}") from error
+        return found
+
+    def read_samples(self) -> tuple[list[str], list[int], list[str]]:
+        """What was given: the samples' ids as in ``suspects.csv``, their labels ``[N]``, and the classes' names.
+
+        Raises:
+            ValueError: there is no run, or part of it is missing.
+        """
+        classes = [str(name) for name in self.read_config()["data"]["classes"]]
+        path = self.path / "given_labels.npy"
+        if not path.is_file():
+            raise ValueError(f"there is no {path}; the run has not begun")
+        given = np.load(path, allow_pickle=False).tolist()
+        names = self.path / SAMPLE_NAMES
+        if names.is_file():
+            return json.loads(names.read_text(encoding="utf-8")), given, classes
+        return [str(k) for k in range(len(given))], given, classes
 
     @_by_the_first_rank
     def write_config(
@@ -148,14 +198,20 @@ class RunFolder:
         data: LabeledData,
         noise: LabelNoise | None,
         device: torch.device | str,
+        *,
+        command: str = "train",
     ) -> None:
-        """``config.json`` and ``given_labels.npy``."""
+        """``config.json`` and ``given_labels.npy``; ``command``: the subcommand whose run it is."""
         config = {
+            "command": command,
             "settings": settings.to_dict(),
             "data": {
                 "name": data.name,
                 "samples": len(data),
+                "kind": data.shown_kind,
                 "classes": list(data.class_names),
+                "root": data.root,
+                "table": data.table,
                 "input_shape": list(data.input_shape),
                 "messages": data.messages,
             },
@@ -169,6 +225,9 @@ class RunFolder:
             "device": str(device),
         }
         write_text(self.path / CONFIG, json.dumps(config, indent=2) + "\n")
+        if data.sample_names is not None:
+            names = [str(name) for name in data.sample_names]
+            write_text(self.path / SAMPLE_NAMES, json.dumps(names, indent=0) + "\n")
         # What was given, whatever happens to the files it was read from; --noise labels:
         # reads it.
         write_atomically(self.path / "given_labels.npy", lambda to: _save_npy(data.labels, to))
@@ -215,18 +274,26 @@ class RunFolder:
             name: value.detach().to("cpu", copy=True).contiguous()
             for name, value in model.state_dict().items()
         }
-        write_atomically(self.path / "model.safetensors", lambda to: save_file(tensors, to))
+        write_atomically(self.path / MODEL, lambda to: save_file(tensors, to))
+
+    @_by_the_first_rank
+    def write_suspects(self, suspects: list[Suspect]) -> None:
+        """``suspects.csv``."""
+        write_text(self.path / SUSPECTS, suspects_text(suspects))
 
     @_by_the_first_rank
     def write_selection(
         self,
         result: RoundsResult,
         data: LabeledData,
-        predicted: Tensor,
+        predicted: Tensor | None,
         *,
         train_ids: Tensor | None = None,
     ) -> None:
-        """``selection.csv``: one line per sample used for training; ``predicted``: int64 ``[N]``."""
+        """``selection.csv``: one line per sample used for training.
+
+        ``predicted``: the final model's classes, int64 ``[N]``; None where there is no such model.
+        """
         write_text(self.path / "selection.csv", _selection_text(result, data, predicted, train_ids))
 
     @_by_the_first_rank
@@ -236,7 +303,7 @@ class RunFolder:
 
     def contents(self) -> str:
         """The files that people look at first, those that are always there before the others."""
-        names = ["selection.csv", "model.safetensors", "summary.json"]
+        names = [SUSPECTS, "selection.csv", MODEL, "summary.json"]
         more = ("metric.png", "logs/", "report.html")
         return ", ".join(names + [name for name in more if (self.path / name).exists()])
 
@@ -274,7 +341,7 @@ def _save_npy(labels: Tensor, path: Path) -> None:
 
 
 def _selection_text(
-    result: RoundsResult, data: LabeledData, predicted: Tensor, train_ids: Tensor | None
+    result: RoundsResult, data: LabeledData, predicted: Tensor | None, train_ids: Tensor | None
 ) -> str:
     columns = {
         "given_label": result.labels.tolist(),
@@ -286,7 +353,7 @@ def _selection_text(
         "kept": result.kept.int().tolist(),
         # Empty where it was never dropped.
         "round_dropped": ["" if number < 0 else number for number in result.round_dropped.tolist()],
-        "predicted_label": predicted.tolist(),
+        "predicted_label": [""] * len(data) if predicted is None else predicted.tolist(),
         # Empty where the votes suggest nothing, or nothing was planted.
         "suggested_label": [k if k >= 0 else "" for k in result.suggested_label.tolist()],
         "suggestion_confidence": [

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mild_ext.booleans import parse_bool
 from mild_ext.data.sets import ArrayDataset, LabeledData, Part, array_data, stratified_holdout
+from mild_ext.spelling import did_you_mean
 
 _Array = np.ndarray[Any, Any]
 
@@ -50,11 +51,23 @@ def load_data(spec: str, *, test_fraction: float = 0.0, seed: int = 0) -> Labele
 
         data = load_custom(head, **options)
     else:
-        forms = ", ".join(s.form for s in SOURCES.values())
-        raise ValueError(f"data must be one of {forms}, or module:factory; got {spec!r}")
+        raise ValueError(_unknown_source(spec, name, head))
     if test_fraction > 0:
         data = _split_test(data, test_fraction, seed)
     return data
+
+
+def _unknown_source(spec: str, name: str, head: str) -> str:
+    """What is wrong with a specification that names no kind of data, and what was meant."""
+    path = Path(head).expanduser()
+    kinds = {".npz": "npz", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+    kind = "folder" if path.is_dir() else kinds.get(path.suffix.lower())
+    if path.exists() and kind is not None:
+        more = ",label=COLUMN" if kind in ("csv", "parquet") and "label=" not in spec else ""
+        return f"data must begin with its kind; did you mean {kind}:{spec}{more}?"
+    forms = ", ".join(s.form for s in SOURCES.values())
+    guess = did_you_mean(name, SOURCES)
+    return f"data must be one of {forms}, or module:factory; got {spec!r}{guess}"
 
 
 def _split_options(spec: str) -> tuple[str, dict[str, str]]:
@@ -140,7 +153,7 @@ def _split_test(data: LabeledData, fraction: float, seed: int) -> LabeledData:
             return ArrayDataset(dataset.inputs[ids], labels)
         return Part(dataset, ids, labels)
 
-    names = data.sample_names
+    names, texts = data.sample_names, data.texts
     return replace(
         data,
         train=part(data.train, kept, data.labels[kept]),
@@ -149,6 +162,7 @@ def _split_test(data: LabeledData, fraction: float, seed: int) -> LabeledData:
         test=part(data.plain or data.train, test, truth[test]),
         plain=None if data.plain is None else part(data.plain, kept, data.labels[kept]),
         sample_names=None if names is None else [names[k] for k in kept.tolist()],
+        texts=None if texts is None else [texts[k] for k in kept.tolist()],
     )
 
 

@@ -1,0 +1,107 @@
+"""A run's final model, to be used: rebuilt from the settings, weights and class names in the run's folder.
+
+Nothing but JSON and safetensors is read. A model of the user's own (``module:factory``) is imported, as it was
+for training.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mild_ext.data.sets import isolated_random_state
+from mild_ext.training.models import build_model
+from mild_ext.training.run_folder import MODEL, RunFolder
+
+
+class TrainedModel(nn.Module):
+    """A trained model and the names of its classes.
+
+    Attributes:
+        net: the network; its first layer standardizes the inputs as those of training were.
+        class_names: K names, in the order of the logits.
+        input_shape: of one input, as the run's data were read: ``[C, H, W]`` gray levels of images as
+            their reader gives them (uint8, 0 to 255, of image files), else a vector.
+    """
+
+    def __init__(self, net: nn.Module, class_names: list[str], input_shape: tuple[int, ...]):
+        super().__init__()
+        self.net = net
+        self.class_names = class_names
+        self.input_shape = input_shape
+
+    def forward(self, inputs: Any) -> Tensor:
+        """Logits, float32 ``[B, K]``, of a batch of inputs ``[B, *input_shape]``."""
+        if isinstance(inputs, Tensor) and self.input_shape and inputs.shape[1:] != self.input_shape:
+            raise ValueError(
+                f"inputs must have shape [B, {', '.join(map(str, self.input_shape))}], got "
+                f"{list(inputs.shape)}"
+            )
+        logits: Tensor = self.net(inputs)
+        return logits
+
+    def names(self, inputs: Any) -> list[str]:
+        """The name of the most probable class of each input of a batch."""
+        with torch.no_grad():
+            return [self.class_names[k] for k in self(inputs).argmax(1).tolist()]
+
+
+def load_model(run: str | Path, *, device: torch.device | str = "cpu") -> TrainedModel:
+    """The final model of a run that ``mild-ext train`` did.
+
+    Args:
+        run: the run's folder.
+        device: where to put it.
+
+    Returns:
+        TrainedModel, in evaluation mode.
+
+    Raises:
+        ValueError: no run, one without a final model, or a model that its settings don't describe.
+        ImportError: the model needs timm, or a module of the user's own, that is not there.
+    """
+    folder = RunFolder(run)
+    config, settings = folder.read_config(), folder.read_settings()
+    path = folder.path / MODEL
+    if not path.is_file():
+        why = (
+            "mild-ext find trains none: use mild-ext train"
+            if config.get("command") == "find"
+            else "the run is not finished: go on with mild-ext train --resume"
+        )
+        raise ValueError(f"there is no model in {run} (no {MODEL}); {why}")
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    names = [str(name) for name in config["data"]["classes"]]
+    shape = tuple(int(n) for n in config["data"]["input_shape"])
+    standardized = "0.mean" in state
+    with isolated_random_state():
+        net = build_model(
+            settings.recipe.model,
+            shape,
+            len(names),
+            width=settings.recipe.width,
+            mean=state["0.mean"].flatten()
+            if standardized and len(shape) == 3
+            else _inner(state, "0.mean"),
+            std=state["0.std"].flatten()
+            if standardized and len(shape) == 3
+            else _inner(state, "0.std"),
+        )
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is not the model that {run} describes: {error}") from error
+    return TrainedModel(net, names, shape).to(device).eval()
+
+
+def _inner(state: dict[str, Tensor], name: str) -> Tensor | None:
+    """A statistic without its axis of samples."""
+    return state[name][0] if name in state else None

@@ -382,13 +382,13 @@ def _run_bench(options: argparse.Namespace) -> int:
 def _add_report(commands: Any) -> None:
     parser = commands.add_parser(
         "report",
-        help="one HTML page about a run: rounds, mixture, noise per class, suspicious samples",
-        description="Write one self-contained HTML page about a run.",
+        help="one HTML page about a run: the suspicious samples to review, and how they were found",
+        description="Write one HTML page about a run: review its suspicious labels and download corrections.csv.",
     )
     parser.add_argument("run_folder", metavar="RUN", help="folder that train wrote")
     parser.add_argument("--out", help="file to write (default: RUN/report.html)")
     parser.add_argument(
-        "--suspicious", type=int, default=48, help="suspicious samples to show (default: 48)"
+        "--suspicious", type=int, help="samples to list, most suspicious first (default: 2000)"
     )
     parser.add_argument("--no-thumbnails", action="store_true", help="do not read the data again")
     parser.set_defaults(run=_run_report)

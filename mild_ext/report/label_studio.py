@@ -64,15 +64,14 @@ def label_studio_tasks(
             if row[name] not in known and (name == "given_label" or suggested):
                 raise ValueError(f"row {number}: {name} {row[name]!r} is not one of class_names")
         shown = prefix + quote(str(row["id"])) if field == "image" else row.get("text")
-        data = {key: value for key, value in row.items() if key != field}
-        tasks.append(
-            {
-                "data": {field: shown or str(row["id"]), **data},
-                "predictions": []
-                if suggested is None
-                else [_prediction(field, suggested, row.get("suggestion_confidence"))],
-            }
+        data: dict[str, Any] = {field: shown or str(row["id"])}
+        data |= {key: value for key, value in row.items() if key != field}
+        suggestion = (
+            []
+            if suggested is None
+            else [_prediction(field, suggested, row.get("suggestion_confidence"))]
         )
+        tasks.append({"data": data, "predictions": suggestion})
     return tasks
 
 

@@ -68,7 +68,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
         *(_add_compare, _add_info, _add_selfcheck, _add_bench),
     ):
         add(commands)
-    return parser, commands.choices  # type: ignore[return-value]
+    return parser, commands.choices
 
 
 def _add_find(commands: Any) -> None:
@@ -99,9 +99,10 @@ def _add_fix(commands: Any) -> None:
         help="correct labels that find found: to a copy, by your decisions or by itself",
         usage="mild-ext fix RUN (--corrections FILE | --auto | --undo) --out OUT [options]",
         description="Write the data set of a run with corrected labels; the original is never touched.",
-        epilog="OUT is a new folder (of a folder: data set; files are copied or linked), FILE.csv or FILE.parquet (of a "
-        "csv: or\nparquet: data set the corrected table, of others id and label), or FILE.npy (labels as class "
-        "numbers).\nEvery change is noted in OUT/changes.csv, or beside the file in FILE.changes.csv.\n"
+        epilog="OUT is a new folder (of a folder: data set; files are copied or linked),\n"
+        "FILE.csv or FILE.parquet (of a csv: or parquet: data set the corrected table, of others\n"
+        "id and label), or FILE.npy (labels as class numbers). Every change is noted in\n"
+        "OUT/changes.csv, or beside the file in FILE.changes.csv.\n"
         "examples:\n"
         "  mild-ext fix runs/photos --corrections corrections.csv --out photos-fixed\n"
         "  mild-ext fix runs/photos --auto --out photos-fixed",

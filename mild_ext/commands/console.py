@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from mild_ext.data.noise import LabelNoise
 from mild_ext.data.sets import LabeledData
+from mild_ext.report.verdict import verdict
 from mild_ext.training.context import Record
 from mild_ext.training.experiment import Row, RunSettings
 from mild_ext.training.methods import METHODS
@@ -89,75 +91,18 @@ class RoundsTable:
 # ------------------------------------------------------------------------------------- the verdict
 
 
-def verdict(result: RoundsResult, samples: int) -> str:
-    """Three lines: how many labels are wrong, what the list holds of them, and whether to trust it.
+def verdict_lines(result: RoundsResult, samples: int, path: Path) -> str:
+    """How many labels are wrong, what the list holds of them, and whether to trust it: the report's own words.
 
     Args:
         result: of the rounds.
         samples: number of samples that took part.
+        path: of the list.
     """
-    first = result.rounds[0]
-    dropped = int((result.round_dropped >= 0).sum())
-    if not first["planted"]:
-        lines = _not_measured(first, samples, dropped)
-    elif not first["supported"]:
-        lines = [
-            f"It cannot be told how many of the {samples:,} labels are wrong.",
-            "The list is ordered by suspicion, but no label on it is marked as wrong.",
-            f"Don't trust it yet: {first['doubt']}.",
-        ]
-    else:
-        lines = _measured(first, samples, dropped)
-    return "\n".join(["", *lines])
-
-
-def _measured(first: Record, samples: int, dropped: int) -> list[str]:
-    rate, recall = first["noise_rate"], first["estimated_recall"]
-    precision = first["estimated_precision"]
-    low, high = round(rate["low"] * samples), round(rate["high"] * samples)
-    if rate["low"] == 0.0:
-        wrong = (
-            f"No clear evidence of wrong labels: at most about {high:,} of {samples:,} are wrong "
-            f"({percent(rate['high'])})."
-        )
-    else:
-        wrong = (
-            f"About {round(rate['rate'] * samples):,} of {samples:,} labels are probably wrong "
-            f"({percent(rate['rate'])}; between {low:,} and {high:,})."
-        )
-    if not dropped:
-        holds = "The list marks none of them as wrong; it is ordered by suspicion."
-    else:
-        holds = f"The list marks {dropped:,} as wrong"
-        if precision is not None:
-            holds += f", of which about {precision['value']:.0%} should be"
-        if recall is not None and rate["low"] > 0:
-            holds += (
-                f", and should hold {recall['value']:.0%} of all wrong ones "
-                f"({recall['low']:.0%} to {recall['high']:.0%}), if they are as random as the planted"
-            )
-        holds += "."
-    if first["doubt"] is not None:
-        trust = f"Trust it with care: {first['doubt']}."
-    else:
-        trust = (
-            f"You can trust it within these ranges (90 %): {first['planted']} labels made wrong on purpose "
-            "were told from the rest."
-        )
-    return [wrong, holds, trust]
-
-
-def _not_measured(first: Record, samples: int, dropped: int) -> list[str]:
-    rate = first["noise_rate"]
-    wrong = "How many labels are wrong could not be measured"
-    if rate is not None:
-        wrong += f"; {rate['low']:.0%} to {rate['high']:.0%} is a guess"
-    why = first["planting_note"] or "no labels were planted"
-    return [
-        f"{wrong}.",
-        f"The list marks {dropped:,} of {samples:,} as wrong.",
-        f"Don't rely on it: {why}. What is left, the counts, cannot tell a hard label from a wrong one.",
-    ]
+    found = verdict(
+        result.rounds, num_samples=samples, num_dropped=int((result.round_dropped >= 0).sum())
+    )
+    return "\n".join(["", *(line.replace("The list below", f"{path}") for line in found.lines)])
 
 
 def most_suspicious(suspects: list[Suspect], count: int = 10) -> str:

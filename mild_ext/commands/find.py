@@ -35,7 +35,7 @@ from mild_ext.training.experiment import (
 from mild_ext.training.run_folder import CONFIG, RunFolder
 from mild_ext.training.run_rounds import Round, RoundsResult
 from mild_ext.training.summary import summarize_finding
-from mild_ext.training.suspects import Suspect, rank_suspects, sample_ids
+from mild_ext.training.suspects import SUSPECTS, Suspect, rank_suspects, sample_ids
 
 #: What a run for the list alone does not do: further rounds, a final model, held-out samples.
 FIND_ONLY = {"rounds": 1, "final_epochs": 0, "validation": 0.0, "ssl": "none"}
@@ -75,7 +75,9 @@ def main(options: argparse.Namespace) -> int:
         if run.folder.writes:
             if not options.no_report:
                 write_page(run.folder, say)
-            print(console.verdict(found.result, len(found.suspects)))
+            print(
+                console.verdict_lines(found.result, len(found.suspects), run.folder.path / SUSPECTS)
+            )
             if not options.quiet:
                 print(console.most_suspicious(found.suspects))
             print(console.after_finding(run.folder, summary["seconds"], options.quiet))

@@ -23,6 +23,7 @@ from mild_ext.training.context import RunContext
 from mild_ext.training.experiment import Outcome, compare_models, go_on_unlabeled
 from mild_ext.training.loop import predict
 from mild_ext.training.summary import summarize, validation_accuracy
+from mild_ext.training.suspects import SUSPECTS
 
 
 def main(options: argparse.Namespace) -> int:
@@ -86,7 +87,7 @@ def _print_outcome(
 
     if not options.no_report:
         write_page(run.folder, say)
-    print(console.verdict(found.result, len(found.suspects)))
+    print(console.verdict_lines(found.result, len(found.suspects), run.folder.path / SUSPECTS))
     print(console.models_table(summary))
     say(console.most_suspicious(found.suspects))
     print(console.after_training(run.folder, summary["seconds"], options.quiet))

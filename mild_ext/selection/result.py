@@ -151,7 +151,7 @@ class Selection:
 
     @property
     def doubt(self) -> str | None:
-        """Why a measured verdict should be trusted less, and what to do; None where it need not, or was not measured."""
+        """Why a measured verdict should be trusted less, and what to do; None where it need not be."""
         return None if self._verdicts is None else self._verdicts.doubt
 
     def corrections(self, *, least_precision: float = 0.8) -> Corrections:

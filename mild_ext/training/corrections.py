@@ -1,8 +1,8 @@
 """Decisions on labels: read from a file that a person or another program wrote, or noted by ``mild-ext fix``.
 
-A file of corrections is a table (CSV; commas, semicolons or tabs) with at least ``id`` and ``label``, class names, and
-optionally ``given_label`` and ``decision`` (``right``, ``wrong`` or ``relabel``), as ``report.html`` writes it. Without a
-decision, a label that differs from the given one relabels, and an empty one decides nothing.
+A file of corrections is a table (CSV; commas, semicolons or tabs) with at least ``id`` and ``label`` (class
+names), and optionally ``given_label`` and ``decision`` (``right``, ``wrong`` or ``relabel``), as ``report.html`` writes
+it. Without a decision, a label that differs from the given one relabels, and an empty one decides nothing.
 """
 
 from __future__ import annotations

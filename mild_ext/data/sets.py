@@ -202,6 +202,7 @@ class LabeledData:
         root: the folder that ``sample_names`` are relative to, where classes are folders of files.
         table: the table the samples are rows of: its ``path``, and the names of the ``label`` and ``id`` columns (None:
             ``sample_names`` are numbers of rows); or None.
+        encoding: how rows of a table or texts became inputs, as plain values (`mild_ext.data.readers.table.encode_rows`); or None.
         superclasses: superclass of each class, for label noise inside superclasses, or None.
         messages: what the user should know about how the data was read.
         recipe: name of the preset that suits this data set.
@@ -228,6 +229,7 @@ class LabeledData:
     texts: Sequence[str] | None = None
     root: str | None = None
     table: dict[str, str | None] | None = None
+    encoding: dict[str, Any] | None = None
     superclasses: Sequence[int] | None = None
     messages: list[str] = field(default_factory=list)
     recipe: str = "default"

@@ -142,12 +142,14 @@ def _choose(
         hits += int((right & (halves == half) & (of_planted >= cutoff)).sum())
         numbers.append(changed(cutoff))
     number = sum(numbers) / 2
-    low, high = _beta_interval(hits, len(right))
-    estimate = Estimate(
-        precision(hits / len(right), rate.rate, number),
-        precision(low, rate.low, number),
-        precision(high, rate.high, number),
-    )
+    share = hits / len(right)
+    value = precision(share, rate.rate, number)
+    # The noise and the share are measured apart: their relative errors add up in squares.
+    (share_low, share_high), errors = _beta_interval(hits, len(right)), []
+    for of_share, noise in ((share_low, rate.low), (share_high, rate.high)):
+        parts = (of_share / share - 1 if hits else 1.0, noise / rate.rate - 1)
+        errors.append(float(np.hypot(*parts)))
+    estimate = Estimate(value, max(0.0, value * (1 - errors[0])), min(1.0, value * (1 + errors[1])))
     if estimate.low <= BREAK_EVEN:
         return no_corrections(
             f"suggestions are right in {estimate.value:.0%} of the cases, but perhaps in only "

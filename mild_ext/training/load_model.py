@@ -6,6 +6,8 @@ for training.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mild_ext.data.readers.table import encode_rows
 from mild_ext.data.sets import isolated_random_state
 from mild_ext.training.models import build_model
-from mild_ext.training.run_folder import MODEL, RunFolder
+from mild_ext.training.run_folder import ENCODING, MODEL, RunFolder
 
 
 class TrainedModel(nn.Module):
@@ -25,12 +28,20 @@ class TrainedModel(nn.Module):
     Attributes:
         net: the network; its first layer standardizes the inputs as those of training were.
         class_names: K names, in the order of the logits.
+        encoding: how rows of a table become inputs (`encode`); None of other data.
         input_shape: of one input, as the run's data were read: ``[C, H, W]`` gray levels of images as
             their reader gives them (uint8, 0 to 255, of image files), else a vector.
     """
 
-    def __init__(self, net: nn.Module, class_names: list[str], input_shape: tuple[int, ...]):
+    def __init__(
+        self,
+        net: nn.Module,
+        class_names: list[str],
+        input_shape: tuple[int, ...],
+        encoding: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
+        self.encoding = encoding
         self.net = net
         self.class_names = class_names
         self.input_shape = input_shape
@@ -44,6 +55,16 @@ class TrainedModel(nn.Module):
             )
         logits: Tensor = self.net(inputs)
         return logits
+
+    def encode(self, rows: Sequence[Mapping[str, Any]]) -> Tensor:
+        """Inputs of the rows of a table, by the columns the run was made with; float32 ``[B, features]``.
+
+        Raises:
+            ValueError: the run was not made from a table, or a column is missing.
+        """
+        if self.encoding is None:
+            raise ValueError("this model is of no table: give it inputs as its run's data had them")
+        return encode_rows(rows, self.encoding)
 
     def names(self, inputs: Any) -> list[str]:
         """The name of the most probable class of each input of a batch."""
@@ -81,27 +102,26 @@ def load_model(run: str | Path, *, device: torch.device | str = "cpu") -> Traine
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
     names = [str(name) for name in config["data"]["classes"]]
     shape = tuple(int(n) for n in config["data"]["input_shape"])
-    standardized = "0.mean" in state
     with isolated_random_state():
         net = build_model(
             settings.recipe.model,
             shape,
             len(names),
             width=settings.recipe.width,
-            mean=state["0.mean"].flatten()
-            if standardized and len(shape) == 3
-            else _inner(state, "0.mean"),
-            std=state["0.std"].flatten()
-            if standardized and len(shape) == 3
-            else _inner(state, "0.std"),
+            mean=_statistic(state, "0.mean", shape),
+            std=_statistic(state, "0.std", shape),
         )
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path} is not the model that {run} describes: {error}") from error
-    return TrainedModel(net, names, shape).to(device).eval()
+    made = folder.path / ENCODING
+    encoding = json.loads(made.read_text(encoding="utf-8")) if made.is_file() else None
+    return TrainedModel(net, names, shape, encoding).to(device).eval()
 
 
-def _inner(state: dict[str, Tensor], name: str) -> Tensor | None:
-    """A statistic without its axis of samples."""
-    return state[name][0] if name in state else None
+def _statistic(state: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor | None:
+    """A statistic of the inputs: per channel of images, else per feature; None where there is none."""
+    if name not in state:
+        return None
+    return state[name].flatten() if len(shape) == 3 else state[name][0]

@@ -2,6 +2,7 @@
 
 config.json          settings, data, noise, versions
 given_labels.npy     int64 [N], the labels that were given
+encoding.json        how rows of a table became inputs, where they did
 sample_names.json    the samples' names (files, ids of rows), where they have some
 history.jsonl        a record a line: epochs and rounds, as they happen
 checkpoints/         what a resumed run goes on from
@@ -48,6 +49,7 @@ from mild_ext.training.suspects import SUSPECTS, Suspect, suspects_text
 
 CONFIG = "config.json"
 SAMPLE_NAMES = "sample_names.json"
+ENCODING = "encoding.json"
 MODEL = "model.safetensors"
 
 P = ParamSpec("P")
@@ -228,6 +230,8 @@ class RunFolder:
         if data.sample_names is not None:
             names = [str(name) for name in data.sample_names]
             write_text(self.path / SAMPLE_NAMES, json.dumps(names, indent=0) + "\n")
+        if data.encoding is not None:
+            write_text(self.path / ENCODING, json.dumps(data.encoding) + "\n")
         # What was given, whatever happens to the files it was read from; --noise labels:
         # reads it.
         write_atomically(self.path / "given_labels.npy", lambda to: _save_npy(data.labels, to))

@@ -308,6 +308,12 @@ SOURCES = {
             "images, one subfolder per class",
         ),
         Source(
+            "csv:FILE",
+            "mild_ext.data.readers.table:load_table",
+            "rows of text, pictures or numbers: ,label=COLUMN[,text=COLUMN|,image=COLUMN][,id=COLUMN]",
+        ),
+        Source("parquet:FILE", "mild_ext.data.readers.table:load_table", "the same, from Parquet"),
+        Source(
             "cifar10:PATH", "mild_ext.data.readers.cifar:load_cifar10", "original archive or folder"
         ),
         Source(

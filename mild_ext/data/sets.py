@@ -202,7 +202,8 @@ class LabeledData:
         root: the folder that ``sample_names`` are relative to, where classes are folders of files.
         table: the table the samples are rows of: its ``path``, and the names of the ``label`` and ``id`` columns (None:
             ``sample_names`` are numbers of rows); or None.
-        encoding: how rows of a table or texts became inputs, as plain values (`mild_ext.data.readers.table.encode_rows`); or None.
+        encoding: how rows of a table became inputs, in plain values, for `mild_ext.data.readers.table.encode_rows`;
+            or None.
         superclasses: superclass of each class, for label noise inside superclasses, or None.
         messages: what the user should know about how the data was read.
         recipe: name of the preset that suits this data set.

@@ -66,9 +66,10 @@ def load_table(
     """
     source = Path(path).expanduser()
     table = read_table_file(source)
-    listed = ", ".join(table.columns)
     if label is None:
-        raise ValueError(f"name the column of the labels: ,label=COLUMN; {source} has {listed}")
+        raise ValueError(
+            f"name the column of the labels: ,label=COLUMN; {source} has {table.listed()}"
+        )
     table.require(label, "label=", source)
     if text is not None and image is not None:
         raise ValueError("text= and image= are for one kind of data each: give one of them")
@@ -229,7 +230,7 @@ def _features(
             if name in others:
                 raise ValueError(f"column {name} is the label or the id, not one to learn from")
     if not used:
-        raise ValueError(f"{path} has no column to learn from; it has {', '.join(table.columns)}")
+        raise ValueError(f"{path} has no column to learn from; it has {table.listed()}")
     return used
 
 

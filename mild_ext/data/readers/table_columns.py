@@ -44,13 +44,12 @@ def encode_columns(
     """
     encoding: list[dict[str, Any]] = []
     messages: list[str] = []
+    gaps: dict[str, int] = {}
     for name in columns:
         cells = [cell_text(row[name]) for row in rows]
         there = [cell for cell in cells if cell.lower() not in MISSING]
         if len(there) < len(cells):
-            messages.append(
-                f"column {name}: {len(cells) - len(there)} of {len(cells)} values missing"
-            )
+            gaps[name] = len(cells) - len(there)
         fitted = _fit(name, cells, there)
         if isinstance(fitted, str):
             messages.append(f"column {name} is left out: {fitted}")
@@ -58,6 +57,13 @@ def encode_columns(
             encoding.append(fitted)
     if not encoding:
         raise ValueError(f"{path} has no column to learn from: {'; '.join(messages)}")
+    if gaps:
+        worst = sorted(gaps.items(), key=lambda item: -item[1])[:3]
+        listed = ", ".join(f"{name} {count}" for name, count in worst)
+        messages.append(
+            f"{sum(gaps.values())} values are missing, in {len(gaps)} columns, most in {listed}; filled in (numbers "
+            "with the median) and marked"
+        )
     made: dict[str, Any] = {"kind": "columns", "columns": encoding}
     return apply_columns(rows, made), made, messages
 

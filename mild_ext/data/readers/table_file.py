@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from mild_ext.files import write_atomically, write_text
+from mild_ext.spelling import did_you_mean
 
 #: Between cells of a line; the one that occurs most in the header parts the columns.
 DELIMITERS = ",;\t|"
+
+#: Columns that a message lists.
+MOST_LISTED = 30
 
 Row = dict[str, Any]
 
@@ -28,20 +32,28 @@ class TableFile:
         columns: their names, in order.
         rows: a cell by each column's name.
         delimiter: of a CSV file.
+        line_end: of a CSV file.
         schema: of a Parquet file, as pyarrow has it; None of a CSV file.
     """
 
     columns: list[str]
     rows: list[Row]
     delimiter: str = ","
+    line_end: str = "\n"
     schema: Any = None
 
     def require(self, column: str, what: str, path: Path | str) -> None:
         """Raise a ValueError that names the columns there are, where ``column`` is none of them."""
         if column not in self.columns:
             raise ValueError(
-                f"{path} has no column {column!r} ({what}); it has {', '.join(self.columns)}"
+                f"{path} has no column {column!r} ({what}){did_you_mean(column, self.columns)} It has "
+                f"{self.listed()}"
             )
+
+    def listed(self) -> str:
+        """The columns' names, as many as a message holds."""
+        more = len(self.columns) - MOST_LISTED
+        return ", ".join(self.columns[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def read_table_file(path: Path) -> TableFile:
@@ -56,7 +68,7 @@ def read_table_file(path: Path) -> TableFile:
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text in UTF-8: {error}; save it as UTF-8") from error
     header = text.partition("\n")[0]
@@ -76,7 +88,7 @@ def read_table_file(path: Path) -> TableFile:
             rows.append(dict(zip(columns, cells, strict=True)))
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-    return TableFile(columns, rows, delimiter)
+    return TableFile(columns, rows, delimiter, "\r\n" if header.endswith("\r") else "\n")
 
 
 def _check_columns(columns: Sequence[str], path: Path) -> None:
@@ -108,7 +120,9 @@ def write_table_file(path: Path, like: TableFile, rows: Sequence[Row]) -> None:
         write_atomically(path, lambda to: parquet.write_table(table, to))
         return
     text = io.StringIO()
-    writer = csv.DictWriter(text, like.columns, delimiter=like.delimiter, lineterminator="\n")
+    writer = csv.DictWriter(
+        text, like.columns, delimiter=like.delimiter, lineterminator=like.line_end
+    )
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())

@@ -115,7 +115,8 @@ def texts(_: Path) -> Data:
     rng = np.random.default_rng(0)
     for k, package in enumerate(PACKAGES):
         spec = importlib.util.find_spec(package)
-        assert spec is not None and spec.origin is not None, f"the texts need {package}"
+        if spec is None or spec.origin is None:
+            raise ImportError(f"the texts need {package}")
         own: set[str] = set()
         for path in sorted(Path(spec.origin).parent.rglob("*.py")):
             try:

@@ -9,8 +9,8 @@ so a killed run goes on where it was. A comparison makes use of the same trainin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,18 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from mild_ext.data.noise import LabelNoise, corrupt_labels, small_inputs
-from mild_ext.data.readers.sources import load_data
-from mild_ext.data.sets import LabeledData, stratified_holdout
-from mild_ext.training.chance import paired_difference, share_interval
+from mild_ext.data.readers.sources import load_data, runs_code
+from mild_ext.data.sets import ArrayDataset, LabeledData, stratified_holdout
 from mild_ext.training.context import Record, RunContext
-from mild_ext.training.loop import accuracy, derive_seed, fit, predict, steps_per_epoch
-from mild_ext.training.methods import METHODS, Method, SmallLoss
+from mild_ext.training.loop import derive_seed, fit, steps_per_epoch
+from mild_ext.training.methods import Method, SmallLoss
 from mild_ext.training.models import build_model
 from mild_ext.training.recipe import PRESET_NOISE, PRESETS, Recipe, preset, read_settings
 from mild_ext.training.run_posterior import run_posterior
 from mild_ext.training.run_result import Round, RoundsResult, fresh_model
 from mild_ext.training.run_rounds import run_rounds
-from mild_ext.training.ssl import METHODS as SSL_METHODS
 from mild_ext.training.ssl import SemiSupervisedResult, train_stage
 
 #: A line of a table of models: ``method`` is a key of `METHODS`, ``model`` what people read.
@@ -61,9 +59,35 @@ class RunSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSettings:
+        """What `to_dict` gave.
+
+        Raises:
+            ValueError, TypeError: settings that are missing, unknown, or of another type.
+        """
+        kinds = {item.name: item.type for item in fields(cls)}
+        required = {item.name for item in fields(cls) if item.default is MISSING}
+        missing, unknown = sorted(required - set(values)), sorted(set(values) - set(kinds))
+        if missing or unknown:
+            raise ValueError(f"settings that are missing: {missing}, unknown: {unknown}")
+        for name, value in values.items():
+            if name != "recipe" and type(value).__name__ != kinds[name]:
+                raise TypeError(f"{name} must be {kinds[name]}, got {value!r}")
+        if not isinstance(values["recipe"], dict):
+            raise TypeError(f"recipe must be a table of settings, got {values['recipe']!r}")
         # Before there was a choice of method, there were rounds.
         recipe = Recipe(method="mild-rounds").override(values["recipe"])
         return cls(**(values | {"recipe": recipe}))
+
+    def code(self) -> dict[str, str]:
+        """The settings that make the run import or download something: option and value.
+
+        A folder's word is not enough for these (docs/security.md).
+        """
+        found = {"data": self.data} if runs_code(self.data) else {}
+        name, _, rest = self.recipe.model.partition(":")
+        if rest and (name != "timm" or ":" in rest):
+            found["model"] = self.recipe.model
+        return found
 
     def fingerprint(self) -> str:
         """Identifies the run in the checkpoints of its trainings."""
@@ -159,6 +183,23 @@ def prepare_data(settings: RunSettings) -> tuple[LabeledData, LabelNoise | None]
     )
     data.true_labels, data.labels = data.labels, noise.labels
     return data, noise
+
+
+def identity(data: LabeledData, settings: RunSettings) -> dict[str, bytes]:
+    """What the ranks of a run must have the same of, by name; the device and threads are each one's own."""
+    alike = replace(settings, device="", threads=0)
+    facts = {
+        "settings": alike.fingerprint().encode(),
+        "classes": "\0".join(data.class_names).encode("utf-8", "surrogatepass"),
+        "labels": data.labels.numpy().tobytes(),
+    }
+    if data.sample_names is not None:
+        names = "\0".join(data.sample_names)
+        facts["order of the samples"] = names.encode("utf-8", "surrogatepass")
+    elif isinstance(data.train, ArrayDataset):  # a few inputs, which tell an order from another
+        ids = torch.linspace(0, len(data) - 1, min(len(data), 256)).long()
+        facts["order of the samples"] = data.train.inputs[ids].contiguous().numpy().tobytes()
+    return facts
 
 
 def pick_threads(data: LabeledData, recipe: Recipe) -> int:
@@ -333,107 +374,3 @@ def train_method(
     )
     kept = objective.kept.cpu() if isinstance(objective, SmallLoss) else None
     return Trained(trained.averaged or model, ids, kept, tuple(trained.history))
-
-
-def compare_models(
-    data: LabeledData,
-    settings: RunSettings,
-    result: RoundsResult,
-    context: RunContext,
-    *,
-    semi: SemiSupervisedResult | None = None,
-    train_ids: Tensor | None = None,
-) -> list[Row]:
-    """Accuracy on the test split of MILD's models, and of others of the same recipe, start and number of steps.
-
-    Returns:
-        One row a model, from worst to best as one expects them: plain, MILD, with the semi-supervised
-        stage, bound. None without a test split.
-    """
-    if data.test is None:
-        return []
-    recipe = settings.recipe
-    mild = METHODS[recipe.method]
-    # Rounds are compared by their final trainings alone.
-    own = [r for r in result.history if r["type"] == "epoch" and not _is_round(r)]
-    samples = int(result.kept.sum()) if mild.key == "mild-rounds" else own[-1]["samples"]
-    rows = [_row(mild, mild.run_title, samples, own, result.model, data, recipe, context)]
-    if semi is not None:
-        method = METHODS["mild-ssl"]
-        title = method.run_title.format(ssl=SSL_METHODS[recipe.ssl].title)
-        used = semi.history[-1]["samples"]
-        rows.append(_row(method, title, used, semi.history, semi.model, data, recipe, context))
-    if settings.compare and recipe.final_epochs:
-        epochs = recipe.final_epochs + (recipe.first_epochs if mild.key == "mild" else 0)
-        others = ["plain", *(["clean"] if data.true_labels is not None else [])]
-        for method in (METHODS[key] for key in others):
-            trained = train_method(
-                method,
-                data,
-                recipe,
-                context,
-                epochs=epochs,
-                stage=method.stage,
-                checkpoint=f"{method.key}.safetensors",
-                train_ids=train_ids,
-            )
-            history, model = trained.history, trained.model
-            row = _row(
-                method, method.run_title, len(trained.ids), history, model, data, recipe, context
-            )
-            rows.insert(0 if method.key == "plain" else len(rows), row)
-        _against_plain(rows)
-    for row in rows:
-        row.pop(RIGHT, None)
-    return rows
-
-
-#: Which test samples a model is right about, bool [N]; in its row until all are compared.
-RIGHT = "right"
-
-
-def _is_round(record: Record) -> bool:
-    return str(record["stage"]).startswith("round ")
-
-
-def _row(
-    method: Method,
-    title: str,
-    samples: int,
-    history: Sequence[Record],
-    model: nn.Module | None,
-    data: LabeledData,
-    recipe: Recipe,
-    context: RunContext,
-) -> Row:
-    """A model's line: what it cost, and its accuracy on the test set, and on further ones where there are some."""
-    row: Row = {"method": method.key, "model": title, "samples": samples} | cost(history)
-    row["test_accuracy"] = None
-    if model is not None and data.test is not None:
-        options: dict[str, Any] = {"device": context.device, "workers": recipe.workers}
-        logits, labels = predict(model, data.test, **options)
-        right = logits.argmax(1) == labels
-        row[RIGHT] = right
-        row["test_accuracy"] = float(right.double().mean())
-        row["test_interval"] = share_interval(int(right.sum()), len(right))
-        for name, dataset in data.more_tests.items():
-            row[f"accuracy on {name}"] = accuracy(model, dataset, **options)
-    return row
-
-
-def cost(history: Sequence[Record]) -> Row:
-    """Epochs, optimizer steps and seconds of the records of epochs; steps None where an old record has none."""
-    steps = [record.get("steps") for record in history]
-    return {
-        "epochs": len(history),
-        "steps": None if None in steps else sum(steps),
-        "seconds": round(sum(record["seconds"] for record in history), 2),
-    }
-
-
-def _against_plain(rows: list[Row]) -> None:
-    """How much better than plain training each model is, on the same test samples."""
-    plain = rows[0].get(RIGHT)
-    for row in rows[1:]:
-        if plain is not None and RIGHT in row:
-            row["against_plain"] = paired_difference(row[RIGHT], plain)

@@ -204,7 +204,7 @@ METHODS = {
         ),
         Method("small-loss", "small loss (Gaussian mixture)", objective=SmallLoss),
         Method("elr", "ELR", objective=EarlyLearningRegularization),
-        Method("mild", "MILD", run_title="MILD (posterior targets)", finds="mild"),
+        Method("mild", "MILD", run_title="MILD (posterior targets)", stage="MILD", finds="mild"),
         Method(
             "mild-rounds",
             "MILD, rounds and retraining",

@@ -7,6 +7,7 @@ the targets of `PosteriorTargets`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,14 +18,16 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mild_ext import processes
-from mild_ext.data.sets import labels_of
+from mild_ext.data.dataset_labels import labels_of
+from mild_ext.data.labels import check_labels
+from mild_ext.files import writing
 from mild_ext.recording.learning_log import LogRecorder
-from mild_ext.recording.status import LearningStatus
 from mild_ext.rounds import Rounds
 from mild_ext.selection import select_clean
 from mild_ext.selection.quality import evaluate_selection
 from mild_ext.training.context import Record, RunContext
 from mild_ext.training.loop import accuracy, fit
+from mild_ext.training.methods import METHODS
 from mild_ext.training.posterior_targets import PosteriorTargets
 from mild_ext.training.recipe import DEFAULT_PLANT, Recipe
 from mild_ext.training.run_result import (
@@ -39,7 +42,7 @@ from mild_ext.training.run_result import (
 )
 
 #: Name of the training in a run's history.
-STAGE = "MILD"
+STAGE = METHODS["mild"].stage
 
 
 class PosteriorLoss:
@@ -122,7 +125,7 @@ def run_posterior(
     """
     if learning_logs:
         processes.require_one_process("learning_logs is recorded")
-    labels = labels_of(dataset) if labels is None else labels.cpu()
+    labels = labels_of(dataset) if labels is None else check_labels(labels).values
     count = len(labels)
     if count != len(dataset):  # type: ignore[arg-type]
         raise ValueError(f"labels must have length {len(dataset)}, got {count}")  # type: ignore[arg-type]
@@ -141,13 +144,22 @@ def run_posterior(
         plant_seed=seed,
         num_classes=num_classes,
         plant_required=recipe.plant != DEFAULT_PLANT,
+        record="all" if recipe.record == "all" else "classes",
+    )
+    processes.require_same(
+        {
+            "labels": labels.numpy().tobytes(),
+            "train_ids": rounds.taking_part.numpy().tobytes(),
+            "settings": json.dumps([recipe.to_dict() | {"workers": 0}, seed]).encode(),
+        }
     )
     planted, watched = rounds.planted, rounds.watched.nonzero().flatten()
     folder = None if folder is None else Path(folder)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     fingerprint = run_fingerprint(recipe, seed, labels, rounds.taking_part)
-    status = LearningStatus(count, epochs, num_classes=num_classes, device=device)
+    status = rounds.new_status(device)
     targets = PosteriorTargets(
         status,
         planted=planted,
@@ -209,6 +221,7 @@ def run_posterior(
         **{name: getattr(rounds, name) for name in TENSORS if name != "labels"},
         rounds=[objective.found["record"]],
         stop_reason=rounds.stop_reason,
+        dynamics=rounds.dynamics,
         history=history,
         model=(trained.averaged or model).eval(),
     )

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mild_ext.data.sets import isolated_random_state, seed_everything
-from mild_ext.files import write_atomically
+from mild_ext.data.random_state import isolated_random_state, seed_everything
+from mild_ext.reading import reading
 from mild_ext.recording.learning_log import LearningLog
 from mild_ext.recording.status import LearningStatus
 from mild_ext.rounds import RoundOutcome
+from mild_ext.sealed import read_tensors, write_tensors
 from mild_ext.selection import PlantedLabels, Selection
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.table import Table, samples_table
@@ -32,11 +31,14 @@ from mild_ext.training.recipe import Recipe
 
 ModelFactory = Callable[[], nn.Module]
 
-_FORMAT = "mild_ext-rounds-2"
+_FORMAT = "mild_ext-rounds-3"
+#: Of earlier versions, without a checksum.
+_UNSEALED = ("mild_ext-rounds-2",)
 TENSORS = (
     *("labels", "kept", "round_dropped", "misclassified", "seen", "clean_probability"),
     *("suspicion", "suggested_label", "suggestion_confidence"),
 )
+_DYNAMICS = "dynamics."
 
 
 @dataclass
@@ -58,6 +60,8 @@ class RoundsResult:
         suggestion_confidence: float32 ``[N]`` in [0, 1], that it is the true one if the given one is wrong.
         rounds: one record per round.
         stop_reason: why there were no more rounds.
+        dynamics: training dynamics by name, float32 ``[N]``, from the last round that watched the sample under its
+            given label, NaN where none did; empty unless the recipe's ``record`` is "all".
         history: one record per epoch, all rounds and the final training.
         model: the final model, in evaluation mode; None after `load`, or with ``final_epochs=0``
             when the model of the last round is wanted elsewhere.
@@ -74,6 +78,7 @@ class RoundsResult:
     suggestion_confidence: Tensor
     rounds: list[Record]
     stop_reason: str
+    dynamics: dict[str, Tensor] = field(default_factory=dict)
     history: list[Record] = field(default_factory=list)
     model: nn.Module | None = None
 
@@ -98,34 +103,45 @@ class RoundsResult:
             clean_probability=self.clean_probability,
             times={"misclassified": self.misclassified, "seen": self.seen},
             round_dropped=self.round_dropped,
-            **{"given_labels": self.labels, **columns},
+            **{"given_labels": self.labels, "dynamics": self.dynamics, **columns},
         )
 
     def save(self, path: str | Path) -> None:
         """Write all but the model as safetensors, the round records as JSON in its header."""
         tensors = {name: getattr(self, name).contiguous() for name in TENSORS}
-        metadata = {
+        tensors |= {_DYNAMICS + name: values for name, values in self.dynamics.items()}
+        header = {
             "format": _FORMAT,
             "rounds": json.dumps(self.rounds),
             "stop_reason": self.stop_reason,
         }
-        write_atomically(Path(path), lambda to: save_file(tensors, to, metadata=metadata))
+        write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: str | Path) -> RoundsResult:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: the file is no saved result, or one of an earlier version.
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, no saved result, or one of an earlier version.
         """
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise ValueError(f"{path} is not a result of the rounds (format {_FORMAT})")
-            tensors = {name: file.get_tensor(name) for name in TENSORS}
-        return cls(
-            **tensors, rounds=json.loads(metadata["rounds"]), stop_reason=metadata["stop_reason"]
-        )
+        content = read_tensors(path, (_FORMAT,), "result of the rounds", unsealed=_UNSEALED)
+        with reading(path):
+            tensors: dict[str, Any] = {name: content.tensor(name) for name in TENSORS}
+            dynamics = {
+                name.removeprefix(_DYNAMICS): values
+                for name, values in content.tensors.items()
+                if name.startswith(_DYNAMICS)
+            }
+            lengths = {tuple(values.shape) for values in [*tensors.values(), *dynamics.values()]}
+            if len(lengths) > 1:
+                raise ValueError(f"its columns have different shapes: {sorted(lengths)}")
+            return cls(
+                **tensors,
+                rounds=json.loads(content["rounds"]),
+                stop_reason=content["stop_reason"],
+                dynamics=dynamics,
+            )
 
 
 @dataclass(frozen=True)
@@ -169,6 +185,7 @@ def round_record(outcome: RoundOutcome, selection: Selection, status: LearningSt
         "planted": 0 if outcome.planted is None else len(outcome.planted),
         "planting_note": outcome.planting_note,
         "noise_rate": None if selection.noise_rate is None else selection.noise_rate.record(),
+        "doubt": selection.doubt,
         "estimated_recall": _estimate(selection.estimated_recall),
         "estimated_precision": _estimate(selection.estimated_precision),
     }

@@ -7,6 +7,7 @@ the loop that trains, records, reports and checkpoints.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mild_ext import processes
-from mild_ext.data.sets import labels_of
+from mild_ext.data.dataset_labels import labels_of
+from mild_ext.data.labels import check_labels
+from mild_ext.files import writing
 from mild_ext.recording.learning_log import LogRecorder
 from mild_ext.rounds import Rounds
 from mild_ext.selection import select_clean
@@ -25,16 +28,11 @@ from mild_ext.selection.quality import evaluate_selection
 from mild_ext.training.checkpoint import (
     CheckpointError,
     load_checkpoint,
+    resuming,
     save_checkpoint,
 )
 from mild_ext.training.context import Record, RunContext
-from mild_ext.training.loop import (
-    CrossEntropy,
-    accuracy,
-    derive_seed,
-    fit,
-    steps_per_epoch,
-)
+from mild_ext.training.loop import CrossEntropy, accuracy, derive_seed, fit, steps_per_epoch
 from mild_ext.training.recipe import DEFAULT_PLANT, Recipe
 from mild_ext.training.run_result import (
     TENSORS,
@@ -79,8 +77,8 @@ def run_rounds(
         true_labels: int64 ``[N]``; used for reporting only, never for training or selection.
         test: data set with correct labels, evaluated after each round for the report.
         train_ids: int64 ids of the samples to use; None for all.
-        num_classes: columns of the model's logits, K, which planted labels are drawn from; None asks the model,
-            with one sample, in evaluation mode.
+        num_classes: columns of the model's logits, K, for planted labels and ``record``; None asks the model, with
+            one sample, in evaluation mode.
         seed: everything random follows from it.
         device: where to train and record.
         folder: where to keep checkpoints; where some of this run exist, it goes on from them.
@@ -103,12 +101,12 @@ def run_rounds(
     """
     if learning_logs:
         processes.require_one_process("learning_logs is recorded")
-    labels = labels_of(dataset) if labels is None else labels.cpu()
+    labels = labels_of(dataset) if labels is None else check_labels(labels).values
     count = len(labels)
     if count != len(dataset):  # type: ignore[arg-type]
         raise ValueError(f"labels must have length {len(dataset)}, got {count}")  # type: ignore[arg-type]
     model = fresh_model(model_factory, seed).to(device)
-    if recipe.plants and num_classes is None:
+    if (recipe.plants or recipe.record != "auto") and num_classes is None:
         num_classes = count_classes(model, dataset, device)
     rounds = Rounds(
         count,
@@ -127,11 +125,20 @@ def run_rounds(
         plant_seed=seed,
         num_classes=num_classes,
         plant_required=recipe.plant != DEFAULT_PLANT,
+        record=None if recipe.record == "auto" else recipe.record,
     )
     everyone = rounds.taking_part
+    processes.require_same(
+        {
+            "labels": labels.numpy().tobytes(),
+            "train_ids": everyone.numpy().tobytes(),
+            "settings": json.dumps([recipe.to_dict() | {"workers": 0}, seed]).encode(),
+        }
+    )
     folder = None if folder is None else Path(folder)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     fingerprint = run_fingerprint(recipe, seed, labels, everyone)
     context = RunContext(
         seed,
@@ -147,20 +154,21 @@ def run_rounds(
     history: list[Record] = []
     if folder is not None and (folder / "rounds.safetensors").exists():
         state = load_checkpoint(folder / "rounds.safetensors")
-        if state["fingerprint"] != fingerprint:
-            raise CheckpointError(
-                f"{folder} holds checkpoints of a run with other settings or data; "
-                "use another folder"
-            )
-        try:
-            rounds.load_state_dict(state.get("state", {}))
-        except ValueError as error:
-            raise CheckpointError(
-                f"{folder} holds checkpoints this version cannot go on from ({error}); "
-                "use another folder"
-            ) from error
-        model.load_state_dict(state["model"])
-        records, history = state["rounds"], state["history"]
+        with resuming(folder / "rounds.safetensors"):
+            if state["fingerprint"] != fingerprint:
+                raise CheckpointError(
+                    f"{folder} holds checkpoints of a run with other settings or data; "
+                    "use another folder"
+                )
+            try:
+                rounds.load_state_dict(state.get("state", {}))
+            except ValueError as error:
+                raise CheckpointError(
+                    f"{folder} holds checkpoints this version cannot go on from ({error}); "
+                    "use another folder"
+                ) from error
+            model.load_state_dict(state["model"])
+            records, history = state["rounds"], state["history"]
         for record in history:
             if on_record is not None:
                 on_record(record)
@@ -238,7 +246,7 @@ def run_rounds(
             model = fresh_model(model_factory, seed)
         kept = rounds.kept.nonzero().flatten()
         # As many steps as on all samples, with which it is compared: fewer samples, more epochs.
-        passes = steps_per_epoch(len(rounds.taking_part.nonzero()), recipe) / steps_per_epoch(
+        passes = steps_per_epoch(len(everyone.nonzero()), recipe) / steps_per_epoch(
             len(kept), recipe
         )
         model = train("final", kept, round(recipe.final_epochs * passes), labels)
@@ -248,6 +256,7 @@ def run_rounds(
         **{name: getattr(rounds, name) for name in TENSORS if name != "labels"},
         rounds=records,
         stop_reason=rounds.stop_reason,
+        dynamics=rounds.dynamics,
         history=history,
         model=model.eval(),
     )

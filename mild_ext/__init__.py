@@ -56,6 +56,7 @@ _HOMES = {
     "mild_ext.recording.transitions": ("TransitionTimes",),
     "mild_ext.selection": ("PlantedLabels", "Selection", "plant_labels", "select_clean"),
     "mild_ext.training.load_model": ("TrainedModel", "load_model"),
+    "mild_ext.training.posterior_targets": ("PosteriorTargets",),
     "mild_ext.training.recipe": ("Recipe",),
     "mild_ext.training.run_rounds": ("RoundsResult", "run_rounds"),
     "mild_ext.training.ssl": ("train_semi_supervised",),

@@ -117,18 +117,22 @@ def texts(_: Path) -> Data:
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
             raise ImportError(f"the texts need {package}")
-        own: set[str] = set()
-        for path in sorted(Path(spec.origin).parent.rglob("*.py")):
+        files = sorted(Path(spec.origin).parent.rglob("*.py"))
+        own: dict[str, None] = {}
+        for i in rng.permutation(len(files)):
+            if len(own) >= 700:
+                break
             try:
-                tree = ast.parse(path.read_text(encoding="utf-8"))
+                tree = ast.parse(files[i].read_text(encoding="utf-8"))
             except (SyntaxError, UnicodeDecodeError):
                 continue
             for node in ast.walk(tree):
                 if isinstance(node, ast.FunctionDef | ast.ClassDef):
                     # The first sentences say what it does; parameter lists look alike within a package.
-                    own.add(" ".join((ast.get_docstring(node) or "").split()[:40]))
-        long = sorted(text for text in own if len(text) > 60)
-        found += [(long[i], k) for i in rng.permutation(len(long))[:700]]
+                    text = " ".join((ast.get_docstring(node) or "").split()[:40])
+                    if len(text) > 60:
+                        own[text] = None
+        found += [(text, k) for text in list(own)[:700]]
     words = TfidfVectorizer(max_features=2000, min_df=3, stop_words=list(PACKAGES))
     x = words.fit_transform([text for text, _ in found]).toarray().astype(np.float32)
     return _split(x * 10, np.array([k for _, k in found]), 3600)

@@ -155,7 +155,7 @@ def after_training(folder: RunFolder, seconds: float, quiet: bool) -> str:
         return f"{folder.path / SUSPECTS}"
     return (
         after_finding(folder, seconds, quiet)
-        + f"\n  mild_ext.load_model({str(folder.path)!r})   in Python: the model, trained without them."
+        + f"\n  mild_ext.load_model({str(folder.path)!r})   in Python: the model."
         + f"\nIn {folder.path}/: {folder.contents()}"
     )
 

@@ -210,7 +210,7 @@ class PosteriorTargets:
         """
         target, logits = self(index), logits.float()
         loss = F.cross_entropy(logits, target, label_smoothing=label_smoothing)
-        if self.hold == 0 or self.rate == 0:
+        if self.hold == 0 or not self.rate:
             return loss
         index = index.to(self.status.device, torch.int64, non_blocking=True)
         if self._average is None:
@@ -221,8 +221,6 @@ class PosteriorTargets:
         average = HOLD_MEMORY * self._average[index] + (1 - HOLD_MEMORY) * probability.detach()
         self._average[index] = average
         self._visited[index] = True
-        if self.rate is None:
-            return loss
         agreement = (probability * average).sum(1).clamp(max=_LARGEST)
         return loss + self.hold * (1 - agreement).log().mean()
 
@@ -313,7 +311,7 @@ class PosteriorTargets:
 
     def _merge_ranks(self) -> None:
         """Let every rank hold the averages of the samples that others have visited in the last epoch."""
-        if self.hold == 0 or self.rate == 0 or processes.world_size() == 1:
+        if self.hold == 0 or not self.rate or processes.world_size() == 1:
             return
         if self._average is None:
             self._start_average()

@@ -173,10 +173,10 @@ def test_the_term_that_holds_predictions_is_that_of_the_paper():
         logits = torch.randn(N, K, generator=generator).requires_grad_()
         loss = targets.loss(EVERYONE, logits)
         p = logits.detach().double().softmax(1)
-        average = 0.7 * average + 0.3 * p
         labels = PLANTED.labels if epoch == 0 else GIVEN
         expected = F.cross_entropy(logits.detach().double(), labels)
-        if epoch > 0:
+        if epoch > 0:  # there is no average before
+            average = 0.7 * average + 0.3 * p
             expected = expected + 2.0 * (1 - (p * average).sum(1)).log().mean()
         torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-5)
         loss.backward()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,6 +27,7 @@ from mild_ext.training.experiment import (
     compare_models,
     find_wrong_labels,
     go_on_unlabeled,
+    identity,
     pick_device,
     pick_threads,
     prepare_data,
@@ -41,13 +43,14 @@ Prepared = tuple[LabeledData, LabelNoise | None]
 
 def main(options: argparse.Namespace) -> int:
     """Run the subcommand; with torchrun, as one of its processes."""
-    with processes.launched_by_torchrun():
+    with processes.launched_by_torchrun(), contextlib.ExitStack() as stack:
         folder = RunFolder(options.out)
+        stack.callback(folder.release)
         prepared = None
         if options.resume:
             folder.prepare(resume=True, overwrite=False)
             settings = folder.read_settings()
-            _refuse_other_settings(options)
+            _refuse_other_settings(options, settings)
         else:
             settings = _settings(options)
             # Everything that can be wrong with the data is found before the folder is touched.
@@ -55,6 +58,8 @@ def main(options: argparse.Namespace) -> int:
             if settings.threads < 1:
                 settings = replace(settings, threads=pick_threads(prepared[0], settings.recipe))
             folder.prepare(resume=False, overwrite=options.overwrite)
+            if folder.stayed:
+                print(console.what_stayed(folder.path, folder.stayed, "run"), flush=True)
         run(
             settings,
             folder,
@@ -88,13 +93,30 @@ def _settings(options: argparse.Namespace) -> RunSettings:
     return settings
 
 
-def _refuse_other_settings(options: argparse.Namespace) -> None:
-    """A resumed run takes its settings from its folder; say so where some are given."""
-    names = ("data", "noise", "seed", "recipe")
-    given = [name for name in names if getattr(options, name) is not None]
-    given += ["learning-logs"] if options.learning_logs else []
-    if given or options.overrides:
-        listed = ", ".join(f"--{n}" for n in [*given, *options.overrides]).replace("_", "-")
+def _refuse_other_settings(options: argparse.Namespace, settings: RunSettings) -> None:
+    """A resumed run takes its settings from its folder; say so where others are given.
+
+    What would run code is taken from the command line alone: there it must be given again, and the same.
+    """
+    same = {"data": settings.data, "model": settings.recipe.model}
+    given = {"data": options.data} if options.data is not None else {}
+    given |= {"model": options.overrides["model"]} if "model" in options.overrides else {}
+    for name, value in settings.code().items():
+        if name not in given:
+            raise ValueError(
+                f"the run in {options.out} uses {name} {value}, which runs code; a folder is not trusted to say "
+                f"which: if you know it, give it again: --resume --{name} {shlex.quote(value)}"
+            )
+    for name, value in given.items():
+        if value != same[name]:
+            raise ValueError(
+                f"the run in {options.out} has --{name} {same[name]}, not {value}; leave out --{name}"
+            )
+    others = [n for n in ("noise", "seed", "recipe") if getattr(options, n) is not None]
+    others += ["learning-logs"] if options.learning_logs else []
+    others += [name for name in options.overrides if name not in same]
+    if others:
+        listed = ", ".join(f"--{n}" for n in others).replace("_", "-")
         raise ValueError(
             f"--resume takes the settings from {options.out}/{CONFIG}; leave out {listed}"
         )
@@ -141,6 +163,7 @@ def run(
     )
     torch.set_num_threads(settings.threads)
     data, noise = prepare_data(settings) if prepared is None else prepared
+    processes.require_same(identity(data, settings))
     say(console.describe(data, noise, settings, context.device))
     folder.write_config(settings, data, noise, context.device)
     split = split_validation(data, settings)
@@ -158,7 +181,7 @@ def run(
     folder.write_summary(summary)
     say(console.models_table(summary))
     if report:
-        write_report(folder.path)
+        write_report(folder.path, data=settings.data)
     say(f"Wrote {folder.path}/ in {summary['seconds']:.1f} s: {folder.contents()}")
     if noise is None:  # somebody's real labels: what to do with the result
         say(console.next_steps(folder.path, done.result, data, split.train_ids, logits))

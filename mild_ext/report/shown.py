@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mild_ext.files import write_atomically
+from mild_ext.files import as_name, write_atomically
 from mild_ext.report.run_data import Suspect
 
 #: Bytes of pictures in the page itself; with its figures it stays below 5 MB.
@@ -57,7 +57,8 @@ def show_samples(
         config: the run's.
         suspects: the samples, those that matter most first.
         folder: where the pictures go that the page has no room for; made where there are some.
-        data: where the data lies now, as ``--data`` has it; None is where it was.
+        data: where the data lies now, as ``--data`` has it; None is where it was, as long as reading it
+            runs no code that the folder names.
     """
     shown = Shown([None] * len(suspects), [None] * len(suspects))
     spec = config["settings"]["data"] if data is None else data
@@ -69,7 +70,7 @@ def show_samples(
         picture = files.picture(suspect.id)
         if picture is None:
             try:
-                inputs = inputs or _Inputs(config, spec)
+                inputs = inputs or _Inputs(config, spec, trusted=data is not None)
                 picture, shown.texts[k] = inputs.of(suspect)
             except (ValueError, TypeError, ImportError, OSError, IndexError) as error:
                 shown.note = f"No pictures: the data cannot be read any more ({error})."
@@ -112,13 +113,12 @@ class _SourceFiles:
     def picture(self, sample: str) -> _Picture | None:
         from mild_ext.data.readers.images import EXTENSIONS
 
-        path = Path(sample)
+        path = Path(as_name(sample))
         if path.suffix.lower() not in EXTENSIONS or path.is_absolute() or ".." in path.parts:
             return None  # no picture, or a name that leads out of the data's folder
         for root in self.roots:
-            path = root / sample
-            if path.is_file():
-                return _picture_of_file(path)
+            if (root / path).is_file():
+                return _picture_of_file(root / path)
         return None
 
 
@@ -129,9 +129,14 @@ class _Inputs:
         ValueError: they cannot be read, or are not those of the run any more.
     """
 
-    def __init__(self, config: dict[str, Any], spec: str) -> None:
-        from mild_ext.data.readers.sources import load_data
+    def __init__(self, config: dict[str, Any], spec: str, *, trusted: bool) -> None:
+        from mild_ext.data.readers.sources import load_data, runs_code
 
+        if not trusted and runs_code(spec):
+            raise ValueError(
+                f"reading {spec} runs code, and a folder is not trusted to say which; if you know it, "
+                "give it to mild-ext report as --data"
+            )
         data = load_data(spec, test_fraction=config["settings"]["test_fraction"], seed=0)
         if len(data) != config["data"]["samples"]:
             raise ValueError(f"it has {len(data)} samples now")

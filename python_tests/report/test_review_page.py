@@ -23,6 +23,7 @@ from browser import (
 
 from mild_ext.report import shown
 from mild_ext.report.page import write_report
+from mild_ext.sealed import SEAL, write_sealed_json
 
 pytestmark = pytest.mark.slow
 
@@ -251,7 +252,8 @@ def test_two_runs_keep_their_marks_apart(chromium, run, tmp_path):
     shutil.copytree(run, copy)
     config = json.loads((copy / "config.json").read_text())
     config["settings"]["seed"] = 1
-    (copy / "config.json").write_text(json.dumps(config))
+    config.pop(SEAL)
+    write_sealed_json(copy / "config.json", config)
     chromium.get(write_report(copy).as_uri())
     assert decisions(chromium) == {}
     chromium.get((run / "report.html").as_uri())
@@ -264,7 +266,8 @@ def test_hundreds_of_classes(chromium, run, listed, tmp_path):
     shutil.copytree(run, copy)
     config = json.loads((copy / "config.json").read_text())
     config["data"]["classes"] += [f"more {k}" for k in range(400)]
-    (copy / "config.json").write_text(json.dumps(config))
+    config.pop(SEAL)
+    write_sealed_json(copy / "config.json", config)
     emulate(chromium)
     chromium.get(write_report(copy).as_uri())
     assert (

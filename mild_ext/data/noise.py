@@ -46,6 +46,7 @@ from torch.utils.data import Dataset
 from mild_ext.data.labels import check_labels
 from mild_ext.data.sets import ArrayDataset
 from mild_ext.reading import read_array, read_text, reading
+from mild_ext.spelling import did_you_mean
 
 _Array = np.ndarray[Any, Any]
 
@@ -118,7 +119,7 @@ def corrupt_labels(
     if kind not in KINDS or (kind != "none") != bool(argument):
         raise ValueError(
             f"noise must be KIND:RATE with KIND one of {', '.join(KINDS)} (e.g. symmetric:0.5), "
-            f"or none; got {spec!r}"
+            f"or none; got {spec!r}{'' if kind in KINDS else did_you_mean(kind, KINDS)}"
         )
     true = check_labels(labels, num_classes=num_classes).values.numpy()
     generator = np.random.default_rng(seed)

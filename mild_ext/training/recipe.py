@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 from mild_ext.booleans import parse_bool
 from mild_ext.reading import read_text
+from mild_ext.spelling import did_you_mean
 
 #: Largest share of the samples that can be planted; as in `mild_ext.selection.planted`, whose import takes
 #: longer than the help of the command line may.
@@ -52,7 +53,9 @@ class Recipe:
     min_removed: float = _setting(
         0.01, "stop when a round drops less than this share of its samples"
     )
-    rule: str = _setting("posterior", "selection rule")
+    rule: str = _setting(
+        "posterior", "selection rule", ("posterior", "release", "scale", "quantile")
+    )
     level: float = _setting(
         0.5,
         "keep samples whose probability of a right label is above this; quantile: share to keep",
@@ -295,7 +298,9 @@ def preset(name: str) -> Recipe:
     10
     """
     if name not in PRESETS:
-        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(PRESETS)}")
+        raise ValueError(
+            f"unknown recipe {name!r}{did_you_mean(name, PRESETS)} (known: {', '.join(PRESETS)})"
+        )
     return Recipe(**PRESETS[name])
 
 

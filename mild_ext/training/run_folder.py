@@ -2,6 +2,8 @@
 
 config.json          settings, data, noise, versions
 given_labels.npy     int64 [N], the labels that were given
+encoding.json        how rows of a table became inputs, where they did
+sample_names.json    the samples' names (files, ids of rows), where they have some
 history.jsonl        a record a line: epochs and rounds, as they happen
 checkpoints/         what a resumed run goes on from
 status/              round-NN.safetensors, the learning status of each round
@@ -9,7 +11,8 @@ planted/             round-NN.safetensors, the labels planted in it, where there
 logs/                round-NN.npz, status, loss and margin, where asked for
 figures/             round-NN.png, the mixture of each round; the first also as metric.png
 result.safetensors   the outcome of the rounds
-selection.csv        a line a sample
+suspects.csv         a line a sample, most suspicious first, with names (`mild_ext.training.suspects`)
+selection.csv        a line a sample, in order, with numbers and the final model's prediction
 model.safetensors    the final model
 summary.json         what it all comes to
 """
@@ -37,8 +40,8 @@ from torch import Tensor, nn
 from mild_ext import processes
 from mild_ext.data.noise import LabelNoise
 from mild_ext.data.sets import LabeledData
-from mild_ext.files import write_atomically, write_text, writing
-from mild_ext.reading import reading
+from mild_ext.files import as_text, write_atomically, write_text, writing
+from mild_ext.reading import read_array, read_json, reading
 from mild_ext.recording.learning_log import write_learning_log
 from mild_ext.sealed import read_sealed_json, write_sealed_json
 from mild_ext.selection.plot import save_figure
@@ -47,13 +50,18 @@ from mild_ext.training.experiment import RunSettings
 from mild_ext.training.methods import METHODS
 from mild_ext.training.owned_folder import OwnedFolder
 from mild_ext.training.run_rounds import Round, RoundsResult
+from mild_ext.training.suspects import SUSPECTS, Suspect, suspects_text
 
 CONFIG = "config.json"
+SAMPLE_NAMES = "sample_names.json"
+ENCODING = "encoding.json"
+MODEL = "model.safetensors"
 
 #: The files of a run: what ``overwrite`` may delete.
 KNOWN = (
     *(CONFIG, "given_labels.npy", "history.jsonl", "result.safetensors", "selection.csv"),
-    *("suspects.csv", "model.safetensors", "summary.json", "metric.png", "report.html"),
+    *("suspects.csv", SAMPLE_NAMES, ENCODING, MODEL, "summary.json", "metric.png"),
+    *("report.html", "report_pictures/*.png", "report_pictures/*.jpeg"),
     *(f"checkpoints/{name}.safetensors" for name in ("rounds", "training", "ssl", *METHODS)),
     *("status/round-*.safetensors", "planted/round-*.safetensors", "logs/round-*.npz"),
     *("figures/round-*.png", "tensorboard/events.out.tfevents.*"),
@@ -155,12 +163,60 @@ class RunFolder:
         Raises:
             ValueError: there is no run, its config is damaged or was changed, or is no run's.
         """
+        config = self.read_config()
+        try:
+            return RunSettings.from_dict(config["settings"])
+        except (KeyError, TypeError, ValueError) as error:
+            path = self.path / CONFIG
+            raise ValueError(f"{path} is not the config of a run: {error}") from error
+
+    def require_command(self, command: str) -> None:
+        """Raise ValueError where the run is another subcommand's."""
+        found = self.read_config().get("command", "train")
+        if found != command:
+            raise ValueError(
+                f"the run in {self.path} is one of mild-ext {found}: go on with mild-ext {found} --resume"
+            )
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return (self.path / "summary.json").is_file()
+
+    def read_config(self) -> dict[str, Any]:
+        """``config.json``.
+
+        Raises:
+            ValueError: there is no run, or its config cannot be read.
+        """
         path = self.path / CONFIG
         if not self._is_run():
             raise ValueError(f"there is no run in {self.path} (no {CONFIG})")
         config = read_sealed_json(path, "run's config")
         with reading(path, "it is not the config of a run"):
-            return RunSettings.from_dict(config["settings"])
+            _ = config["settings"], config["data"]["classes"]
+        return config
+
+    def read_samples(self) -> tuple[list[str], list[int], list[str]]:
+        """What was given: the samples' ids as in ``suspects.csv``, their labels ``[N]``, and the classes' names.
+
+        Raises:
+            ValueError: there is no run, or part of it is missing or damaged.
+        """
+        classes = [str(name) for name in self.read_config()["data"]["classes"]]
+        path = self.path / "given_labels.npy"
+        if not path.is_file():
+            raise ValueError(f"there is no {path}; the run has not begun")
+        given = read_array(path).tolist()
+        path = self.path / SAMPLE_NAMES
+        ids = [str(k) for k in range(len(given))]
+        if path.is_file():
+            names = read_json(path)
+            with reading(path):
+                if not isinstance(names, list) or len(names) != len(given):
+                    raise ValueError(f"it does not hold the names of {len(given)} samples")
+                ids = [str(name) for name in names]
+        return ids, given, classes
 
     @_by_the_first_rank
     def write_config(
@@ -169,14 +225,20 @@ class RunFolder:
         data: LabeledData,
         noise: LabelNoise | None,
         device: torch.device | str,
+        *,
+        command: str = "train",
     ) -> None:
-        """``config.json`` and ``given_labels.npy``."""
+        """``config.json`` and ``given_labels.npy``; ``command``: the subcommand whose run it is."""
         config = {
+            "command": command,
             "settings": settings.to_dict(),
             "data": {
                 "name": data.name,
                 "samples": len(data),
+                "kind": data.shown_kind,
                 "classes": list(data.class_names),
+                "root": data.root,
+                "table": data.table,
                 "input_shape": list(data.input_shape),
                 "messages": data.messages,
             },
@@ -190,6 +252,11 @@ class RunFolder:
             "device": str(device),
         }
         write_sealed_json(self.path / CONFIG, config)
+        if data.sample_names is not None:
+            names = [as_text(str(name)) for name in data.sample_names]
+            write_text(self.path / SAMPLE_NAMES, json.dumps(names, indent=0) + "\n")
+        if data.encoding is not None:
+            write_sealed_json(self.path / ENCODING, data.encoding)
         # What was given, whatever happens to the files it was read from; --noise labels:
         # reads it.
         write_atomically(self.path / "given_labels.npy", lambda to: _save_npy(data.labels, to))
@@ -241,18 +308,26 @@ class RunFolder:
             for name, value in model.state_dict().items()
         }
         # Without a seal: it is for others to read, who may want to find no header but what they know.
-        write_atomically(self.path / "model.safetensors", lambda to: save_file(tensors, to))
+        write_atomically(self.path / MODEL, lambda to: save_file(tensors, to))
+
+    @_by_the_first_rank
+    def write_suspects(self, suspects: list[Suspect]) -> None:
+        """``suspects.csv``."""
+        write_text(self.path / SUSPECTS, suspects_text(suspects))
 
     @_by_the_first_rank
     def write_selection(
         self,
         result: RoundsResult,
         data: LabeledData,
-        predicted: Tensor,
+        predicted: Tensor | None,
         *,
         train_ids: Tensor | None = None,
     ) -> None:
-        """``selection.csv``: one line per sample used for training; ``predicted``: int64 ``[N]``."""
+        """``selection.csv``: one line per sample used for training.
+
+        ``predicted``: the final model's classes, int64 ``[N]``; None where there is no such model.
+        """
         write_text(self.path / "selection.csv", _selection_text(result, data, predicted, train_ids))
 
     @_by_the_first_rank
@@ -262,7 +337,7 @@ class RunFolder:
 
     def contents(self) -> str:
         """The files that people look at first, those that are always there before the others."""
-        names = ["selection.csv", "model.safetensors", "summary.json"]
+        names = [SUSPECTS, "selection.csv", MODEL, "summary.json"]
         more = ("metric.png", "logs/", "report.html")
         return ", ".join(names + [name for name in more if (self.path / name).exists()])
 
@@ -303,7 +378,7 @@ def _save_npy(labels: Tensor, path: Path) -> None:
 
 
 def _selection_text(
-    result: RoundsResult, data: LabeledData, predicted: Tensor, train_ids: Tensor | None
+    result: RoundsResult, data: LabeledData, predicted: Tensor | None, train_ids: Tensor | None
 ) -> str:
     columns = {
         "given_label": result.labels.tolist(),
@@ -315,7 +390,7 @@ def _selection_text(
         "kept": result.kept.int().tolist(),
         # Empty where it was never dropped.
         "round_dropped": ["" if number < 0 else number for number in result.round_dropped.tolist()],
-        "predicted_label": predicted.tolist(),
+        "predicted_label": [""] * len(data) if predicted is None else predicted.tolist(),
         # Empty where the votes suggest nothing, or nothing was planted.
         "suggested_label": [k if k >= 0 else "" for k in result.suggested_label.tolist()],
         "suggestion_confidence": [

@@ -414,6 +414,7 @@ def _record(outcome: RoundOutcome, selection: Selection, status: LearningStatus)
         "planted": 0 if outcome.planted is None else len(outcome.planted),
         "planting_note": outcome.planting_note,
         "noise_rate": None if selection.noise_rate is None else selection.noise_rate.record(),
+        "doubt": selection.doubt,
         "estimated_recall": _estimate(selection.estimated_recall),
         "estimated_precision": _estimate(selection.estimated_precision),
     }

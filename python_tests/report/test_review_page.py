@@ -289,3 +289,26 @@ def test_a_browser_that_keeps_nothing_says_so(page):
     press(page, "r")
     assert not page.execute_script(hidden)
     assert len(decisions(page)) == 1
+
+
+def test_what_is_downloaded_can_be_applied(page, run, listed, tmp_path):
+    """From the page to corrected labels: every decision reaches the samples it was made for."""
+    import numpy as np
+
+    from mild_ext.cli import main
+
+    flagged = [s for s in listed if s.dropped]
+    focus(page)
+    press(page, "r", "s", "s", "s", "w")
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text(download(page), encoding="utf-8", newline="")
+    labels = tmp_path / "labels.npy"
+    command = ["fix", str(run), "--corrections", str(corrections), "--wrong", "keep"]
+    assert main([*command, "--out", str(labels)]) == 0
+    before, after = np.load(run / "given_labels.npy"), np.load(labels)
+    changed = {s.number: s.suggested_label for s in flagged[1:4]}
+    for number, label in changed.items():
+        assert after[number] == label != before[number]
+    untouched = np.ones(len(before), dtype=bool)
+    untouched[list(changed)] = False
+    np.testing.assert_array_equal(after[untouched], before[untouched])

@@ -142,7 +142,7 @@ class _Inputs:
             raise ValueError(f"it has {len(data)} samples now")
         self.data = data.plain or data.train
         self.shape = data.picture_shape or data.input_shape
-        self.texts = getattr(data, "sample_texts", None)
+        self.texts = data.texts
 
     def of(self, suspect: Suspect) -> tuple[_Picture | None, str | None]:
         if suspect.number is None:

@@ -428,3 +428,18 @@ def test_rows_and_texts_are_shown_in_words(tmp_path):
     assert shown._row(torch.tensor([1.0, 0.25])) == "1, 0.25"
     assert shown._row(torch.arange(20.0)).endswith("11, … (20 values)")
     assert shown._shorten("a" * 700) == "a" * 600 + " …"
+
+
+def test_texts_and_rows_of_a_table_are_shown(tmp_path):
+    lines = [f'"{w} a <b>, {k}",{w},{k}\n' for k in range(6) for w in ("good", "bad")]
+    (tmp_path / "t.csv").write_text("text,kind,size\n" + "".join(lines))
+    suspects = [Suspect(str(k), k, 0, 1, 0.5, 1.0, True) for k in (3, 0)]
+
+    def texts(spec):
+        config = {"settings": {"data": spec, "test_fraction": 0.0}, "data": {"samples": 12}}
+        return shown.show_samples(config, suspects, tmp_path / "pictures").texts
+
+    table = f"csv:{tmp_path / 't.csv'},label=kind"
+    assert texts(f"{table},text=text") == ["bad a <b>, 1", "good a <b>, 0"]
+    assert texts(f"{table},columns=size") == ["size=1", "size=0"]
+    assert not (tmp_path / "pictures").exists()

@@ -205,7 +205,6 @@ def _facts_of_rounds(
     judged = judging_round(rounds)
     return {
         "rounds": rounds,
-        "judged": {"planted": judged.get("planted", 0)},
         "planted_figure": charts.planted_figure(run, judged["round"], samples),
         "quality_known": "precision" in rounds[0],
         "test_known": "test_accuracy" in rounds[0],

@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from mild_ext.cli import main
-from mild_ext.recording.status import LearningStatus
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
-from mild_ext.report import charts, shown
+from mild_ext.report import shown
 from mild_ext.report.by_class import class_noise, confusion_matrix, flows
 from mild_ext.report.page import gather, write_report
 from mild_ext.report.review import as_script_data
@@ -369,32 +368,6 @@ def test_run_without_a_round(run, tmp_path):
     shutil.copy(run / "config.json", tmp_path)
     with pytest.raises(ValueError, match="has not finished its first round"):
         write_report(tmp_path)
-
-
-def test_status_picture_averages_neighbours(tmp_path, monkeypatch):
-    """Four samples in two rows; one of them not seen in the second epoch."""
-    monkeypatch.setattr(charts, "LARGEST_HEIGHT", 2)
-    status = LearningStatus(4, 2)
-    right, wrong = [1.0, 0.0], [0.0, 1.0]
-    status.update(
-        torch.arange(4), torch.tensor([right, right, wrong, wrong]), torch.zeros(4).long()
-    )
-    status.advance()
-    status.update(torch.arange(3), torch.tensor([right, wrong, wrong]), torch.zeros(3).long())
-    status.advance()
-    starts = np.array([0, 2])
-    order = np.arange(4)
-    np.testing.assert_array_equal(charts._row_means(status, 0, order, starts), [1, 0])
-    np.testing.assert_array_equal(charts._row_means(status, 1, order, starts), [0.5, 0])
-    np.testing.assert_array_equal(
-        charts._row_means(status, 1, np.array([0, 1, 2, 3]), np.array([0, 3])), [1 / 3, np.nan]
-    )
-    (tmp_path / "status").mkdir()
-    status.save(tmp_path / "status" / "round-00.safetensors")
-    figure = charts.status_figure(tmp_path, [])
-    assert figure["rows"] == 2
-    assert figure["per_row"] == 2
-    assert figure["samples"] == 4
 
 
 def test_pictures_come_from_the_files_the_data_was_read_from(tmp_path):

@@ -51,8 +51,9 @@ def epoch_figures(status: LearningStatus) -> Figures:
 
     Returns:
         ``memorized``: share of the samples seen in it whose label (the one trained on, planted ones too) was
-        predicted, in [0, 1]; nothing where none was seen. With predicted classes ``prediction_changes``: how many samples are predicted to be of another class
-        than when they were last seen (the label wave; 0 in the first epoch).
+        predicted, in [0, 1]; nothing where none was seen. With predicted classes ``prediction_changes``: how many
+        samples are predicted to be of another class than when they were last seen (the label wave; 0 in the first
+        epoch).
     """
     last = status.epoch - 1
     if last < 0:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mild_ext.files import as_name, write_atomically
+from mild_ext.files import as_name, writing
 from mild_ext.report.run_data import Suspect
 
 #: Bytes of pictures in the page itself; with its figures it stays below 5 MB.
@@ -82,14 +81,13 @@ def show_samples(
         if used > EMBEDDED_BYTES:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{k:06d}.{picture.kind}"
-            write_atomically(path, _writer(picture.content))
+            # Without the flush to disk of each that `write_atomically` makes, which takes longer than all the
+            # rest: they can be made again, and the page that shows them is written after them.
+            with writing(path):
+                path.write_bytes(picture.content)
             address = f"{folder.name}/{path.name}"
         shown.pictures[k] = address
     return shown
-
-
-def _writer(content: bytes) -> Callable[[Path], object]:
-    return lambda to: to.write_bytes(content)
 
 
 class _SourceFiles:

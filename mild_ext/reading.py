@@ -60,6 +60,16 @@ def reading(
         raise error(message + (f"; {remedy}" if remedy else "")) from raised
 
 
+def shown(text: str, most: int = 300) -> str:
+    """Text out of a file for a line of a terminal: no control characters, and no longer than ``most``.
+
+    >>> shown("a\x1b[2J" + "b" * 9, most=12)
+    'a\\x1b[2Jbb...'
+    """
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return safe if len(safe) <= most else safe[: most - 3] + "..."
+
+
 def _reason(error: Exception) -> str:
     """Why, in words, where the library's own say nothing to the reader of a file's name."""
     if isinstance(error, MemoryError):
@@ -69,12 +79,12 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start} is not {error.encoding} text"
     if isinstance(error, KeyError):
-        return f"it lacks {', '.join(map(str, error.args)) or 'an entry'}"
+        return f"it lacks {shown(', '.join(map(str, error.args))) or 'an entry'}"
     if isinstance(error, json.JSONDecodeError):
         return f"it is damaged, or no JSON ({error})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    first = str(error).strip().partition("\n")[0]
+    first = shown(str(error).strip().partition("\n")[0])
     if isinstance(error, ValueError) and first:
         return first
     return f"it is damaged or truncated ({type(error).__name__}{': ' if first else ''}{first})"

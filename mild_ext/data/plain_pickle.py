@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mild_ext.files import as_text
-from mild_ext.reading import UnreadableFile, read_array, reading
+from mild_ext.reading import UnreadableFile, read_array, reading, shown
 
 #: Largest file of a pickle that is read, in bytes. CIFAR's largest has 155 million.
 LARGEST_FILE = 1 << 30
@@ -379,7 +379,7 @@ _KNOWN = {
 def _known(module: str, name: str) -> _Name:
     if (module, name) not in _KNOWN:
         raise UnsafePickleError(
-            f"the pickle refers to {module}.{name}, which is not plain data; nothing was executed"
+            f"the pickle refers to {shown(f'{module}.{name}', 80)}, which is not plain data; nothing was executed"
         )
     return _Name(module, name)
 

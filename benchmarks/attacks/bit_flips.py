@@ -7,18 +7,21 @@ The checkpoints are those of a run; the others are small files of each kind (pyt
 
 from __future__ import annotations
 
+import importlib
 import sys
 import tempfile
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2] / "python_tests")]
-
 from runs import command, finish, seeded, write_data
-from test_sealed import KINDS, _plain, attempt  # type: ignore[import-not-found]
 
 from mild_ext.recording.learning_log import read_learning_log
 from mild_ext.training.checkpoint import load_checkpoint
 from mild_ext.training.run_rounds import RoundsResult
+
+sys.path[:0] = [str(Path(__file__).parents[2] / "python_tests")]
+KINDS, _plain, attempt = (
+    getattr(importlib.import_module("test_sealed"), name) for name in ("KINDS", "_plain", "attempt")
+)
 
 
 def main() -> None:

@@ -70,9 +70,8 @@ def main() -> None:
             status, error, _ = finish(command(data, out, "rounds", resume=going))
             resumed += status == 0
             identical += status == 0 and outcome(out) == outcome(folder / "whole")
-        print(
-            f"full disk: {failed} of {tries} runs failed, {lines} in one line, {resumed} resumed, {identical} identical"
-        )
+        told = f"{failed} of {tries} runs failed, {lines} in one line"
+        print(f"full disk: {told}; {resumed} resumed, {identical} identical", flush=True)
 
         failed = lines = 0
         for _ in range(tries):

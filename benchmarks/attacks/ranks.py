@@ -92,10 +92,13 @@ def main() -> None:
         for process in processes:
             process.kill()
             process.join()
-        wanted = {"done"} if plan[0] == "late" else {"told"}
         others = {w for r, (w, _) in told.items() if r != plan[1]}
-        same = plan[0] != "late" or len({words for _, words in told.values()}) == 1
-        fine = others == wanted and same and len(told) == expected
+        same = len({words for _, words in told.values()}) == 1
+        # For rank 0, which looks after the barrier, the others may wait longer than they were asked to.
+        patient = plan[0] == "late" or (plan[0] == "too late" and plan[1] == 0)
+        fine = others == {"done"} and same and patient
+        fine |= others == {"told"} and plan[0] != "late"
+        fine &= len(told) == expected
         good += fine
         print(
             f"group {number}: {ranks} ranks, rank {plan[1]} {plan[0]} in epoch {plan[2]}: {told}",

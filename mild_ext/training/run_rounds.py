@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from mild_ext import processes
 from mild_ext.data.sets import isolated_random_state, labels_of, seed_everything
-from mild_ext.files import writing
+from mild_ext.files import remove_partial, writing
 from mild_ext.reading import reading
 from mild_ext.recording.learning_log import LearningLog, LogRecorder
 from mild_ext.recording.status import LearningStatus
@@ -263,6 +263,8 @@ def run_rounds(
     if folder is not None:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        if processes.rank() == 0:
+            remove_partial(folder)
     fingerprint = _fingerprint(recipe, seed, labels, everyone)
     context = RunContext(
         seed,

@@ -130,15 +130,23 @@ def seconds() -> float:
     return float(os.environ.get("MILD_EXT_FUZZ_SECONDS", "3"))
 
 
-def search(target: str, good: dict[str, bytes], attempt: Callable[[bytes], None]) -> int:
+def search(
+    target: str, good: dict[str, bytes], attempt: Callable[[bytes], None], *, least: int = 50
+) -> int:
     """Try inputs until the time is over; an input that ``attempt`` fails on is kept in the corpus.
+
+    Args:
+        target: its name, with which its files in the corpus begin.
+        good: what is damaged, by name.
+        attempt: tries one input; raises where it finds something.
+        least: how many are tried however long it takes.
 
     Returns:
         How many were tried.
     """
     end, tried = time.monotonic() + seconds(), 0
     for content in inputs(target, good, int(os.environ.get("MILD_EXT_FUZZ_SEED", "0"))):
-        if time.monotonic() > end:
+        if tried >= least and time.monotonic() > end:
             break
         tried += 1
         try:
@@ -149,4 +157,5 @@ def search(target: str, good: dict[str, bytes], attempt: Callable[[bytes], None]
             (CORPUS / name).write_bytes(content)
             print(f"kept as {CORPUS / name}")
             raise
+    print(f"{target}: {tried} tried")
     return tried

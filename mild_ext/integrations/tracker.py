@@ -417,7 +417,7 @@ class RoundTracker:
                 for owner in owners:
                     place = place[owner]
                 place[key] = tensor
-        self.load_state_dict(tree)
+            self.load_state_dict(tree)
 
 
 def _take_out_tensors(

@@ -184,6 +184,20 @@ def test_overwrite_leaves_a_model_of_somebody_elses_alone(run, tmp_path, capsys)
     assert "not made by mild_ext" in capsys.readouterr().err
 
 
+def test_a_folder_of_ours_that_was_given_another_use_is_left_alone(run, tmp_path, capsys):
+    """The hidden marker is still there when somebody else's model comes to lie in the folder."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    (copy / "model.safetensors").write_text("weights")
+    spec, before = f"npz:{run.parent / 'd.npz'}", sorted(os.listdir(copy))
+    assert main(["train", *FAST, "--data", spec, "--overwrite", "--out", str(copy)]) == 1
+    assert "not written by this version of mild_ext" in capsys.readouterr().err
+    assert sorted(os.listdir(copy)) == before
+    (copy / "config.json").write_text('{"settings": ')  # a run's, damaged: the marker counts
+    assert main(["train", *FAST, "--data", spec, "--overwrite", "--out", str(copy)]) == 0
+
+
 def test_a_tensorboard_folder_loses_only_what_tensorboard_wrote(run, tmp_path):
     pytest.importorskip("tensorboard")
     from mild_ext.report.tensorboard import TensorBoardLog

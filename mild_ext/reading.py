@@ -61,10 +61,10 @@ def reading(
 
 
 def shown(text: str, most: int = 300) -> str:
-    """Text out of a file for a line of a terminal: no control characters, and no longer than ``most``.
+    r"""Text out of a file for a line of a terminal: no control characters, and no longer than ``most``.
 
-    >>> shown("a\x1b[2J" + "b" * 9, most=12)
-    'a\\x1b[2Jbb...'
+    >>> print(shown("a\x1b[2J" + "b" * 9, most=12))
+    a\x1b[2Jb...
     """
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return safe if len(safe) <= most else safe[: most - 3] + "..."

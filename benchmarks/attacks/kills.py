@@ -5,12 +5,29 @@ python benchmarks/attacks/kills.py [SEED] [KILLS PER CONFIGURATION]
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from runs import CONFIGURATIONS, command, finish, outcome, seeded, start, write_data
+
+
+def killed_at_random(words: list[str], out: Path, seconds: float) -> bool:
+    """Start a run and kill it so long after its training has begun; False where it had ended by then."""
+    history, before = out / "history.jsonl", time.time()
+    process = start(words)
+    while process.poll() is None and not (history.exists() and history.stat().st_mtime > before):
+        time.sleep(0.01)
+    time.sleep(seconds)
+    if process.poll() is not None:
+        assert process.returncode == 0, process.communicate()[1]
+        return False
+    process.kill()
+    process.communicate()
+    return True
 
 
 def main() -> None:
@@ -21,18 +38,20 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             data = write_data(folder)
-            status, error, seconds = finish(command(data, folder / "whole", name))
+            status, error, _ = finish(command(data, folder / "whole", name))
             assert status == 0, error
+            seconds = json.loads((folder / "whole" / "summary.json").read_text())["seconds"]
             kills = 0
             while kills < wanted:
                 going = (folder / "killed" / "config.json").exists()
-                process = start(command(data, folder / "killed", name, resume=going))
-                time.sleep(rng.uniform(0.4, 1.0) * seconds)
-                if process.poll() is not None:
-                    break  # it was faster than that
-                process.kill()
-                process.wait()
-                kills += 1
+                words = command(data, folder / "killed", name, resume=going)
+                if killed_at_random(
+                    words, folder / "killed", rng.uniform(0, seconds / (kills + 1))
+                ):
+                    kills += 1
+                elif going:  # it was faster than that: again from the start
+                    shutil.rmtree(folder / "killed")
+                    kills = 0
             going = (folder / "killed" / "config.json").exists()
             status, error, _ = finish(command(data, folder / "killed", name, resume=going))
             assert status == 0, error

@@ -17,12 +17,12 @@ import numpy as np
 CONFIGURATIONS: dict[str, list[str]] = {
     "rounds": ["--rounds=3"],
     "all reselected": ["--rounds=3", "--reselect=all", "--round-start=scratch"],
-    "semi-supervised": ["--rounds=1", "--ssl=mixmatch", "--ssl-epochs=6"],
+    "semi-supervised": ["--rounds=1", "--ssl=mixmatch", "--ssl-epochs=20"],
     "averaged, logged": ["--rounds=2", "--ema-decay=0.9", "--learning-logs"],
     "compared, validated": ["--rounds=2", "--validation=0.1", "--test-fraction=0.2"],
 }
 _COMMON = [
-    "--model=mlp", "--width=32", "--first-epochs=8", "--round-epochs=5", "--final-epochs=8", "--batch-size=32",
+    "--model=mlp", "--width=32", "--first-epochs=40", "--round-epochs=15", "--final-epochs=40", "--batch-size=32",
     "--device=cpu", "--threads=1", "--quiet", "--noise=symmetric:0.4", "--checkpoint-seconds=0",
 ]  # fmt: skip
 #: What must be the same, byte by byte, however often a run was interrupted.

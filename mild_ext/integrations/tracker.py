@@ -454,8 +454,41 @@ class RoundTracker:
             ValueError: the file is of another kind or version, another data set, other settings, or
                 damaged.
         """
+<<<<<<< HEAD
         state = read_tracker(path)
         try:
             self.load_state_dict(state)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} does not fit this tracker: {error}") from error
+=======
+        content = read_tensors(
+            path,
+            (_FILE_FORMAT,),
+            "file that a RoundTracker of this version saved",
+            unsealed=(_FORMAT,),
+            remedy="start the rounds anew, or go on with the version that wrote it",
+        )
+        with reading(path):
+            tree = json.loads(content["tracker"])
+            for name, tensor in content.tensors.items():
+                *owners, key = name.split(".")
+                place = tree
+                for owner in owners:
+                    place = place[owner]
+                place[key] = tensor
+            self.load_state_dict(tree)
+
+
+def _take_out_tensors(
+    tree: dict[str, Any], path: str, tensors: dict[str, Tensor]
+) -> dict[str, Any]:
+    """The tree without its tensors, which go into ``tensors`` under dotted names."""
+    rest: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Tensor):
+            tensors[path + key] = value.cpu()
+        else:
+            is_tree = isinstance(value, dict)
+            rest[key] = _take_out_tensors(value, f"{path}{key}.", tensors) if is_tree else value
+    return rest
+>>>>>>> files

@@ -29,7 +29,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mild_ext.files import write_atomically
+from mild_ext.files import as_text, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,7 +177,7 @@ def _write_csv(table: Table, path: Path) -> None:
         if name != "clean_probability" and np.issubdtype(values.dtype, np.floating):
             columns[name] = ["" if value != value else f"{value:.6g}" for value in columns[name]]
     columns["round_dropped"] = ["" if value < 0 else value for value in columns["round_dropped"]]
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
@@ -192,8 +192,17 @@ def _write_parquet(table: Table, path: Path) -> None:
             "Parquet needs pyarrow: pip install 'mild_ext[export]', or write .csv"
         ) from error
     missing = {"round_dropped": table["round_dropped"] < 0}
-    arrays = {name: pa.array(values, mask=missing.get(name)) for name, values in table.items()}
+    arrays = {
+        name: pa.array(_as_texts(values), mask=missing.get(name)) for name, values in table.items()
+    }
     pq.write_table(pa.table(arrays), path)
+
+
+def _as_texts(values: NDArray[Any]) -> NDArray[Any]:
+    """The same, names spelled out where they are no text."""
+    if values.dtype.kind not in "OU":
+        return values
+    return np.array([as_text(v) if isinstance(v, str) else v for v in values], dtype=object)
 
 
 def _reasons(

@@ -329,7 +329,7 @@ def read_settings(path: Path) -> dict[str, Any]:
             try:
                 loaded = yaml.safe_load(text)
             except yaml.YAMLError as error:
-                raise ValueError(str(error)) from error
+                raise ValueError(" ".join(str(error).split())) from error
         elif path.suffix == ".json":
             import json
 

@@ -152,7 +152,7 @@ class RunFolder:
             hint = go_on if self._is_run() else ""
             raise ValueError(f"{out} is not empty: use {hint}another --out")
         if used:
-            self._owned.require_ours()
+            self._owned.require_ours(CONFIG)
         self._owned.claim()
         if used:
             self.stayed = self._owned.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,13 +39,40 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in UTF-8, as `write_atomically` does; line ends stay as they are."""
+    """Write a text file in UTF-8, as `write_atomically` does; line ends stay as they are.
+
+    What UTF-8 cannot hold is written as ``\\udce9``: nothing is lost for a name at the end of a run.
+    """
 
     def write(temporary: Path) -> None:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.write(text)
 
     write_atomically(path, write)
+
+
+def readable(text: str) -> str:
+    """Text that every file, page and terminal can hold, whatever bytes a file's name is made of.
+
+    Bytes that are no UTF-8 (which Python keeps as lone surrogates) become ``\\xe9``, and so do control characters,
+    line ends among them; all else stays.
+
+    Examples:
+        >>> print(readable("caf\\udce9.jpg"), readable("a\\nb"))
+        caf\\xe9.jpg a\\x0ab
+    """
+    if text.isprintable():
+        return text
+    pieces = []
+    for character in text:
+        code = ord(character)
+        if 0xDC80 <= code <= 0xDCFF:
+            code -= 0xDC00
+        elif unicodedata.category(character) not in ("Cc", "Cs"):
+            pieces.append(character)
+            continue
+        pieces.append(f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+    return "".join(pieces)
 
 
 #: What a spreadsheet takes for the beginning of a formula.

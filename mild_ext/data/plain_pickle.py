@@ -11,6 +11,7 @@ array, dtype or scalar, a torch tensor, an encoded byte string. Everything else 
 from __future__ import annotations
 
 import io
+import math
 import pickletools
 import struct
 import zipfile
@@ -108,6 +109,8 @@ def read_torch_file(path: str | Path) -> Any:
             if len(found) != 1:
                 raise ValueError(f"{path} is a zip file, but not one of torch.save (no data.pkl)")
             folder = found[0].removesuffix("data.pkl")
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise ValueError(f"{path} is compressed, as torch.save never does it")
             if any(name == f"{folder}byteorder" for name in archive.namelist()) and (
                 archive.read(f"{folder}byteorder") != b"little"
             ):
@@ -127,7 +130,8 @@ def read_torch_file(path: str | Path) -> Any:
 
 def read_npy(path: str | Path) -> Any:
     """The content of a ``.npy`` file; one object in a 0-d object array, as ``np.save`` writes a dict."""
-    with Path(path).open("rb") as file:
+    path = Path(path)
+    with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
         read_header = {
             (1, 0): np.lib.format.read_array_header_1_0,
@@ -144,6 +148,8 @@ def read_npy(path: str | Path) -> Any:
             if isinstance(value, list) and len(value) == 1:
                 value = value[0]
             return value
+        if math.prod(shape) * dtype.itemsize > path.stat().st_size:
+            raise ValueError(f"{path} is truncated: it says it is {dtype} {list(shape)}")
     return np.load(path, allow_pickle=False)
 
 

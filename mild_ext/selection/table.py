@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mild_ext.files import write_atomically
+from mild_ext.files import spreadsheet_safe, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,8 +137,9 @@ def write_table(table: Table, path: str | os.PathLike[str]) -> None:
 def _write_csv(table: Table, path: Path) -> None:
     columns = {name: values.tolist() for name, values in table.items()}
     columns["clean_probability"] = [f"{value:.6g}" for value in columns["clean_probability"]]
+    columns["id"] = [spreadsheet_safe(i) if isinstance(i, str) else i for i in columns["id"]]
     columns["round_dropped"] = ["" if value < 0 else value for value in columns["round_dropped"]]
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))

@@ -36,7 +36,14 @@ from torch import Tensor, nn
 from mild_ext import processes
 from mild_ext.data.noise import LabelNoise
 from mild_ext.data.sets import LabeledData
-from mild_ext.files import PARTIAL, remove_partial, write_atomically, write_text
+from mild_ext.files import (
+    PARTIAL,
+    readable,
+    remove_partial,
+    spreadsheet_safe,
+    write_atomically,
+    write_text,
+)
 from mild_ext.recording.learning_log import write_learning_log
 from mild_ext.selection.plot import save_figure
 from mild_ext.training.context import Record
@@ -299,7 +306,7 @@ def _selection_text(
     if data.true_labels is not None:
         columns["true_label"] = data.true_labels.tolist()
     if data.sample_names is not None:
-        columns["name"] = list(data.sample_names)
+        columns["name"] = [spreadsheet_safe(readable(name)) for name in data.sample_names]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", *columns])

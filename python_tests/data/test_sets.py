@@ -62,7 +62,7 @@ def test_items_of_any_kind_are_taken_apart_where_it_is_said_what_is_what():
     rest = IndexedDataset(ROWS, index="id", labels="label")
     assert rest[1] == (1, {"text": [3, 4], "mask": [1, 0]}, 0)
     triples = [(k, float(k), k % 2) for k in range(5)]
-    with pytest.raises(TypeError, match="begins with its own position, .* inputs=1, labels=2"):
+    with pytest.raises(TypeError, match=r"begins with its own position, .* inputs=1, labels=2"):
         IndexedDataset(triples)[3]
     assert IndexedDataset(triples, inputs=1, labels=2)[3] == (3, 3.0, 1)
     by_function = IndexedDataset(triples, inputs=lambda item: -item[1], labels=lambda item: 1)

@@ -23,6 +23,8 @@ from mild_ext.data.sets import LabeledData, array_data
 
 _Array = np.ndarray[Any, Any]
 PIXELS = 3 * 32 * 32
+#: Files that hold more bytes are not CIFAR's, the largest of which has 155 MB.
+LARGEST_FILE = 1 << 28
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -173,12 +175,12 @@ def _entries(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Name and content of the files in a folder or a tar archive; nothing is unpacked to disk."""
     if path.is_dir():
         for file in sorted(path.iterdir()):
-            if file.is_file():
+            if file.is_file() and file.stat().st_size <= LARGEST_FILE:
                 yield file.name, file.read_bytes
         return
     with tarfile.open(path) as archive:
         for member in archive:
-            if member.isfile():
+            if member.isfile() and member.size <= LARGEST_FILE:
                 yield PurePosixPath(member.name).name, partial(_extract, archive, member)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -21,10 +21,12 @@ from mild_ext.data.readers.images import (
     IMAGENET_STD,
     ImageFiles,
     ImageFormat,
+    PathList,
     existing,
     require_pillow,
 )
 from mild_ext.data.sets import LabeledData
+from mild_ext.files import readable
 
 #: More missing files than this share mean that the images are elsewhere or not unpacked.
 LARGEST_MISSING_SHARE = 0.2
@@ -194,7 +196,7 @@ def _streamed(
         std=IMAGENET_STD.clone(),
         test=ImageFiles(test.folder, test.paths, torch.tensor(test.labels), wanted),
         plain=ImageFiles(train.folder, dataset.paths, labels, wanted),
-        sample_names=dataset.paths,
+        sample_names=PathList(map(readable, dataset.paths)),
         messages=messages,
         recipe=name,
     )
@@ -216,7 +218,8 @@ def _folder(path: str) -> Path:
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"{path} is missing")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")  # names need not be UTF-8
+    lines = [line.strip() for line in text.split("\n")]
     lines = [line for line in lines if line]
     if not lines:
         raise ValueError(f"{path} is empty")
@@ -224,7 +227,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _read_pairs(path: Path, classes: int, *, exact: bool = False) -> list[tuple[str, int]]:
-    """``name label`` per line; labels of ``classes`` and above are passed over, or refused if exact."""
+    """``name label`` per line; labels of ``classes`` and above are not asked for, or refused if exact."""
     pairs: list[tuple[str, int]] = []
     for number, line in enumerate(_lines(path), 1):
         name, _, label = line.rpartition(" ")
@@ -232,8 +235,13 @@ def _read_pairs(path: Path, classes: int, *, exact: bool = False) -> list[tuple[
             raise ValueError(
                 f"{path}, line {number}: expected a file name and a label, got {line!r}"
             )
-        if int(label) < classes:
-            pairs.append((name.strip(), int(label)))
+        if "\0" in name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            raise ValueError(
+                f"{path}, line {number}: {name!r} leads out of the folder; list images by paths inside it"
+            )
+        value = int(label) if len(label) < 10 else classes
+        if value < classes:
+            pairs.append((name.strip(), value))
         elif exact:
             raise ValueError(f"{path}, line {number}: label {label} of {classes} classes")
     if not pairs:

@@ -305,6 +305,16 @@ class RoundTracker:
             self.status = self._rounds.new_status(self.device)
         return outcome
 
+    def restart_round(self) -> None:
+        """Forget what the current round has recorded and begin it anew, e.g. after training was interrupted in it.
+
+        A round is judged by its whole course, so half of one is of no use; the weights are not the tracker's concern.
+        """
+        if not self.finished:
+            self.epochs -= self.status.epoch
+            self.status = self._rounds.new_status(self.device)
+            self._start_noting()
+
     def _start_noting(self) -> None:
         """Take labels from the batches from here on, as long as some are not known.
 

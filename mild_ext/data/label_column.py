@@ -182,10 +182,10 @@ class Column:
         self._shown = self.values
         kind = self.values.dtype.kind
         if self.categories is not None:
-            return self._look_up(
-                [self.categories[k] if k >= 0 else "" for k in self.values],
-                known or self.categories,
-            )
+            texts = [self.categories[k] if k >= 0 else "" for k in self.values.tolist()]
+            self.absent |= np.array([_is_missing(text) for text in texts], dtype=bool)
+            own = [text for text in self.categories if not _is_missing(text)]
+            return self._look_up(texts, known if known is not None else own)
         if kind in "OUST":
             return self._objects(known)
         if kind == "b":

@@ -106,7 +106,7 @@ def load_folder(
         test=datasets.get("test"),
         validation=datasets.get("validation"),
         sample_names=[readable(path) for path in train.paths],
-        messages=messages,
+        messages=[readable(message) for message in messages],
     )
 
 

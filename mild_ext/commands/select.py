@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mild_ext.data.labels import CheckedLabels, Missing, check_labels, named_as
+from mild_ext.reading import read_array
 from mild_ext.recording.learning_log import read_learning_log
 from mild_ext.recording.status import LearningStatus
 from mild_ext.selection import PlantedLabels, Selection, select_clean
@@ -99,9 +100,7 @@ def quality(selection: Selection, clean: NDArray[np.bool_]) -> str:
 def _labels(option: str, path: str | None, count: int, missing: Missing) -> CheckedLabels | None:
     if path is None:
         return None
-    loaded = np.load(path, allow_pickle=False)
-    if not isinstance(loaded, np.ndarray):
-        raise ValueError(f"{option} must name a .npy file of labels, got {path}")
+    loaded = read_array(path)
     if loaded.ndim < 1 or len(loaded) != count:
         raise ValueError(
             f"{option} must hold one label for each of the {count} samples, got shape "

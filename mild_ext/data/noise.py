@@ -31,6 +31,7 @@ A specification is text, ``KIND:RATE``:
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ from torch.utils.data import Dataset
 
 from mild_ext.data.labels import check_labels
 from mild_ext.data.sets import ArrayDataset
+from mild_ext.reading import read_array, read_text, reading
+from mild_ext.spelling import did_you_mean
 
 _Array = np.ndarray[Any, Any]
 
@@ -116,7 +119,7 @@ def corrupt_labels(
     if kind not in KINDS or (kind != "none") != bool(argument):
         raise ValueError(
             f"noise must be KIND:RATE with KIND one of {', '.join(KINDS)} (e.g. symmetric:0.5), "
-            f"or none; got {spec!r}"
+            f"or none; got {spec!r}{'' if kind in KINDS else did_you_mean(kind, KINDS)}"
         )
     true = check_labels(labels, num_classes=num_classes).values.numpy()
     generator = np.random.default_rng(seed)
@@ -195,11 +198,12 @@ def _read_array(path: Path) -> _Array:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     if path.suffix == ".npy":
-        loaded: _Array = np.load(path, allow_pickle=False)
+        return read_array(path)
+    text = read_text(path)
+    with reading(path):
+        separator = "," if "," in text.partition("\n")[0] else None
+        loaded: _Array = np.loadtxt(io.StringIO(text), delimiter=separator)
         return loaded
-    separator = "," if "," in path.read_text().partition("\n")[0] else None
-    loaded = np.loadtxt(path, delimiter=separator)
-    return loaded
 
 
 def _read_labels(path: Path, count: int, num_classes: int) -> _Array:

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from mild_ext.data.indexed import IndexedDataset
 from mild_ext.data.labels import check_labels
 from mild_ext.data.random_state import isolated_random_state
-from mild_ext.files import readable
+from mild_ext.files import as_text
 
 
 class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -126,6 +126,12 @@ class LabeledData:
         plain: the training samples without random augmentation, where ``train`` augments while it
             reads; None where it does not.
         sample_names: where each training sample came from (a file, as a rule), or None.
+        texts: what each training sample says, to be shown to people: a text, or a row of a table; or None.
+        root: the folder that ``sample_names`` are relative to, where classes are folders of files.
+        table: the table the samples are rows of: its ``path``, and the names of the ``label`` and ``id`` columns (None:
+            ``sample_names`` are numbers of rows); or None.
+        encoding: how rows of a table became inputs, in plain values, for `mild_ext.data.readers.table.encode_rows`;
+            or None.
         superclasses: superclass of each class, for label noise inside superclasses, or None.
         messages: what the user should know about how the data was read.
         recipe: name of the preset that suits this data set.
@@ -149,6 +155,10 @@ class LabeledData:
     validation: Dataset[Any] | None = None
     plain: Dataset[Any] | None = None
     sample_names: Sequence[str] | None = None
+    texts: Sequence[str] | None = None
+    root: str | None = None
+    table: dict[str, str | None] | None = None
+    encoding: dict[str, Any] | None = None
     superclasses: Sequence[int] | None = None
     messages: list[str] = field(default_factory=list)
     recipe: str = "default"
@@ -156,8 +166,8 @@ class LabeledData:
     picture_shape: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        self.name = readable(self.name)
-        self.class_names = [readable(str(name)) for name in self.class_names]
+        self.name = as_text(self.name)
+        self.class_names = [as_text(str(name)) for name in self.class_names]
         count = len(self.train)  # type: ignore[arg-type]
         classes = len(self.class_names)
         self.labels = check_labels(self.labels, count=count, num_classes=classes).values
@@ -169,6 +179,13 @@ class LabeledData:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def shown_kind(self) -> str:
+        """What people are shown of a sample: an ``image``, a ``text``, or nothing but a ``vector``."""
+        if self.kind == "image" or self.picture_shape is not None:
+            return "image"
+        return "vector" if self.texts is None else "text"
 
     def __len__(self) -> int:
         return len(self.labels)

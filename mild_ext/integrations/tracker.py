@@ -19,7 +19,14 @@ from mild_ext.integrations.batch_labels import BatchLabels, GivenLabels
 from mild_ext.integrations.sampler import KeptSampler
 from mild_ext.integrations.tracker_file import FORMAT, read_tracker, write_tracker
 from mild_ext.recording._checks import require_tensors
-from mild_ext.rounds import MIN_REMOVED, RoundOutcome, Rounds, Select
+from mild_ext.rounds import (
+    MIN_REMOVED,
+    RoundOutcome,
+    Rounds,
+    Select,
+    epoch_figures,
+    round_figures,
+)
 from mild_ext.selection import PlantedLabels, Selection
 from mild_ext.selection.table import Table, samples_table, to_frame
 
@@ -58,7 +65,10 @@ class RoundTracker:
             the noise can be measured (see `mild_ext.plant_labels`). Needs ``labels``, and batches with
             ``training_labels``. 0, the default, plants nothing: it is your model that learns them, for the
             length of the round.
-        num_classes: columns of the logits, for ``plant``; None takes one more than the largest label.
+        num_classes: columns of the logits, for ``plant`` and ``record``; None takes one more than the largest
+            of ``labels``.
+        record: what each round's status records, see LearningStatus: "all" for the training dynamics. None is
+            "classes" where labels are planted, otherwise "status".
         device: where the status lies, see LearningStatus.
         group: process group to merge over; None is the default one, or none.
         seed: of the order in which `sampler` goes through the samples, and of what is planted.
@@ -102,6 +112,7 @@ class RoundTracker:
         seed: int = 0,
         plant: float = 0.0,
         num_classes: int | None = None,
+        record: str | None = None,
     ) -> None:
         self.class_names: tuple[str, ...] | None = None
         if labels is not None:
@@ -118,6 +129,7 @@ class RoundTracker:
             plant=plant,
             plant_seed=seed,
             num_classes=num_classes,
+            record=record,
         )
         self.num_samples, self.rounds = num_samples, self._rounds.rounds
         self.device, self.group, self.seed = torch.device(device), group, seed
@@ -126,6 +138,7 @@ class RoundTracker:
         self.epochs = 0
         self._noted: BatchLabels | None = None
         self._comparing = False
+        self._ended: dict[str, float] = {}
         self._start_noting()
 
     # ---- where it stands
@@ -219,6 +232,11 @@ class RoundTracker:
         return self._rounds.suggestion_confidence
 
     @property
+    def dynamics(self) -> dict[str, Tensor]:
+        """Training dynamics by name, float32 ``[N]``, of finished rounds, see `mild_ext.rounds.Rounds`."""
+        return self._rounds.dynamics
+
+    @property
     def reselect(self) -> str:
         """Whether dropped samples may return, see the argument."""
         return self._rounds.reselect
@@ -272,6 +290,7 @@ class RoundTracker:
             ValueError: the batches of a round's first epoch did not carry its ``training_labels``, or those of the
                 very first one other labels than were given.
         """
+        self._ended = {}
         if not self.finished:
             self.status.sync(self.group)
             # Among ranks an epoch shows each only its part of the labels: one merge a round will do.
@@ -298,8 +317,9 @@ class RoundTracker:
             RuntimeError: the round's epochs are not over, or there are no more rounds.
             TypeError, ValueError: ``select`` did not return a selection of these samples.
         """
-        selection = self._rounds.select(self.status)
+        selection, figures = self._rounds.select(self.status), epoch_figures(self.status)
         outcome = self._rounds.end_round(self.status, selection)
+        self._ended = figures | round_figures(outcome, selection)
         self.selections.append(selection)
         if not self.finished:
             self.status = self._rounds.new_status(self.device)
@@ -314,6 +334,19 @@ class RoundTracker:
             self.epochs -= self.status.epoch
             self.status = self._rounds.new_status(self.device)
             self._start_noting()
+    def figures(self) -> dict[str, float]:
+        """Figures of the epoch that ended last, for a logger; alike on all ranks. Waits for the device.
+
+        Returns:
+            ``mild_ext/memorized``, where predicted classes are recorded ``mild_ext/prediction_changes``, and after the
+            last epoch of a round ``mild_ext/dropped``, ``kept``, ``noise_rate``, ``noise_rate_low`` and
+            ``noise_rate_high``: see `mild_ext.rounds.epoch_figures` and `mild_ext.rounds.round_figures`. Empty
+            before the first epoch's end, and where nothing is recorded any more.
+        """
+        figures = self._ended
+        if not (figures or self.finished):
+            figures = epoch_figures(self.status)
+        return {f"mild_ext/{name}": value for name, value in figures.items()}
 
     def _start_noting(self) -> None:
         """Take labels from the batches from here on, as long as some are not known.
@@ -362,7 +395,7 @@ class RoundTracker:
             clean_probability=self.clean_probability,
             times={"misclassified": self.misclassified, "seen": self.seen},
             round_dropped=self.round_dropped,
-            **{"given_labels": self.labels, **columns},
+            **{"given_labels": self.labels, "dynamics": self.dynamics, **columns},
         )
 
     def to_frame(self, **columns: Any) -> pd.DataFrame:
@@ -412,7 +445,7 @@ class RoundTracker:
         # Now that all of it fits: in place, since samplers and data sets look at these tensors.
         self._rounds.load_state_dict(state["rounds"])
         self.status, self.epochs = status, state["epochs"]
-        self.selections = []
+        self.selections, self._ended = [], {}
         self._start_noting()
 
     def save(self, path: str | Path) -> None:

@@ -6,22 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from mild_ext.files import write_atomically
+from mild_ext.reading import reading
+from mild_ext.sealed import read_tensors, write_tensors
 
-#: Of a tracker's state, in a file or not.
+#: Of a tracker's state.
 FORMAT = "mild_ext-tracker-3"
+#: Of files; those of earlier versions have no checksum, and the format of the state.
+_FILE_FORMAT = f"{FORMAT}-sealed"
 
 
 def write_tracker(path: str | Path, state: dict[str, Any]) -> None:
     """Write a `RoundTracker.state_dict`; an existing file is replaced only by a complete one."""
     tensors: dict[str, Tensor] = {}
     tree = _take_out_tensors(state, "", tensors)
-    metadata = {"format": FORMAT, "tracker": json.dumps(tree)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    write_tensors(path, tensors, {"format": _FILE_FORMAT, "tracker": json.dumps(tree)})
 
 
 def read_tracker(path: str | Path) -> dict[str, Any]:
@@ -31,28 +31,22 @@ def read_tracker(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is of another kind or version, or damaged.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tree: dict[str, Any] = json.loads(metadata.get("tracker", "{}"))
-            found = metadata.get("format") or tree.get("format")
-            if found == FORMAT:
-                for name in file.keys():  # noqa: SIM118
-                    *owners, key = name.split(".")
-                    place = tree
-                    for owner in owners:
-                        place = place[owner]
-                    place[key] = file.get_tensor(name)
-    except (SafetensorError, AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    if found != FORMAT:
-        raise ValueError(
-            f"{path} was not saved by a RoundTracker of this version: its format must be "
-            f"{FORMAT!r}, got {found!r}; start the rounds anew, or go on with the version that wrote it"
-        )
-    return tree
+    content = read_tensors(
+        path,
+        (_FILE_FORMAT,),
+        "file that a RoundTracker of this version saved",
+        unsealed=(FORMAT,),
+        remedy="start the rounds anew, or go on with the version that wrote it",
+    )
+    with reading(path):
+        tree: dict[str, Any] = json.loads(content["tracker"])
+        for name, tensor in content.tensors.items():
+            *owners, key = name.split(".")
+            place = tree
+            for owner in owners:
+                place = place[owner]
+            place[key] = tensor
+        return tree
 
 
 def _take_out_tensors(

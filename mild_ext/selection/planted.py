@@ -12,16 +12,14 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mild_ext.data.labels import check_labels
-from mild_ext.files import write_atomically
+from mild_ext.reading import reading
+from mild_ext.sealed import read_tensors, write_tensors
 
 #: Fewest samples to plant where a tenth of the data set allows it. Of 100, the most united two fifths
 #: measure a share of a half with a standard error of 0.08, one of a tenth with 0.05.
@@ -29,7 +27,9 @@ MIN_PLANTED = 100
 #: Largest share of a data set, and of every class, that is ever planted.
 MAX_SHARE = 0.1
 
-_FORMAT = "mild_ext.PlantedLabels/1"
+_FORMAT = "mild_ext.PlantedLabels/2"
+#: Of earlier versions, without a checksum.
+_UNSEALED = ("mild_ext.PlantedLabels/1",)
 _FIELDS = ("labels", "index", "withheld")
 
 
@@ -116,10 +116,10 @@ class PlantedLabels:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, complete or not at all."""
         tensors = {name: getattr(self, name).contiguous() for name in _FIELDS}
-        metadata = {"format": _FORMAT}
+        header = {"format": _FORMAT}
         if self.class_names is not None:
-            metadata["class_names"] = json.dumps(self.class_names)
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+            header["class_names"] = json.dumps(self.class_names)
+        write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PlantedLabels:
@@ -129,22 +129,13 @@ class PlantedLabels:
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged, or holds no planted labels.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no file {path}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                found = (file.metadata() or {}).get("format")
-                if found != _FORMAT:
-                    raise ValueError(
-                        f"{path} holds no planted labels (format {found}, not {_FORMAT})"
-                    )
-                names = (file.metadata() or {}).get("class_names")
-                return cls(
-                    **{name: file.get_tensor(name) for name in _FIELDS},
-                    class_names=None if names is None else tuple(map(str, json.loads(names))),
-                )
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+        content = read_tensors(path, (_FORMAT,), "file of planted labels", unsealed=_UNSEALED)
+        with reading(path):
+            names = content.header.get("class_names")
+            return cls(
+                **{name: content.tensor(name) for name in _FIELDS},
+                class_names=None if names is None else tuple(map(str, json.loads(names))),
+            )
 
 
 def plant_labels(

@@ -7,6 +7,7 @@ on its counts (``decide.py``) -> classes (``classes.py``) -> noise rate -> resul
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def select_clean(
     labels: Any = None,
     per_class: bool | None = None,
     epochs: slice | None = None,
-    planted: PlantedLabels | None = None,
+    planted: PlantedLabels | Sequence[PlantedLabels] | None = None,
 ) -> Selection:
     """Decide which samples to keep.
 
@@ -43,7 +44,8 @@ def select_clean(
     are dropped. Without, it is estimated from the counts alone, which cannot tell a hard label from a wrong one.
 
     Args:
-        status_or_times: a LearningStatus, or the TransitionTimes of one.
+        status_or_times: a LearningStatus, or the TransitionTimes of one; with ``planted`` also a list of statuses:
+            several runs of the same samples, each from fresh weights and with labels planted elsewhere.
         rule: one of
 
             - ``posterior``: from zero misclassified epochs upward, keep while the posterior
@@ -63,9 +65,9 @@ def select_clean(
             have been memorized by the end, the first third or two thirds (at least 8 epochs) count, and
             once training has settled no fewer samples are dropped than must be wrong. A window given
             here says which samples to drop, that default how many.
-        planted: what the status was trained on, see `mild_ext.plant_labels`; the status must record predicted
-            classes (``LearningStatus(..., num_classes=K)``). Rule, per_class and epochs are then not to
-            be given: what is measured takes their place.
+        planted: what the status was trained on, see `mild_ext.plant_labels`, or a list with that of each run; the
+            status must record predicted classes (``LearningStatus(..., num_classes=K)``). Rule, per_class and epochs
+            are then not to be given: what is measured takes their place.
 
     Returns:
         A :class:`Selection`. It is never empty: where two components are not supported everything
@@ -93,7 +95,14 @@ def select_clean(
                 "rule, per_class and epochs have no meaning with planted labels, by which the noise is "
                 "measured; leave them out, or leave out planted"
             )
-        return select_planted(status_or_times, planted, labels, level)
+        if isinstance(planted, PlantedLabels) != (not isinstance(status_or_times, Sequence)):
+            raise TypeError(
+                "several runs are a list of statuses with a list of PlantedLabels, one run a status with its "
+                f"own; got {type(status_or_times).__name__} and {type(planted).__name__}"
+            )
+        runs = [status_or_times] if isinstance(planted, PlantedLabels) else status_or_times
+        each = [planted] if isinstance(planted, PlantedLabels) else planted
+        return select_planted(runs, each, labels, level)
     evidence = evidence_of(status_or_times, epochs)
     histogram = evidence.histogram()
     num_samples = int(histogram.sum())

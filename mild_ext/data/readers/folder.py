@@ -28,7 +28,7 @@ from mild_ext.data.readers.images import (
     report_unreadable,
 )
 from mild_ext.data.sets import ArrayDataset, LabeledData, some_inputs, statistics_of
-from mild_ext.files import readable
+from mild_ext.files import as_text
 
 #: Images of one size are kept as they are up to this many pixels a side; all others are resized.
 LARGEST_KEPT_SIDE = 96
@@ -70,7 +70,7 @@ def load_folder(
     if size is not None and size < 1:
         raise ValueError(f"size must be at least 1 pixel, got {size}")
     splits, folders, messages = find_files(root, layout)
-    class_names = [readable(name) for name in folders]
+    class_names = [as_text(name) for name in folders]
     train = splits["train"]
     headers, failures, worked = read_all(
         lambda name: read_header(train.folder / name), train.paths, train.paths, "looking at images"
@@ -105,8 +105,9 @@ def load_folder(
         std=std,
         test=datasets.get("test"),
         validation=datasets.get("validation"),
-        sample_names=[readable(path) for path in train.paths],
-        messages=[readable(message) for message in messages],
+        sample_names=train.paths,
+        root=str(train.folder.resolve()),
+        messages=[as_text(message) for message in messages],
     )
 
 

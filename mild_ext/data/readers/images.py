@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from mild_ext.files import readable
+from mild_ext.files import as_text
 
 _Array = np.ndarray[Any, Any]
 
@@ -213,7 +213,7 @@ class Unreadable:
     reason: str
 
     def __str__(self) -> str:
-        return f"{readable(self.name)} ({self.reason})"
+        return f"{as_text(self.name)} ({self.reason})"
 
 
 def read_all(
@@ -250,7 +250,7 @@ def read_all(
         for name, result in zip(names, bar, strict=True):
             if isinstance(result, Exception):
                 text = str(result).partition(" '")[0].partition(": ")[0]
-                reason = readable(text) or type(result).__name__
+                reason = as_text(text) or type(result).__name__
                 failures.append(Unreadable(name, reason))
                 result = None
             results.append(result)
@@ -359,7 +359,7 @@ class StreamedImages(Dataset[tuple[Tensor, int]]):
 
     def _note_failure(self, index: int, error: Exception) -> None:
         self._failed.add(index)
-        name, reason = readable(self.sources.name(index)), readable(str(error))
+        name, reason = as_text(self.sources.name(index)), as_text(str(error))
         if len(self._failed) >= 20 and len(self._failed) > self._read / 20:
             raise RuntimeError(
                 f"{len(self._failed)} of the last {self._read} images could not be read, the last one "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mild_ext.data.labels import Missing
-from mild_ext.files import readable
+from mild_ext.files import as_text
 
 #: So many names are shown of each kind.
 SHOWN = 3
@@ -30,7 +30,7 @@ class PassedOver:
         """One line for each reason."""
         lines = []
         for (kind, reason), names in self._names.items():
-            shown = ", ".join(map(readable, sorted(names)[:SHOWN])) + (
+            shown = ", ".join(map(as_text, sorted(names)[:SHOWN])) + (
                 ", ..." if len(names) > SHOWN else ""
             )
             lines.append(f"passed over {len(names)} {kind} in {where} that {reason} ({shown})")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -21,12 +21,11 @@ from mild_ext.data.readers.images import (
     IMAGENET_STD,
     ImageFiles,
     ImageFormat,
-    PathList,
     existing,
     require_pillow,
 )
 from mild_ext.data.sets import LabeledData
-from mild_ext.files import readable
+from mild_ext.reading import read_text
 
 #: More missing files than this share mean that the images are elsewhere or not unpacked.
 LARGEST_MISSING_SHARE = 0.2
@@ -196,7 +195,7 @@ def _streamed(
         std=IMAGENET_STD.clone(),
         test=ImageFiles(test.folder, test.paths, torch.tensor(test.labels), wanted),
         plain=ImageFiles(train.folder, dataset.paths, labels, wanted),
-        sample_names=PathList(map(readable, dataset.paths)),
+        sample_names=dataset.paths,
         messages=messages,
         recipe=name,
     )
@@ -218,8 +217,7 @@ def _folder(path: str) -> Path:
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"{path} is missing")
-    text = path.read_text(encoding="utf-8", errors="surrogateescape")  # names need not be UTF-8
-    lines = [line.strip() for line in text.split("\n")]
+    lines = [line.strip() for line in read_text(path).splitlines()]
     lines = [line for line in lines if line]
     if not lines:
         raise ValueError(f"{path} is empty")
@@ -227,7 +225,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _read_pairs(path: Path, classes: int, *, exact: bool = False) -> list[tuple[str, int]]:
-    """``name label`` per line; labels of ``classes`` and above are not asked for, or refused if exact."""
+    """``name label`` per line; labels of ``classes`` and above are passed over, or refused if exact."""
     pairs: list[tuple[str, int]] = []
     for number, line in enumerate(_lines(path), 1):
         name, _, label = line.rpartition(" ")
@@ -235,13 +233,8 @@ def _read_pairs(path: Path, classes: int, *, exact: bool = False) -> list[tuple[
             raise ValueError(
                 f"{path}, line {number}: expected a file name and a label, got {line!r}"
             )
-        if "\0" in name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-            raise ValueError(
-                f"{path}, line {number}: {name!r} leads out of the folder; list images by paths inside it"
-            )
-        value = int(label) if len(label) < 10 else classes
-        if value < classes:
-            pairs.append((name.strip(), value))
+        if int(label) < classes:
+            pairs.append((name.strip(), int(label)))
         elif exact:
             raise ValueError(f"{path}, line {number}: label {label} of {classes} classes")
     if not pairs:
@@ -262,6 +255,11 @@ def _read_synsets(path: Path, classes: int) -> tuple[list[str], list[str]]:
     return ids, names
 
 
+def _is_inside(name: str) -> bool:
+    """Whether a name in a list stays inside the folder that it is relative to."""
+    return not (name.startswith(("/", "\\")) or "\0" in name or ".." in PurePosixPath(name).parts)
+
+
 def _any_exists(folder: Path, pairs: Sequence[tuple[str, int]]) -> bool:
     """Whether one of a few entries spread over the list exists."""
     step = max(1, len(pairs) // 20)
@@ -272,6 +270,12 @@ def _locate(
     pairs: list[tuple[str, int]], folders: Sequence[Path], what: str, messages: list[str]
 ) -> _Listed:
     """Find the folder that the list's names are relative to, and leave out what is missing."""
+    outside = [name for name, _ in pairs if not _is_inside(name)]
+    if outside:
+        raise ValueError(
+            f"the list of {what} images must name files inside its folder, but {len(outside)} of {len(pairs)} "
+            f"lead out of it: {outside[0]!r}; such a list is not read"
+        )
     folder = next((f for f in folders if _any_exists(f, pairs)), None)
     if folder is None:
         looked = ", ".join(str(f) for f in folders)

@@ -126,7 +126,11 @@ def as_text(name: str) -> str:
 
 def as_name(text: str) -> str:
     """The name that `as_text` spelled out, as `open` and `os.listdir` have it."""
-    return re.sub(r"\\u(d[89a-f][0-9a-f]{2}|00[0189][0-9a-f]|007f)", lambda found: chr(int(found[1], 16)), text)
+    return re.sub(
+        r"\\u(d[89a-f][0-9a-f]{2}|00[0189][0-9a-f]|007f)",
+        lambda found: chr(int(found[1], 16)),
+        text,
+    )
 
 
 #: What a spreadsheet takes for the beginning of a formula.

@@ -334,6 +334,7 @@ class RoundTracker:
             self.epochs -= self.status.epoch
             self.status = self._rounds.new_status(self.device)
             self._start_noting()
+
     def figures(self) -> dict[str, float]:
         """Figures of the epoch that ended last, for a logger; alike on all ranks. Waits for the device.
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mild_ext.data import load_data
+from mild_ext.files import as_text
 
 ARRAYS = st.sampled_from(
     [
@@ -140,7 +141,7 @@ def folders(case):
                 data = load_data(f"folder:{root}{options}")
             except REFUSALS:
                 return
-        for text in (*data.class_names, *data.sample_names, *data.messages, data.name):
+        for text in (*data.class_names, *map(as_text, data.sample_names), *data.messages):
             text.encode("utf-8")
             assert text.isprintable()
         parts = (data.train, data.test, data.validation)

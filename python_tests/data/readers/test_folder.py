@@ -19,6 +19,7 @@ from mild_ext.data.readers.images import (
     existing,
     read_header,
 )
+from mild_ext.files import as_name, as_text
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -368,10 +369,13 @@ def test_names_that_are_not_utf8_survive(tmp_path):
         save(tmp_path / name / odd)
     for memory in ("yes", "no"):
         data = load_data(f"folder:{tmp_path},memory={memory}")
-        assert data.class_names == ["cat", "dog", r"k\xe4se"]
-        assert next(iter(data.sample_names)) == r"cat/caf\xe9\x0a.png"
+        assert data.class_names == ["cat", "dog", r"k\udce4se"]
+        name = next(iter(data.sample_names))
+        assert name == os.path.join("cat", odd)  # as the file system has it
+        assert as_text(name) == r"cat/caf\udce9\u000a.png"
+        assert as_name(as_text(name)) == name
         assert data.train[3][0].shape == data.train[0][0].shape
-        for text in [*data.class_names, *data.sample_names, *data.messages]:
+        for text in [*data.class_names, *map(as_text, data.sample_names), *data.messages]:
             assert text.encode("utf-8")
             assert text.isprintable()
 

@@ -73,12 +73,14 @@ def container(items, kind):
 
 def plain(entry):
     """An entry of a container as a Python value; None where it stands for no label."""
-    while isinstance(entry, list | tuple) and len(entry) == 1:
+    if isinstance(entry, pa.Scalar):
+        entry = entry.as_py()
+    while isinstance(entry, list | tuple | np.ndarray) and np.ndim(entry) and len(entry) == 1:
         entry = entry[0]
     if isinstance(entry, np.ma.core.MaskedConstant):
         return None
-    if isinstance(entry, torch.Tensor | np.ndarray | np.generic | pa.Scalar):
-        entry = entry.as_py() if isinstance(entry, pa.Scalar) else entry.item()
+    if isinstance(entry, torch.Tensor | np.ndarray | np.generic):
+        entry = entry.item()
     if isinstance(entry, bytes):
         entry = entry.decode("utf-8", "backslashreplace")
     if entry is None or entry is pd.NA or entry is pd.NaT or entry != entry:
@@ -179,7 +181,7 @@ def datasets(case):
             assert wrap == "triple"  # which says to say what is what
             continue
         assert (index, int(label)) == (k, int(found[k]))
-        assert wrap in ("attribute", "mapping", "triple") or inputs == k + 0.5
+        assert wrap in ("attribute", "mapping", "triple", "bare") or inputs == k + 0.5
 
 
 @st.composite

@@ -14,7 +14,7 @@ from ranks import run_on_ranks
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
-from mild_ext import IndexedDataset, sealed
+from mild_ext import IndexedDataset, LearningStatus
 from mild_ext.data import ArrayDataset
 from mild_ext.integrations import RoundTracker
 from mild_ext.integrations.batch_labels import BatchLabels
@@ -447,3 +447,63 @@ def test_a_restored_tracker_goes_on_with_what_was_planted(tmp_path):
             epoch(tracker)
     for name in ("kept", "misclassified", "suspicion", "suggested_label", "training_labels"):
         assert torch.equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "message"),
+    [
+        (
+            {"labels": torch.tensor([0.0, 1.0])},
+            TypeError,
+            r"labels.long\(\) if they are whole numbers",
+        ),
+        (
+            {"labels": torch.eye(2)},
+            TypeError,
+            r"one-hot labels use labels.argmax\(1\), .*multi-label\) are not",
+        ),
+        ({"labels": torch.eye(2).long()}, ValueError, r"one-hot labels use labels.argmax\(1\)"),
+        ({"labels": torch.tensor([[0], [1]])}, ValueError, r"use labels\[:, 0\].long\(\)"),
+        ({"index": torch.tensor([[0, 1]])}, ValueError, r"use index.flatten\(\)"),
+        (
+            {"logits": torch.zeros(2, 2, device="meta")},
+            RuntimeError,
+            "no values to record; record where",
+        ),
+        ({"logits": torch.zeros(2, 3, 4)}, ValueError, "one row per pixel or token"),
+    ],
+)
+def test_a_hint_is_one_that_can_be_followed(batch, error, message):
+    status = LearningStatus(4, 1)
+    good = {"index": torch.arange(2), "logits": torch.zeros(2, 2), "labels": torch.arange(2)}
+    with pytest.raises(error, match=message):
+        status.update(**(good | batch))
+    assert not status.words.any()
+
+
+def test_the_hint_for_a_binary_model_can_be_followed():
+    index, logits, labels = torch.arange(3), torch.tensor([1.0, -1.0, 2.0]), torch.tensor([1, 0, 0])
+    with pytest.raises(
+        ValueError, match="binary model's batch of 3 need a status with num_classes=2"
+    ):
+        LearningStatus(3, 1, num_classes=1).update(index, logits, labels)
+    for options in ({"num_classes": 2}, {}):
+        status = LearningStatus(3, 1, **options)
+        status.update(index, logits, labels)
+        assert status.compute().misclassified.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        (torch.tensor([0, 9]), ValueError, r"train_ids must lie in \[0, 4\).*got 0 to 9"),
+        (torch.tensor([-1]), ValueError, "got -1 to -1"),
+        (torch.ones(3, dtype=torch.bool), ValueError, r"mask must have shape \[4\], got \[3\]"),
+        (torch.tensor([0.0]), TypeError, r"use train_ids.long\(\)"),
+        ([], ValueError, "must name at least one"),
+    ],
+)
+def test_samples_that_are_not_there_cannot_take_part(ids, error, message):
+    for labels in (None, [0, 1, 0, 1]):
+        with pytest.raises(error, match=message):
+            RoundTracker(4, [1], train_ids=ids, labels=labels)

@@ -146,8 +146,8 @@ def spreadsheet_safe(text: str) -> str:
     Source: OWASP, *CSV Injection*.
 
     Examples:
-        >>> spreadsheet_safe('=HYPERLINK("http://x")'), spreadsheet_safe("cat")
-        ('\'=HYPERLINK("http://x")', 'cat')
+        >>> print(spreadsheet_safe("=1+1"), spreadsheet_safe("cat"))
+        '=1+1 cat
     """
     begins = text.lstrip(" ")[:1]
     return f"'{text}" if begins in FORMULA_SIGNS and begins else text

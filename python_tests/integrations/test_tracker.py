@@ -14,7 +14,7 @@ from ranks import run_on_ranks
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
-from mild_ext import IndexedDataset, LearningStatus
+from mild_ext import IndexedDataset, LearningStatus, sealed
 from mild_ext.data import ArrayDataset
 from mild_ext.integrations import RoundTracker
 from mild_ext.integrations.batch_labels import BatchLabels

@@ -57,7 +57,7 @@ class IndexedDataset(Dataset[tuple[int, Any, Any]]):
         >>> rows = [{"id": "b7", "text": [1, 2], "label": "dog"}, {"id": "a3", "text": [3, 4], "label": "cat"}]
         >>> data = IndexedDataset(rows, index="id", inputs="text", labels="label")
         >>> data[0], data.class_names, data.position_of("a3")
-        ((0, [1, 2], 1), ('cat', 'dog'), 1)
+        ((0, [1, 2], tensor(1)), ('cat', 'dog'), 1)
     """
 
     def __init__(

@@ -148,7 +148,7 @@ def read_selection(run: Path) -> list[Sample]:
                 suspicion=float(row.get("suspicion") or 0.0),
                 suggested_label=int(suggested) if suggested else None,
                 suggestion_confidence=float(confidence) if confidence else None,
-                name=row.get("name") or None,
+                name=without_apostrophe(row.get("name") or "") or None,
             )
         )
     return samples

@@ -101,7 +101,7 @@ def require_tensors(**arguments: object) -> None:
     for name, value in arguments.items():
         if not isinstance(value, Tensor):
             raise TypeError(
-                f"{name} must be a tensor, got {type(value).__name__}; use torch.as_tensor({name})"
+                f"{name} must be a tensor, got {type(value).__name__}; {_as_tensor(name, value)}"
             )
         if value.layout != torch.strided:
             raise TypeError(
@@ -157,6 +157,20 @@ def _explain_batch(device: torch.device, index: Tensor, logits: Tensor, labels: 
                 f"{name} is on {tensor.device}, but the status is on {device}; {advice}"
             )
     raise ValueError("index, logits and labels do not fit together")  # pragma: no cover
+
+
+def _as_tensor(name: str, value: object) -> str:
+    """How to make a tensor of what came instead of one."""
+    if hasattr(value, "logits"):
+        return f"use {name}.logits"
+    texts = isinstance(value, list | tuple) and any(isinstance(item, str) for item in value)
+    if texts and name == "index":
+        return "ids of samples are their positions, which IndexedDataset(dataset, index=...) gives"
+    if texts:
+        return f"number them: mild_ext.data.check_labels({name}).values"
+    if isinstance(value, dict) or value is None:
+        return f"give the tensor of {name} itself"
+    return f"use torch.as_tensor({name})"
 
 
 def _advice_on_labels(labels: Tensor) -> str:

@@ -29,6 +29,16 @@ def test_what_is_no_tensor_says_what_to_do():
         TypeError, match=r"index must be a tensor, got ndarray; use torch.as_tensor\(index\)"
     ):
         tracker.update(np.arange(2), torch.zeros(2, 2), torch.zeros(2).long())
+    with pytest.raises(
+        TypeError, match=r"got list; ids of samples are their positions, which Indexed"
+    ):
+        tracker.update(["a7", "b3"], torch.zeros(2, 2), torch.zeros(2).long())
+    with pytest.raises(
+        TypeError, match=r"number them: mild_ext.data.check_labels\(labels\).values"
+    ):
+        tracker.update(torch.arange(2), torch.zeros(2, 2), ["dog", "cat"])
+    with pytest.raises(TypeError, match="give the tensor of logits itself"):
+        tracker.update(torch.arange(2), {"logits": torch.zeros(2, 2)}, torch.zeros(2).long())
 
 
 @pytest.mark.parametrize(

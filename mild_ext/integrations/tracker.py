@@ -18,6 +18,7 @@ from mild_ext.data.labels import Missing
 from mild_ext.integrations.batch_labels import BatchLabels, GivenLabels
 from mild_ext.integrations.sampler import KeptSampler
 from mild_ext.integrations.tracker_file import FORMAT, read_tracker, write_tracker
+from mild_ext.reading import reading
 from mild_ext.recording._checks import require_tensors
 from mild_ext.rounds import (
     MIN_REMOVED,
@@ -325,6 +326,16 @@ class RoundTracker:
             self.status = self._rounds.new_status(self.device)
         return outcome
 
+    def restart_round(self) -> None:
+        """Forget what the current round has recorded and begin it anew, e.g. after training was interrupted in it.
+
+        A round is judged by its whole course, so half of one is of no use; the weights are not the tracker's concern.
+        """
+        if not self.finished:
+            self.epochs -= self.status.epoch
+            self.status = self._rounds.new_status(self.device)
+            self._start_noting()
+
     def figures(self) -> dict[str, float]:
         """Figures of the epoch that ended last, for a logger; alike on all ranks. Waits for the device.
 
@@ -454,41 +465,6 @@ class RoundTracker:
             ValueError: the file is of another kind or version, another data set, other settings, or
                 damaged.
         """
-<<<<<<< HEAD
         state = read_tracker(path)
-        try:
-            self.load_state_dict(state)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} does not fit this tracker: {error}") from error
-=======
-        content = read_tensors(
-            path,
-            (_FILE_FORMAT,),
-            "file that a RoundTracker of this version saved",
-            unsealed=(_FORMAT,),
-            remedy="start the rounds anew, or go on with the version that wrote it",
-        )
         with reading(path):
-            tree = json.loads(content["tracker"])
-            for name, tensor in content.tensors.items():
-                *owners, key = name.split(".")
-                place = tree
-                for owner in owners:
-                    place = place[owner]
-                place[key] = tensor
-            self.load_state_dict(tree)
-
-
-def _take_out_tensors(
-    tree: dict[str, Any], path: str, tensors: dict[str, Tensor]
-) -> dict[str, Any]:
-    """The tree without its tensors, which go into ``tensors`` under dotted names."""
-    rest: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Tensor):
-            tensors[path + key] = value.cpu()
-        else:
-            is_tree = isinstance(value, dict)
-            rest[key] = _take_out_tensors(value, f"{path}{key}.", tensors) if is_tree else value
-    return rest
->>>>>>> files
+            self.load_state_dict(state)

@@ -11,7 +11,7 @@ from typing import Any
 
 from mild_ext.reading import read_json, read_text, reading
 from mild_ext.sealed import read_sealed_json
-from mild_ext.training.suspects import SUSPECTS
+from mild_ext.training.suspects import SUSPECTS, without_apostrophe
 from mild_ext.training.suspects import read_suspects as read_lines
 
 
@@ -149,7 +149,7 @@ def read_selection(run: Path) -> list[Sample]:
                 suspicion=float(row.get("suspicion") or 0.0),
                 suggested_label=int(suggested) if suggested else None,
                 suggestion_confidence=float(confidence) if confidence else None,
-                name=row.get("name") or None,
+                name=without_apostrophe(row.get("name") or "") or None,
             )
         )
     return samples

@@ -81,6 +81,7 @@ class Selection:
     _labels: Tensor | None = None
     _class_probability: Tensor | None = None
     _verdicts: Verdicts | None = None
+    _own_histogram: NDArray[np.int64] | None = None
 
     def __repr__(self) -> str:
         return f"Selection({self.summary().splitlines()[0]}; supported={self.supported})"
@@ -195,7 +196,9 @@ class Selection:
 
     def _lookup(self, table: Tensor) -> Tensor:
         """A look-up made after the decision: only while the status is as it was decided on."""
-        unchanged = np.array_equal(self._evidence.histogram(), self.histogram)
+        # Of this rank's samples: reading a figure is no collective, whatever the status.
+        decided_on = self.histogram if self._own_histogram is None else self._own_histogram
+        unchanged = np.array_equal(self._evidence.own_histogram(), decided_on)
         if not unchanged:
             raise RuntimeError(
                 "the learning status has changed since the selection was made, so figures per "

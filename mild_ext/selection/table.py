@@ -29,7 +29,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mild_ext.files import as_text, write_atomically
+from mild_ext.files import as_text, spreadsheet_safe, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,6 +173,7 @@ def write_table(table: Table, path: str | os.PathLike[str]) -> None:
 def _write_csv(table: Table, path: Path) -> None:
     columns = {name: values.tolist() for name, values in table.items()}
     columns["clean_probability"] = [f"{value:.6g}" for value in columns["clean_probability"]]
+    columns["id"] = [spreadsheet_safe(i) if isinstance(i, str) else i for i in columns["id"]]
     for name, values in table.items():
         if name != "clean_probability" and np.issubdtype(values.dtype, np.floating):
             columns[name] = ["" if value != value else f"{value:.6g}" for value in columns[name]]

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from mild_ext import processes
 from mild_ext.data.noise import LabelNoise
 from mild_ext.data.sets import LabeledData
-from mild_ext.files import as_text, write_atomically, write_text, writing
+from mild_ext.files import as_text, spreadsheet_safe, write_atomically, write_text, writing
 from mild_ext.reading import read_array, read_json, reading
 from mild_ext.recording.learning_log import write_learning_log
 from mild_ext.sealed import read_sealed_json, write_sealed_json
@@ -405,7 +405,7 @@ def _selection_text(
     if data.true_labels is not None:
         columns["true_label"] = data.true_labels.tolist()
     if data.sample_names is not None:
-        columns["name"] = list(data.sample_names)
+        columns["name"] = [spreadsheet_safe(as_text(str(name))) for name in data.sample_names]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", *columns])

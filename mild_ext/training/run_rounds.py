@@ -20,15 +20,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mild_ext import processes
-<<<<<<< HEAD
 from mild_ext.data.dataset_labels import labels_of
 from mild_ext.data.labels import check_labels
 from mild_ext.data.random_state import isolated_random_state, seed_everything
-from mild_ext.files import writing
-=======
-from mild_ext.data.sets import isolated_random_state, labels_of, seed_everything
 from mild_ext.files import remove_partial, writing
->>>>>>> files
 from mild_ext.reading import reading
 from mild_ext.recording.learning_log import LearningLog, LogRecorder
 from mild_ext.recording.status import LearningStatus

@@ -1,4 +1,4 @@
-"""``mild-ext report``: one self-contained HTML page about a run."""
+"""``mild-ext report``: one HTML page about a run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ def main(options: argparse.Namespace) -> int:
         options.out,
         suspicious=options.suspicious,
         thumbnails=not options.no_thumbnails,
+        data=options.data,
     )
     print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    folder = path.with_name(f"{path.stem}_pictures")
+    if folder.is_dir():
+        print(f"Keep {folder}/ beside it: it holds the pictures further down the list")
     return 0

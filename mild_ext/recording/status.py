@@ -262,6 +262,7 @@ class LearningStatus(OwnsBuffers, DynamicsReading):
                 "status with a larger num_epochs, or reset() it for the next round"
             )
         if self._record is not None:
+            self._ranks.end_epoch(self._record)
             self._record.fold(self._words, self._epoch_on_device)
         self._epoch += 1
         self._epoch_on_device.add_(1)
@@ -338,7 +339,10 @@ class LearningStatus(OwnsBuffers, DynamicsReading):
         Raises:
             ValueError: the ranks' statuses differ in size, or stand in different epochs; an epoch was ended without
                 sync (``record`` "classes" and "all"); an `update` of any rank met bad values on its CUDA device.
-            RuntimeError: a rank died, or did not arrive in time. What this rank recorded is intact.
+            RuntimeError: a rank died, or did not arrive in time; or another thread called `update` meanwhile, where
+                that cannot be told apart (several epochs at once, or ``record`` "classes" and "all"). What this rank
+                recorded is intact. With ``record="status"`` and a sync in every epoch, other threads may go on with
+                `update`: what is not sent now is sent by the next sync.
         """
         if world_size(group) == 1:
             return 0

@@ -15,6 +15,7 @@ from mild_ext.training.context import RunContext
 from mild_ext.training.experiment import Outcome, Row, RunSettings
 from mild_ext.training.loop import accuracy
 from mild_ext.training.methods import METHODS
+from mild_ext.training.run_rounds import RoundsResult
 
 
 def summarize(
@@ -39,7 +40,7 @@ def summarize(
     summary: dict[str, Any] = {
         "data": data.name,
         "noise": settings.noise,
-        "noise_rate": None if noise is None else noise.rate,
+        "true_noise_rate": None if noise is None else noise.rate,
         "seed": settings.seed,
         "rounds": len(result.rounds),
         "round_epochs": sum(r["epochs"] for r in result.rounds),
@@ -47,7 +48,7 @@ def summarize(
         "stop_reason": result.stop_reason,
         "samples": len(ids),
         "kept": int(result.kept.sum()),
-        "measured_noise": None if result.noise_rate is None else result.noise_rate.record(),
+        **measured(result),
         "models": models,
     }
     if data.true_labels is not None:
@@ -67,6 +68,45 @@ def summarize(
         if warning is not None:
             summary["warning"] = warning
     return summary
+
+
+def summarize_finding(
+    data: LabeledData, noise: LabelNoise | None, settings: RunSettings, result: RoundsResult
+) -> dict[str, Any]:
+    """The same of a run that only looks for wrong labels; all samples take part."""
+    summary = {
+        "data": data.name,
+        "noise": settings.noise,
+        "true_noise_rate": None if noise is None else noise.rate,
+        "seed": settings.seed,
+        "rounds": len(result.rounds),
+        "round_epochs": sum(r["epochs"] for r in result.rounds),
+        "final_epochs": 0,
+        "stop_reason": result.stop_reason,
+        "samples": len(data),
+        "kept": int(result.kept.sum()),
+        **measured(result),
+        "models": [],
+    }
+    if data.true_labels is not None:
+        summary |= evaluate_selection(result.kept, data.labels == data.true_labels).record()
+    return summary
+
+
+def measured(result: RoundsResult) -> dict[str, Any]:
+    """What the first round's planted labels measured: the noise (rate, low, high), and how far to trust the list."""
+    first, rate = result.rounds[0], result.noise_rate
+    return {
+        "noise_rate": None
+        if rate is None
+        else {"rate": rate.rate, "low": rate.low, "high": rate.high},
+        "measured_noise": None if rate is None else rate.record(),
+        "dropped": int((result.round_dropped >= 0).sum()),
+        "planted": first["planted"],
+        "estimated_recall": first["estimated_recall"],
+        "estimated_precision": first["estimated_precision"],
+        "doubt": first["doubt"] or first["planting_note"],
+    }
 
 
 def validation_accuracy(

@@ -115,6 +115,7 @@ def load_folder(
         test=datasets.get("test"),
         validation=datasets.get("validation"),
         sample_names=train.paths,
+        root=str(train.folder.resolve()),
         messages=messages,
     )
 

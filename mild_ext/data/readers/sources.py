@@ -20,6 +20,8 @@ from torch import Tensor
 
 from mild_ext.booleans import parse_bool
 from mild_ext.data.sets import ArrayDataset, LabeledData, Part, array_data, stratified_holdout
+from mild_ext.reading import read_arrays
+from mild_ext.spelling import did_you_mean
 
 _Array = np.ndarray[Any, Any]
 
@@ -50,11 +52,35 @@ def load_data(spec: str, *, test_fraction: float = 0.0, seed: int = 0) -> Labele
 
         data = load_custom(head, **options)
     else:
-        forms = ", ".join(s.form for s in SOURCES.values())
-        raise ValueError(f"data must be one of {forms}, or module:factory; got {spec!r}")
+        raise ValueError(_unknown_source(spec, name, head))
     if test_fraction > 0:
         data = _split_test(data, test_fraction, seed)
     return data
+
+
+def runs_code(spec: str) -> bool:
+    """Whether loading this data may run code that the specification names: so only a person may give it.
+
+    A ``module:factory`` is called; `datasets` runs a loading script that lies in a folder, in some versions.
+
+    >>> runs_code("os:system,command=x"), runs_code("hf:name"), runs_code("folder:photos,size=64")
+    (True, True, False)
+    """
+    name = _split_options(spec)[0].partition(":")[0]
+    return name not in SOURCES or name == "hf"
+
+
+def _unknown_source(spec: str, name: str, head: str) -> str:
+    """What is wrong with a specification that names no kind of data, and what was meant."""
+    path = Path(head).expanduser()
+    kinds = {".npz": "npz", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+    kind = "folder" if path.is_dir() else kinds.get(path.suffix.lower())
+    if path.exists() and kind is not None:
+        more = ",label=COLUMN" if kind in ("csv", "parquet") and "label=" not in spec else ""
+        return f"data must begin with its kind; did you mean {kind}:{spec}{more}?"
+    forms = ", ".join(s.form for s in SOURCES.values())
+    guess = did_you_mean(name, SOURCES)
+    return f"data must be one of {forms}, or module:factory; got {spec!r}{guess}"
 
 
 def _split_options(spec: str) -> tuple[str, dict[str, str]]:
@@ -140,7 +166,7 @@ def _split_test(data: LabeledData, fraction: float, seed: int) -> LabeledData:
             return ArrayDataset(dataset.inputs[ids], labels)
         return Part(dataset, ids, labels)
 
-    names = data.sample_names
+    names, texts = data.sample_names, data.texts
     return replace(
         data,
         train=part(data.train, kept, data.labels[kept]),
@@ -149,6 +175,7 @@ def _split_test(data: LabeledData, fraction: float, seed: int) -> LabeledData:
         test=part(data.plain or data.train, test, truth[test]),
         plain=None if data.plain is None else part(data.plain, kept, data.labels[kept]),
         sample_names=None if names is None else [names[k] for k in kept.tolist()],
+        texts=None if texts is None else [texts[k] for k in kept.tolist()],
     )
 
 
@@ -194,11 +221,7 @@ def load_npz(argument: str) -> LabeledData:
     path = Path(argument)
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (ValueError, OSError, EOFError, AttributeError) as error:
-        raise ValueError(f"{path} is not a readable .npz of plain arrays: {error}") from error
+    arrays: dict[str, _Array] = read_arrays(path)
     for key in ("x_train", "y_train"):
         if key not in arrays:
             raise ValueError(
@@ -208,7 +231,9 @@ def load_npz(argument: str) -> LabeledData:
     if ("x_test" in arrays) != ("y_test" in arrays):
         raise ValueError(f"{path} must hold both x_test and y_test, or neither")
     x = _checked_inputs(arrays["x_train"], "x_train")
-    raw = {key: arrays[key] for key in ("y_train", "y_true", "y_test") if key in arrays}
+    raw: dict[str, _Array] = {
+        key: arrays[key] for key in ("y_train", "y_true", "y_test") if key in arrays
+    }
     labels, names = _number_classes(raw, arrays.get("class_names"))
     sizes = {"y_train": len(x), "y_true": len(x)}
     x_test = None
@@ -293,6 +318,12 @@ SOURCES = {
             "mild_ext.data.readers.folder:load_folder",
             "images, one subfolder per class",
         ),
+        Source(
+            "csv:FILE",
+            "mild_ext.data.readers.table:load_table",
+            "rows of text, pictures or numbers: ,label=COLUMN[,text=COLUMN|,image=COLUMN][,id=COLUMN]",
+        ),
+        Source("parquet:FILE", "mild_ext.data.readers.table:load_table", "the same, from Parquet"),
         Source(
             "cifar10:PATH", "mild_ext.data.readers.cifar:load_cifar10", "original archive or folder"
         ),

@@ -17,7 +17,7 @@ constexpr int64_t kLanes =
     16;  // classes, or rows, that a loop does at a time: vector code anywhere
 
 // Fused multiply-add only where it is an instruction: as a library call it would be slow.
-constexpr bool has_fma(Isa isa) {
+constexpr bool has_fma([[maybe_unused]] Isa isa) {
 #if defined(__aarch64__) || defined(__FMA__)
     return true;
 #else

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 import re
+import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mild_ext.recording._native import _C, driver_problem, has_cuda
 
 _EXTRA = re.compile(r"[\w.-]+")
 _OF_EXTRA = re.compile(r"""extra\s*==\s*["']([\w-]+)["']""")
+_BEFORE_PYTHON = re.compile(r"""python_version\s*<\s*["'](\d+)\.(\d+)["']""")
 _FOR_DEVELOPERS = ("demo", "test", "lint", "docs")
 
 _REBUILD = "where nvcc is on PATH: MILD_EXT_CUDA=ON pip install --force-reinstall --no-deps . in a checkout"
@@ -119,6 +121,9 @@ def _extras() -> list[tuple[str, str]]:
     for requirement in requires("mild_ext") or []:
         # e.g. matplotlib>=3.7; extra == "plot"
         name, extra = _EXTRA.match(requirement), _OF_EXTRA.search(requirement)
+        before = _BEFORE_PYTHON.search(requirement)
+        if before and sys.version_info >= (int(before[1]), int(before[2])):
+            continue
         if name and extra and extra[1] not in _FOR_DEVELOPERS:
             needed.setdefault(extra[1], []).append(name[0])
     lines = []

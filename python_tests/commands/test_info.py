@@ -88,3 +88,16 @@ def test_a_status_on_a_device_whose_driver_is_too_old_says_what_to_do(monkeypatc
 def test_missing_extra_comes_with_the_command(monkeypatch):
     monkeypatch.setattr(info, "_installed", lambda name: name != "matplotlib")
     assert "missing matplotlib: pip install 'mild_ext[plot]'" in info.report()
+
+
+def test_what_only_older_pythons_need_is_not_missing(monkeypatch):
+    needs = [
+        "pyyaml>=6; extra == 'config'",
+        "tomli>=2; python_version < '3.11' and extra == 'config'",
+    ]
+    monkeypatch.setattr(info, "requires", lambda name: needs)
+    monkeypatch.setattr(info, "_installed", lambda name: name != "tomli")
+    monkeypatch.setattr(info.sys, "version_info", (3, 12))
+    assert "extra config   complete" in info.report()
+    monkeypatch.setattr(info.sys, "version_info", (3, 10))
+    assert "missing tomli: pip install 'mild_ext[config]'" in info.report()

@@ -11,7 +11,7 @@ from typing import Any
 
 from mild_ext.reading import read_json, read_text, reading
 from mild_ext.sealed import read_sealed_json
-from mild_ext.training.suspects import SUSPECTS
+from mild_ext.training.suspects import SUSPECTS, without_apostrophe
 from mild_ext.training.suspects import read_suspects as read_lines
 
 

@@ -82,7 +82,7 @@ def _add_find(commands: Any) -> None:
         "example: mild-ext find --data folder:photos --out runs/photos",
     )
     _add_finding_options(parser)
-    add_recipe_options(parser, leave_out=("rounds", "final_epochs", "validation", "ssl"))
+    add_recipe_options(parser, leave_out=_AFTER_THE_FIRST_ROUND)
     parser.hide(_SHOWN)
     parser.set_defaults(run=_run_find)
 
@@ -234,6 +234,12 @@ def _add_train(commands: Any) -> None:
     parser.set_defaults(run=_run_train)
 
 
+#: Settings of a recipe that find, which trains one round, has no use for.
+_AFTER_THE_FIRST_ROUND = (
+    *("rounds", "round_epochs", "final_epochs", "final", "min_removed", "reselect", "round_start"),
+    *("validation", "ssl", "ssl_epochs", "ssl_start", "ssl_ratio", "ssl_weight", "ssl_ramp"),
+    *("ssl_confidence", "ssl_align"),
+)
 #: Options of find and train that the short help shows.
 _SHOWN = (
     *("data", "out", "recipe", "model", "first_epochs", "batch_size", "lr"),

@@ -115,10 +115,6 @@ def prepare(
 
 
 def _settings(options: argparse.Namespace, fixed: dict[str, Any]) -> RunSettings:
-    given = sorted(set(options.overrides) & set(fixed))
-    if given:
-        listed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ValueError(f"mild-ext find trains one round and no final model: leave out {listed}")
     settings = choose_settings(
         options.data,
         options.recipe,

@@ -123,8 +123,15 @@ def _extras() -> list[tuple[str, str]]:
     needed = requirements_by_extra(requires("mild_ext") or [])
     lines = []
     for extra in sorted(set(needed) - set(_FOR_DEVELOPERS)):
-        missing = sorted({r.name for r in needed[extra] if not _installed(r.name)})
-        old = sorted({r.name for r in needed[extra] if _installed(r.name) and _too_old(r)})
+        versions = {r: _version(r.name) for r in needed[extra]}
+        missing = sorted({r.name for r, there in versions.items() if there is None})
+        old = sorted(
+            {
+                r.name
+                for r, there in versions.items()
+                if there and _numbers(there) < _numbers(r.least)
+            }
+        )
         parts = [f"missing {', '.join(missing)}"] if missing else []
         parts += [f"too old {', '.join(old)}"] if old else []
         text = f"{'; '.join(parts)}: pip install 'mild_ext[{extra}]'" if parts else "complete"
@@ -171,16 +178,12 @@ def requirements_by_extra(
     return {extra: all_of(extra) for extra in own}
 
 
-def _installed(name: str) -> bool:
+def _version(name: str) -> str | None:
+    """The installed version of a package; None where it is not installed."""
     try:
-        version(name)
+        return version(name)
     except PackageNotFoundError:
-        return False
-    return True
-
-
-def _too_old(requirement: Requirement) -> bool:
-    return _numbers(version(requirement.name)) < _numbers(requirement.least)
+        return None
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -139,6 +139,9 @@ def _require_writable(samples: Samples, out: Path) -> None:
         raise ValueError(
             f"--out {out} is a folder, but the data of this run are none of files: name a FILE.csv or FILE.npy"
         )
+    source = samples.root if samples.table is None else Path(samples.table["path"])
+    if source is not None:
+        corrected.require_apart(source, out)
     if out.suffix.lower() == ".parquet" and samples.table is None:
         raise ValueError("--out FILE.parquet is for tables (csv:, parquet:); name a .csv or .npy")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,10 @@ SELECTION_RULES = ("posterior", "release", "scale", "quantile")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        # File names need not be text, and a terminal need not know every character.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = argparse.Namespace()
     try:
         options = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -28,6 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.traceback:
             raise
         print(f"mild-ext: error: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if options.traceback:
+            raise
+        print(
+            f"mild-ext: unexpected error: {type(error).__name__}: {error}; please report it with what "
+            "mild-ext --traceback ... shows",
+            file=sys.stderr,
+        )
         return 1
 
 
@@ -199,6 +213,13 @@ def _add_select(commands: Any) -> None:
         "class is emptied (default: a run's or log's own)",
     )
     parser.add_argument(
+        "--missing",
+        choices=("refuse", "drop"),
+        default="refuse",
+        help="samples without a label (-1, NaN, empty text) in --labels: refuse them, or leave them out "
+        "(default: refuse)",
+    )
+    parser.add_argument(
         "--planted",
         metavar="FILE.safetensors",
         help="the labels planted in the status' round, from a run's planted/: the noise is measured by them",
@@ -311,6 +332,9 @@ def _add_compare(commands: Any) -> None:
     )
     run = _add_run_options(parser)
     run.add_argument("--noise", nargs="+", help="one or more noises (default: none)")
+    run.add_argument(
+        "--overwrite", action="store_true", help="delete an earlier comparison in --out"
+    )
     run.add_argument("--seeds", default="0,1,2", help="seeds (default: 0,1,2)")
     run.add_argument(
         "--methods",
@@ -398,6 +422,9 @@ def _add_report(commands: Any) -> None:
         "--suspicious", type=int, help="samples to list, most suspicious first (default: 2000)"
     )
     parser.add_argument("--no-thumbnails", action="store_true", help="do not read the data again")
+    parser.add_argument(
+        "--data", help="the run's data, where it has moved, or is module:factory or hf:NAME"
+    )
     parser.set_defaults(run=_run_report)
 
 

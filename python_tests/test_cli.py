@@ -360,7 +360,10 @@ def test_truncated_checkpoint_is_refused_with_its_name(npz, tmp_path, capsys):
     path.write_bytes(path.read_bytes()[:-10])
     assert main(["train", "--resume", "--out", str(out)]) == 1
     error = capsys.readouterr().err
-    assert "rounds.safetensors is truncated" in error
+    assert (
+        "rounds.safetensors cannot be read: it is damaged or no safetensors file, or truncated"
+        in error
+    )
     assert "delete it" in error
     path.unlink()
     assert main(["train", "--resume", "--out", str(out)]) == 0

@@ -52,6 +52,12 @@ def describe(
     return text
 
 
+def what_stayed(folder: Path, files: list[str], kind: str) -> str:
+    """The note on files that ``--overwrite`` left in a folder, as they are not of a run, or comparison."""
+    listed = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
+    return f"note: {len(files)} files in {folder} are not of a {kind} and stay: {listed}"
+
+
 class RoundsTable:
     """Prints one line per round as the rounds finish."""
 

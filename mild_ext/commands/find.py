@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from mild_ext.training.experiment import (
     Split,
     choose_settings,
     find_wrong_labels,
+    identity,
     pick_device,
     pick_threads,
     prepare_data,
@@ -63,8 +65,7 @@ class Found:
 
 def main(options: argparse.Namespace) -> int:
     """Run the subcommand; with torchrun, as one of its processes."""
-    with processes.launched_by_torchrun():
-        run = prepare(options, "find", FIND_ONLY)
+    with processes.launched_by_torchrun(), prepare(options, "find", FIND_ONLY) as run:
         started = time.monotonic()
         with display(run, options) as (context, say):
             found = find(run, context, say)
@@ -74,7 +75,7 @@ def main(options: argparse.Namespace) -> int:
         run.folder.write_summary(summary)
         if run.folder.writes:
             if not options.no_report:
-                write_page(run.folder, say)
+                write_page(run, say)
             print(
                 console.verdict_lines(found.result, len(found.suspects), run.folder.path / SUSPECTS)
             )
@@ -84,10 +85,11 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
+@contextlib.contextmanager
 def prepare(
     options: argparse.Namespace, command: str, fixed: dict[str, Any] | None = None
-) -> Prepared:
-    """Settle what to do, read the data, and make the folder or go on in it.
+) -> Iterator[Prepared]:
+    """Settle what to do, read the data, and make the folder or go on in it; it is ours alone as long as this lasts.
 
     Args:
         options: of the command line.
@@ -98,20 +100,26 @@ def prepare(
         ValueError, TypeError, ImportError: settings, data or folder cannot be used; nothing was made.
     """
     folder = RunFolder(options.out)
-    if options.resume:
-        folder.prepare(resume=True, overwrite=False)
-        folder.require_command(command)
-        settings = folder.read_settings()
-        _refuse_other_settings(options)
-        data, noise = prepare_data(settings)
-        return Prepared(settings, folder, data, noise, resumed=True)
-    settings = _settings(options, fixed or {})
-    # Everything that can be wrong with the data is found before the folder is touched.
-    data, noise = prepare_data(settings)
-    if settings.threads < 1:
-        settings = replace(settings, threads=pick_threads(data, settings.recipe))
-    folder.prepare(resume=False, overwrite=options.overwrite)
-    return Prepared(settings, folder, data, noise)
+    try:
+        if options.resume:
+            folder.prepare(resume=True, overwrite=False)
+            folder.require_command(command)
+            settings = folder.read_settings()
+            _refuse_other_settings(options, settings)
+            data, noise = prepare_data(settings)
+        else:
+            settings = _settings(options, fixed or {})
+            # Everything that can be wrong with the data is found before the folder is touched.
+            data, noise = prepare_data(settings)
+            if settings.threads < 1:
+                settings = replace(settings, threads=pick_threads(data, settings.recipe))
+            folder.prepare(resume=False, overwrite=options.overwrite)
+            if folder.stayed:
+                print(console.what_stayed(folder.path, folder.stayed, "run"), flush=True)
+        processes.require_same(identity(data, settings))
+        yield Prepared(settings, folder, data, noise, resumed=options.resume)
+    finally:
+        folder.release()
 
 
 def _settings(options: argparse.Namespace, fixed: dict[str, Any]) -> RunSettings:
@@ -135,13 +143,30 @@ def _settings(options: argparse.Namespace, fixed: dict[str, Any]) -> RunSettings
     return settings
 
 
-def _refuse_other_settings(options: argparse.Namespace) -> None:
-    """A resumed run takes its settings from its folder; say so where some are given."""
-    names = ("data", "noise", "seed", "recipe")
-    given = [name for name in names if getattr(options, name) is not None]
-    given += ["learning-logs"] if options.learning_logs else []
-    if given or options.overrides:
-        listed = ", ".join(f"--{n}" for n in [*given, *options.overrides]).replace("_", "-")
+def _refuse_other_settings(options: argparse.Namespace, settings: RunSettings) -> None:
+    """A resumed run takes its settings from its folder; say so where others are given.
+
+    What would run code is taken from the command line alone: there it must be given again, and the same.
+    """
+    same = {"data": settings.data, "model": settings.recipe.model}
+    given = {"data": options.data} if options.data is not None else {}
+    given |= {"model": options.overrides["model"]} if "model" in options.overrides else {}
+    for name, value in settings.code().items():
+        if name not in given:
+            raise ValueError(
+                f"the run in {options.out} uses {name} {value}, which runs code; a folder is not trusted to say "
+                f"which: if you know it, give it again: --resume --{name} {shlex.quote(value)}"
+            )
+    for name, value in given.items():
+        if value != same[name]:
+            raise ValueError(
+                f"the run in {options.out} has --{name} {same[name]}, not {value}; leave out --{name}"
+            )
+    others = [n for n in ("noise", "seed", "recipe") if getattr(options, n) is not None]
+    others += ["learning-logs"] if options.learning_logs else []
+    others += [name for name in options.overrides if name not in same]
+    if others:
+        listed = ", ".join(f"--{n}" for n in others).replace("_", "-")
         raise ValueError(
             f"--resume takes the settings from {options.out}/{CONFIG}; leave out {listed}"
         )
@@ -218,12 +243,12 @@ def require_page() -> None:
     require_packages()
 
 
-def write_page(folder: RunFolder, say: Callable[[str], None]) -> None:
+def write_page(run: Prepared, say: Callable[[str], None]) -> None:
     """``report.html``, where its packages are there; else say what to install."""
     from mild_ext.report.page import write_report
 
     try:
-        write_report(folder.path)
+        write_report(run.folder.path, data=run.settings.data)
     except ImportError as error:
         say(f"(no report.html: {error})")
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 import mild_ext
-from mild_ext.recording._native import _C, has_cuda
+from mild_ext.recording._native import _C, driver_problem, has_cuda
 
 _REQUIREMENT = re.compile(
     r"(?P<name>[\w.-]+)(\[(?P<extras>[^\]]*)\])?\s*(.*?>=\s*(?P<least>[\d.]+))?"
@@ -81,6 +81,12 @@ def _cuda() -> list[tuple[str, str]]:
             ),
         ]
     lines = []
+    problem = driver_problem(_C.cuda_version, _C.cuda_driver()) if has_cuda() else None
+    if problem is not None:
+        lines.append(("driver", problem))
+    elif has_cuda():
+        driver = _C.cuda_driver()
+        lines.append(("driver", f"knows CUDA up to {driver // 1000}.{driver % 1000 // 10}"))
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         capability = 10 * properties.major + properties.minor
@@ -95,6 +101,8 @@ def _cuda() -> list[tuple[str, str]]:
                 (f"cuda:{index}", f"{name}: this build has no code for sm_{capability}"),
                 ("", f"rebuild with MILD_EXT_CUDA_ARCHITECTURES={capability} set, {_REBUILD}"),
             ]
+        elif problem is not None:
+            lines.append((f"cuda:{index}", f"{name}: not usable with this driver"))
         else:
             lines.append((f"cuda:{index}", f"{name}: usable; try mild-ext selfcheck --device cuda"))
     return lines

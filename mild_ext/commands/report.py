@@ -14,6 +14,7 @@ def main(options: argparse.Namespace) -> int:
         options.out,
         suspicious=options.suspicious,
         thumbnails=not options.no_thumbnails,
+        data=options.data,
     )
     print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     folder = path.with_name(f"{path.stem}_pictures")

@@ -31,17 +31,17 @@ def main(options: argparse.Namespace) -> int:
     with processes.launched_by_torchrun():
         if options.report:
             require_page()  # not to find out at the end
-        run = prepare(options, "train")
-        started = time.monotonic()
-        with display(run, options) as (context, say):
-            found = find(run, context, say)
-            say(f"Stopped: {found.result.stop_reason}.")
-            done = _train(run, found, context)
-            summary, _ = _write_outcome(run, found, done, context)
-        summary["seconds"] = round(time.monotonic() - started, 1)
-        run.folder.write_summary(summary)
-        if run.folder.writes:
-            _print_outcome(run, found, summary, options)
+        with prepare(options, "train") as run:
+            started = time.monotonic()
+            with display(run, options) as (context, say):
+                found = find(run, context, say)
+                say(f"Stopped: {found.result.stop_reason}.")
+                done = _train(run, found, context)
+                summary, _ = _write_outcome(run, found, done, context)
+            summary["seconds"] = round(time.monotonic() - started, 1)
+            run.folder.write_summary(summary)
+            if run.folder.writes:
+                _print_outcome(run, found, summary, options)
     return 0
 
 
@@ -86,7 +86,7 @@ def _print_outcome(
             print(text)
 
     if not options.no_report:
-        write_page(run.folder, say)
+        write_page(run, say)
     print(console.verdict_lines(found.result, len(found.suspects), run.folder.path / SUSPECTS))
     print(console.models_table(summary))
     say(console.most_suspicious(found.suspects))

@@ -10,19 +10,28 @@ array, dtype or scalar, a torch tensor, an encoded byte string. Everything else 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickletools
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mild_ext.files import as_text
+from mild_ext.reading import UnreadableFile, read_array, reading
 
-class UnsafePickleError(ValueError):
+#: Largest file of a pickle that is read, in bytes. CIFAR's largest has 155 million.
+LARGEST_FILE = 1 << 30
+#: Most values that a pickle may stand for, shared ones counted as often as they are referred to.
+MOST_VALUES = 100_000_000
+
+
+class UnsafePickleError(UnreadableFile):
     """The pickle holds something other than plain data."""
 
 
@@ -90,6 +99,23 @@ def read_pickle(data: bytes) -> Any:
     return _run(io.BytesIO(data), None)
 
 
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    with reading(path):
+        if not path.exists():
+            raise UnreadableFile(f"there is no file {as_text(str(path))}")
+        if not path.is_file():
+            raise ValueError("it is no regular file")
+        if path.stat().st_size > LARGEST_FILE:
+            raise ValueError(
+                f"it is larger than the {LARGEST_FILE:,} bytes that are read of a pickle"
+            )
+        try:
+            yield
+        except UnsafePickleError as error:
+            raise UnsafePickleError(f"{as_text(str(path))} is not read: {error}") from error
+
+
 def read_torch_file(path: str | Path) -> Any:
     """The value of a file written by ``torch.save``, with tensors as NumPy arrays.
 
@@ -97,54 +123,67 @@ def read_torch_file(path: str | Path) -> Any:
 
     Raises:
         UnsafePickleError: it holds anything but plain data, arrays and tensors.
-        ValueError: it is damaged, or no such file.
+        ValueError: it is damaged, no file of ``torch.save``, or there is no such file.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
-    if zipfile.is_zipfile(path):
+    with _reading(path):
+        if not zipfile.is_zipfile(path):
+            return _read_old_torch_file(io.BytesIO(path.read_bytes()))
         with zipfile.ZipFile(path) as archive:
-            found = [name for name in archive.namelist() if name.endswith("data.pkl")]
-            if len(found) != 1:
-                raise ValueError(f"{path} is a zip file, but not one of torch.save (no data.pkl)")
-            folder = found[0].removesuffix("data.pkl")
-            if any(name == f"{folder}byteorder" for name in archive.namelist()) and (
-                archive.read(f"{folder}byteorder") != b"little"
-            ):
-                raise ValueError(f"{path} was written on a big-endian machine")
+            return _read_torch_archive(archive, path.stat().st_size)
 
-            def storage(key: str, dtype: str, count: int) -> np.ndarray[Any, Any]:
-                raw = archive.read(f"{folder}data/{key}")
-                return np.frombuffer(raw, f"<{dtype}", count)
 
-            try:
-                return _run(io.BytesIO(archive.read(found[0])), storage)
-            except KeyError as error:
-                raise ValueError(f"{path} is damaged: {error}") from error
-    with path.open("rb") as file:
-        return _read_old_torch_file(file)
+def _read_torch_archive(archive: zipfile.ZipFile, size: int) -> Any:
+    """``torch.save`` stores its members as they are, each once: nothing in it is larger than the file."""
+    members = {member.filename: member for member in archive.infolist()}
+    odd = [m.filename for m in members.values() if m.compress_type != zipfile.ZIP_STORED]
+    if odd or len(members) != len(archive.infolist()):
+        raise ValueError("its members are compressed or doubled, which torch.save never does")
+    if sum(member.file_size for member in members.values()) > size:
+        raise ValueError(f"its members are larger than the {size:,} bytes of the file")
+    found = [name for name in members if name.endswith("data.pkl")]
+    if len(found) != 1:
+        raise ValueError("it is a zip file, but not one of torch.save (no data.pkl)")
+    folder = found[0].removesuffix("data.pkl")
+    if f"{folder}byteorder" in members and archive.read(f"{folder}byteorder") != b"little":
+        raise ValueError("it was written on a big-endian machine")
+    contents: dict[str, bytes] = {}
+
+    def storage(key: str, dtype: str, count: int) -> np.ndarray[Any, Any]:
+        if key not in contents:
+            contents[key] = archive.read(f"{folder}data/{key}")
+        return np.frombuffer(contents[key], f"<{dtype}", count)
+
+    return _run(io.BytesIO(archive.read(found[0])), storage)
 
 
 def read_npy(path: str | Path) -> Any:
-    """The content of a ``.npy`` file; one object in a 0-d object array, as ``np.save`` writes a dict."""
-    with Path(path).open("rb") as file:
+    """The content of a ``.npy`` file; one object in a 0-d object array, as ``np.save`` writes a dict.
+
+    Raises:
+        UnsafePickleError: an array of objects, or an object that is no plain data.
+        ValueError: it is damaged, no ``.npy`` file, or there is no such file.
+    """
+    path = Path(path)
+    with _reading(path):
+        file = io.BytesIO(path.read_bytes())
         version = np.lib.format.read_magic(file)
         read_header = {
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
         }.get(version)
         if read_header is None:
-            raise ValueError(f"{path} has the unknown .npy version {version}")
+            raise ValueError(f"the unknown .npy version {version}")
         shape, _, dtype = read_header(file)
         if dtype.hasobject:
             if shape != ():
-                raise UnsafePickleError(f"{path} is an array of objects, not of numbers")
+                raise UnsafePickleError("it is an array of objects, not of numbers")
             value = _run(file, None)
             # The array itself is pickled around its one element.
             if isinstance(value, list) and len(value) == 1:
                 value = value[0]
             return value
-    return np.load(path, allow_pickle=False)
+    return read_array(path)
 
 
 def _read_old_torch_file(file: io.BufferedIOBase | Any) -> Any:
@@ -280,17 +319,35 @@ def _run(file: Any, storage: _Storage | None) -> Any:
 
 
 def _check_plain(value: Any) -> None:
-    """Refuse names and unfinished arrays as values; they are only of use while reading."""
-    waiting, done = [value], set()
+    """Refuse names and unfinished arrays, which are only of use while reading, and what grows when it is looked at.
+
+    A pickle may refer to one list as often as it likes: a hundred bytes can stand for a billion values, or for a list
+    that holds itself.
+    """
+    sizes: dict[int, int] = {}
+    open_items: set[int] = set()
+    waiting: list[tuple[Any, bool]] = [(value, False)]
     while waiting:
-        item = waiting.pop()
+        item, looked_into = waiting.pop()
         if isinstance(item, _Name | _Unbuilt | np.dtype | _Mark):
             kind = item if isinstance(item, _Name) else "an unfinished array or a type"
             raise UnsafePickleError(f"the pickle refers to {kind}, which is not plain data")
-        if type(item) in (list, tuple, dict) and id(item) not in done:
-            done.add(id(item))
-            waiting.extend(item.values() if isinstance(item, dict) else item)
-            waiting.extend(item if isinstance(item, dict) else ())
+        if type(item) not in (list, tuple, dict) or id(item) in sizes:
+            continue
+        parts = [*item, *item.values()] if isinstance(item, dict) else list(item)
+        if looked_into:
+            open_items.discard(id(item))
+            sizes[id(item)] = 1 + sum(sizes.get(id(part), 1) for part in parts)
+            if sizes[id(item)] > MOST_VALUES:
+                raise UnsafePickleError(
+                    f"the pickle stands for more than {MOST_VALUES:,} values, which is no list of labels"
+                )
+            continue
+        if id(item) in open_items:
+            raise UnsafePickleError("the pickle holds a list that holds itself")
+        open_items.add(id(item))
+        waiting.append((item, True))
+        waiting += [(part, False) for part in parts]
 
 
 _LITERALS = {
@@ -402,6 +459,8 @@ def _storage_of(reference: Any, storage: _Storage | None) -> np.ndarray[Any, Any
     if storage is None:
         raise UnsafePickleError("the pickle refers to data outside itself")
     tag, kind, key, _, count = _kind(reference, tuple)[:5]
+    if _kind(count, int) < 0:
+        raise ValueError(f"a tensor's storage has {count} elements")
     if tag != "storage" or not isinstance(kind, _Name) or kind.name not in _STORAGE_DTYPES:
         raise UnsafePickleError(f"the pickle refers to {kind}, which is no tensor of numbers")
     return storage(_kind(key, str), _STORAGE_DTYPES[kind.name], _kind(count, int))

@@ -32,8 +32,9 @@ class MILDCallback(pl.Callback):
     Index, logits and labels of a batch are taken from what ``training_step`` returns, from the
     batch, or from the output of a submodule. At the end of a round the samples with wrong labels
     are dropped from `sampler`, which belongs into the training DataLoader, and optimizers and
-    learning-rate schedules start anew. The state is part of Lightning's checkpoints. Under DDP every
-    process calls everything, and all keep the same samples.
+    learning-rate schedules start anew. The state is part of Lightning's checkpoints, and the figures of every
+    epoch and round (`RoundTracker.figures`) go to its loggers. Under DDP every process calls everything, and all
+    keep the same samples.
 
     Args:
         num_samples: samples in the training set.
@@ -47,8 +48,8 @@ class MILDCallback(pl.Callback):
         restart_optimizers: call ``configure_optimizers`` anew after each round.
         given_labels: integers ``[N]``, ``labels`` of `RoundTracker`; None takes them from the batches.
         tracker_options: ``train_ids``, ``reselect``, ``min_removed``, ``select``, ``device``,
-            ``group``, ``seed``, ``plant``, ``num_classes`` of `RoundTracker`. With ``plant`` the data set must
-            give ``tracker.training_labels``. With ``reselect="all"`` it is for ``training_step`` to
+            ``group``, ``seed``, ``plant``, ``num_classes``, ``record`` of `RoundTracker`. With ``plant`` the data set
+            must give ``tracker.training_labels``. With ``reselect="all"`` it is for ``training_step`` to
             leave samples that are not ``tracker.kept`` out of the loss.
 
     Attributes:
@@ -134,8 +135,10 @@ class MILDCallback(pl.Callback):
         self._captured.clear()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Merge the ranks, and end the round where this was its last epoch."""
+        """Merge the ranks, end the round where this was its last epoch, and log."""
         round_ended = self.tracker.end_epoch() is not None
+        # Alike on all ranks: nothing to reduce.
+        self.log_dict(self.tracker.figures(), rank_zero_only=True)
         # Lightning counts the batches of an epoch when it sets up the loader: it has to look again.
         self._reload(trainer, round_ended)
         if round_ended and self.restart_optimizers:

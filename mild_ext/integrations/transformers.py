@@ -8,87 +8,30 @@ schedule, and the samples that were kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from mild_ext.integrations.indexed import INDEX, IndexCollator, IndexedItems
 from mild_ext.integrations.sampler import KeptSampler
 from mild_ext.integrations.tracker import RoundTracker
 
 try:
     from transformers import Trainer, TrainerCallback
     from transformers.trainer_utils import get_last_checkpoint
+
+    from mild_ext.integrations.trainer_callback import DynamicsCallback, logits_of
 except ImportError as error:
     raise ImportError(
         "mild_ext.integrations.transformers needs Transformers with its Trainer: "
         "pip install 'mild_ext[transformers]'"
     ) from error
 
-#: Key of the sample ids in features and batches.
-INDEX = "index"
+__all__ = ["DynamicsCallback", "IndexCollator", "IndexedItems", "MILDTrainer", "MILDTrainerMixin"]
+
 _STATE = "mild_tracker.safetensors"
-
-
-class IndexedItems(Dataset[dict[str, Any]]):
-    """A data set of mappings, each with its position in it under the key ``index``.
-
-    Args:
-        dataset: map-style data set of mappings.
-        labels: int64 ``[N]``, labels in place of the data set's own, e.g. a tracker's ``training_labels``; read
-            anew at every access. None leaves them.
-        label_key: where a label stands in an item.
-
-    Raises:
-        ValueError: labels of another number than items.
-
-    Examples:
-        >>> from mild_ext.integrations.transformers import IndexedItems
-        >>> IndexedItems([{"labels": 1}, {"labels": 0}])[1]
-        {'labels': 0, 'index': 1}
-    """
-
-    def __init__(
-        self, dataset: Any, labels: Tensor | None = None, label_key: str = "labels"
-    ) -> None:
-        if labels is not None and len(labels) != len(dataset):
-            raise ValueError(f"labels must have length {len(dataset)}, got {len(labels)}")
-        self.dataset, self.labels, self.label_key = dataset, labels, label_key
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        item = {**self.dataset[i], INDEX: i}
-        if self.labels is not None:
-            item[self.label_key] = int(self.labels[i])
-        return item
-
-
-class IndexCollator:
-    """A data collator that hands the samples' ids past another one, which need not know of them.
-
-    Args:
-        collator: makes a batch (a mapping) of a list of features.
-
-    Examples:
-        >>> from transformers import default_data_collator
-        >>> from mild_ext.integrations.transformers import IndexCollator
-        >>> IndexCollator(default_data_collator)([{"labels": 1, "index": 7}])
-        {'labels': tensor([1]), 'index': tensor([7])}
-    """
-
-    def __init__(self, collator: Callable[[list[Any]], Any]) -> None:
-        self.collator = collator
-
-    def __call__(self, features: Sequence[Mapping[str, Any]]) -> Any:
-        batch = self.collator([{k: v for k, v in f.items() if k != INDEX} for f in features])
-        if all(INDEX in feature for feature in features):
-            batch[INDEX] = torch.tensor([int(feature[INDEX]) for feature in features])
-        return batch
 
 
 class MILDTrainerMixin:
@@ -138,7 +81,7 @@ class MILDTrainerMixin:
         if not isinstance(trainer.data_collator, IndexCollator):
             trainer.data_collator = IndexCollator(trainer.data_collator)
         self._own_optimizer = trainer.optimizer is None
-        trainer.add_callback(_EndEpochs(tracker))
+        trainer.add_callback(_EndEpochs(tracker, self._log_figures))
 
     # ----------------------------------------------------------------------------- rounds
 
@@ -178,7 +121,14 @@ class MILDTrainerMixin:
             trainer.args.num_train_epochs = epochs
         if recording and self.mild.round_complete:
             self.mild.end_round()
+            self._log_figures()
         return output
+
+    def _log_figures(self) -> None:
+        trainer: Any = self
+        figures = self.mild.figures()
+        if figures and trainer.args.logging_strategy != "no":
+            trainer.log(figures)
 
     # -------------------------------------------------------------- what the Trainer calls
 
@@ -202,13 +152,9 @@ class MILDTrainerMixin:
         return (loss, outputs) if return_outputs else loss
 
     def _record(self, index: Tensor | None, outputs: Any, labels: Tensor | None) -> None:
-        logits = outputs.get("logits") if isinstance(outputs, Mapping) else None
-        if index is None or labels is None or logits is None:
-            raise ValueError(
-                "to record a batch, it must have an index and labels, and the model must return a mapping with "
-                f"logits; got index {index is not None}, labels {labels is not None}, logits "
-                f"{logits is not None}"
-            )
+        logits = logits_of(outputs, index, labels)
+        assert index is not None
+        assert labels is not None
         if logits.ndim != 2:
             raise ValueError(
                 f"logits must be [B, K], one label per sample, got {list(logits.shape)}; models that label "
@@ -254,8 +200,8 @@ class MILDTrainer(MILDTrainerMixin, Trainer):
 class _EndEpochs(TrainerCallback):
     """Ends the tracker's epochs with the Trainer's."""
 
-    def __init__(self, tracker: RoundTracker) -> None:
-        self.tracker = tracker
+    def __init__(self, tracker: RoundTracker, log_figures: Callable[[], None]) -> None:
+        self.tracker, self.log_figures = tracker, log_figures
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # A checkpoint made at the last step of an epoch was made before the epoch's end.
@@ -265,6 +211,8 @@ class _EndEpochs(TrainerCallback):
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.tracker.advance()
+        if not self.tracker.round_complete:  # else with the figures of the round
+            self.log_figures()
 
 
 def _indexed(dataset: Any, tracker: RoundTracker) -> IndexedItems:

@@ -100,7 +100,9 @@ def require_tensors(**arguments: object) -> None:
     """Dense tensors: anything else cannot even reach an op, or has no memory of the usual kind."""
     for name, value in arguments.items():
         if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+            raise TypeError(
+                f"{name} must be a tensor, got {type(value).__name__}; use torch.as_tensor({name})"
+            )
         if value.layout != torch.strided:
             raise TypeError(
                 f"{name} must be a dense tensor, got layout {value.layout}; use {name}.to_dense()"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mild_ext.files import write_text
+from mild_ext.reading import reading
 from mild_ext.report import charts
 from mild_ext.report.by_class import class_noise, confusion_matrix, flows
 from mild_ext.report.review import as_script_data, listed_samples, review_data
@@ -33,6 +34,8 @@ from mild_ext.report.verdict import judging_round, verdict
 #: Classes, and flows from one class to another, shown in the open; the rest folds away.
 _SHOWN_CLASSES = 30
 _SHOWN_FLOWS = 8
+#: Largest figure of a run that is put into the page, in bytes; those drawn have about 100 kB.
+LARGEST_PICTURE = 1 << 24
 #: Rounds whose picture is in the page; with more it would grow too large to be mailed.
 _SHOWN_ROUNDS = 8
 
@@ -53,7 +56,8 @@ def write_report(
             into ``NAME_pictures`` beside it, NAME the file's name without suffix.
         suspicious: how many samples to list, the most suspicious first; None for up to 2,000.
         thumbnails: show pictures, texts or values, which needs the run's data.
-        data: where that lies now, as ``--data`` has it; None is where it was.
+        data: the run's data, as ``--data`` has it: where it has moved, or where loading it runs code
+            (``module:factory``, ``hf:NAME``), for which the folder's word is never taken. None: as the folder says.
 
     Returns:
         The path written.
@@ -77,23 +81,25 @@ def write_report(
     )
     environment.filters["percent"] = percent
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:,}"
-    facts = gather(
-        run,
-        suspicious=suspicious,
-        thumbnails=thumbnails,
-        data=data,
-        folder=target.with_name(f"{target.stem}_pictures"),
-    )
     style, script = (Path(__file__).parent / "templates" / n for n in ("style.css", "review.js"))
     code = script.read_text(encoding="utf-8")
-    page = environment.get_template("report.html.j2").render(
-        facts,
-        # None of these three holds text of the user's that is not escaped.
-        style=Markup(style.read_text(encoding="utf-8")),
-        script=Markup(code),
-        review_json=Markup(as_script_data(facts["review"])),
-        script_hash=_hash(code),
-    )
+    # Whatever the files of a folder hold: what cannot be shown is one line, and no surprise.
+    with reading(run, "its files are damaged, or not those of a run"):
+        facts = gather(
+            run,
+            suspicious=suspicious,
+            thumbnails=thumbnails,
+            data=data,
+            folder=target.with_name(f"{target.stem}_pictures"),
+        )
+        page = environment.get_template("report.html.j2").render(
+            facts,
+            # None of these three holds text of the user's that is not escaped.
+            style=Markup(style.read_text(encoding="utf-8")),
+            script=Markup(code),
+            review_json=Markup(as_script_data(facts["review"])),
+            script_hash=_hash(code),
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, page)
     return target
@@ -239,5 +245,13 @@ def _mixture_figures(run: Path, rounds: list[dict[str, Any]]) -> list[str | None
     figures = []
     for record in rounds:
         path = run / "figures" / f"round-{record['round']:02d}.png"
-        figures.append(charts.data_address(path.read_bytes()) if path.is_file() else None)
+        figures.append(_picture(path) if path.is_file() else None)
     return figures
+
+
+def _picture(path: Path) -> str | None:
+    """A PNG of the run as a data address; a link elsewhere, or anything else, has no place in the page."""
+    if path.is_symlink() or path.stat().st_size > LARGEST_PICTURE:
+        return None
+    content = path.read_bytes()
+    return charts.data_address(content) if content.startswith(b"\x89PNG\r\n\x1a\n") else None

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+from mild_ext.files import FORMULA_SIGNS
+from mild_ext.reading import read_json, read_text, reading
+from mild_ext.sealed import read_sealed_json
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,9 @@ def read_config(run: Path) -> dict[str, Any]:
         raise ValueError(f"{run} holds a comparison, not a run; its table is {run / 'table.txt'}")
     if not path.is_file():
         raise ValueError(f"there is no run in {run} (no config.json)")
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config = read_sealed_json(path, "run's config")
+    with reading(path, "it is not the config of a run"):
         _ = config["settings"]["recipe"], config["data"]["classes"], config["noise"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not the config of a run: {error}") from error
     return config
 
 
@@ -88,28 +88,42 @@ def read_history(run: Path) -> list[dict[str, Any]]:
     """The records of ``history.jsonl``; of a run that was killed, the whole ones.
 
     Where there is no such file, the rounds that ``result.safetensors`` tells of.
+
+    Raises:
+        ValueError: the file is damaged.
     """
     path = run / "history.jsonl"
+    records: list[dict[str, Any]] = []
     if path.is_file():
-        lines = path.read_text(encoding="utf-8").split("\n")
-        # What follows the last line break is empty, or half a line of a run that was killed.
-        return [json.loads(line) for line in lines[:-1]]
-    result = run / "result.safetensors"
-    if not result.is_file():
-        return []
-    from safetensors import safe_open
+        lines = read_text(path).split("\n")
+        with reading(path):
+            # What follows the last line break is empty, or half a line of a run that was killed.
+            records = [json.loads(line) for line in lines[:-1]]
+    elif (result := run / "result.safetensors").is_file():
+        from safetensors import safe_open
 
-    with safe_open(result, framework="np") as file:
-        records: list[dict[str, Any]] = json.loads((file.metadata() or {}).get("rounds", "[]"))
+        with reading(result), safe_open(result, framework="np") as file:
+            records = json.loads((file.metadata() or {}).get("rounds", "[]"))
+    with reading(path):
+        for number, record in enumerate(records, 1):
+            if not isinstance(record, dict) or "type" not in record:
+                raise ValueError(f"line {number} is no record of a run")
     return records
 
 
 def read_summary(run: Path) -> dict[str, Any] | None:
-    """What ``summary.json`` says; None as long as the run is not finished."""
+    """What ``summary.json`` says; None as long as the run is not finished.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     path = run / "summary.json"
     if not path.is_file():
         return None
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    summary = read_json(path)
+    with reading(path):
+        if not isinstance(summary, dict):
+            raise ValueError("it is not the summary of a run")
     return summary
 
 
@@ -194,7 +208,7 @@ def without_apostrophe(text: str) -> str:
     >>> without_apostrophe("'=1+1"), without_apostrophe("'tis")
     ('=1+1', "'tis")
     """
-    formula = text.startswith("'") and text[1:].lstrip(" ").startswith(_FORMULA_SIGNS)
+    formula = text.startswith("'") and text[1:].lstrip(" ").startswith(FORMULA_SIGNS)
     return text[1:] if formula else text
 
 
@@ -228,5 +242,5 @@ def _id_of(sample: Sample) -> str:
 def _rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
-    with open(path, encoding="utf-8", newline="") as file:
+    with reading(path), open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))

@@ -57,18 +57,20 @@ def show_samples(
         config: the run's.
         suspects: the samples, those that matter most first.
         folder: where the pictures go that the page has no room for; made where there are some.
-        data: where the data lies now, as ``--data`` has it; None is where it was.
+        data: where the data lies now, as ``--data`` has it; None is where it was, as long as reading it
+            runs no code that the folder names.
     """
     shown = Shown([None] * len(suspects), [None] * len(suspects))
     spec = config["settings"]["data"] if data is None else data
-    files = _SourceFiles(spec)
+    root = config["data"].get("root") if data is None else None
+    files = _SourceFiles(spec, root)
     inputs: _Inputs | None = None
     used = 0
     for k, suspect in enumerate(suspects):
         picture = files.picture(suspect.id)
         if picture is None:
             try:
-                inputs = inputs or _Inputs(config, spec)
+                inputs = inputs or _Inputs(config, spec, trusted=data is not None)
                 picture, shown.texts[k] = inputs.of(suspect)
             except (ValueError, TypeError, ImportError, OSError, IndexError) as error:
                 shown.note = f"No pictures: the data cannot be read any more ({error})."
@@ -95,17 +97,18 @@ class _SourceFiles:
 
     Args:
         spec: of the data, e.g. ``folder:DIR,size=64``.
+        root: the folder itself, where it is known.
     """
 
-    def __init__(self, spec: str) -> None:
+    def __init__(self, spec: str, root: str | None = None) -> None:
         argument = spec.partition(":")[2]
         while argument and not Path(argument).expanduser().exists() and "," in argument:
             argument = argument.rpartition(",")[0]  # an option
-        self.roots: list[Path] = []
+        self.roots: list[Path] = [] if root is None else [Path(root)]
         if argument:
             given = Path(argument).expanduser()
             top = given if given.is_dir() else given.parent  # a table: its pictures lie beside it
-            self.roots = [root for root in (*top.glob("[Tt]rain*"), top) if root.is_dir()]
+            self.roots += [path for path in (*top.glob("[Tt]rain*"), top) if path.is_dir()]
 
     def picture(self, sample: str) -> _Picture | None:
         from mild_ext.data.readers.images import EXTENSIONS
@@ -127,9 +130,14 @@ class _Inputs:
         ValueError: they cannot be read, or are not those of the run any more.
     """
 
-    def __init__(self, config: dict[str, Any], spec: str) -> None:
-        from mild_ext.data.readers.sources import load_data
+    def __init__(self, config: dict[str, Any], spec: str, *, trusted: bool) -> None:
+        from mild_ext.data.readers.sources import load_data, runs_code
 
+        if not trusted and runs_code(spec):
+            raise ValueError(
+                f"reading {spec} runs code, and a folder is not trusted to say which; if you know it, "
+                "give it to mild-ext report as --data"
+            )
         data = load_data(spec, test_fraction=config["settings"]["test_fraction"], seed=0)
         if len(data) != config["data"]["samples"]:
             raise ValueError(f"it has {len(data)} samples now")

@@ -42,7 +42,14 @@ class TensorBoardLog:
             stage = "rounds" if record["stage"].startswith("round ") else record["stage"]
             step = self._epochs.get(stage, 0)
             self._epochs[stage] = step + 1
-            for name in ("loss", "lr", "pseudo_rate", "pseudo_accuracy"):
+            for name in (
+                "loss",
+                "lr",
+                "memorized",
+                "prediction_changes",
+                "pseudo_rate",
+                "pseudo_accuracy",
+            ):
                 if record.get(name) is not None:
                     self._writer.add_scalar(f"{stage}/{name}", record[name], step)
 

@@ -1,6 +1,7 @@
 """Rounds of training and selection: the iterative procedure of Hu et al., IJCAI 2023, without a loop."""
 
 from mild_ext.rounds.round_end import UNKNOWN, RoundOutcome, Select
+from mild_ext.rounds.round_record import epoch_figures, round_figures
 from mild_ext.rounds.state_machine import MIN_REMOVED, RESELECT, SMALLEST_KEPT_SHARE, Rounds
 
 __all__ = [
@@ -11,4 +12,6 @@ __all__ = [
     "RoundOutcome",
     "Rounds",
     "Select",
+    "epoch_figures",
+    "round_figures",
 ]

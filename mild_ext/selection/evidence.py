@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mild_ext.mixture.counts import TimeCounts
+from mild_ext.selection.planted import PlantedLabels
+from mild_ext.selection.table import dynamics_columns
 
 
 class Evidence(Protocol):
@@ -35,14 +37,18 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True)
 class StatusEvidence:
-    """A status' evidence in a window of epochs; None: all of them."""
+    """A status' evidence in a window of epochs; None: all of them.
+
+    ``planted``: the labels it was trained on, where some were planted.
+    """
 
     status: Any
     epochs: slice | None
+    planted: PlantedLabels | None = None
 
     def within(self, epochs: slice | None) -> StatusEvidence:
         """The same status' evidence in another window."""
-        return StatusEvidence(self.status, epochs)
+        return StatusEvidence(self.status, epochs, self.planted)
 
     def histogram(self) -> NDArray[np.int64]:
         return np.asarray(self.status.histogram(self.epochs).cpu().numpy())
@@ -53,6 +59,11 @@ class StatusEvidence:
 
     def transition_times(self) -> Any:
         return self.status.compute(self.epochs)
+
+    def dynamics(self) -> dict[str, Tensor]:
+        """The columns of training dynamics, where the status has them."""
+        without = None if self.planted is None else self.planted.mask
+        return dynamics_columns(self.status, without)
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,10 @@ class TimesEvidence:
 
     def transition_times(self) -> Any:
         return self.times
+
+    def dynamics(self) -> dict[str, Tensor]:
+        """None: transition times do not tell."""
+        return {}
 
 
 def evidence_of(status_or_times: Any, epochs: slice | None) -> StatusEvidence | TimesEvidence:

@@ -1,4 +1,4 @@
-"""What planted labels tell of a run: how many labels are wrong, and whose votes say so.
+"""What planted labels tell of one or more runs: how many labels are wrong, and whose votes say so.
 
 Two shares add up to the noise rate. *Plainly wrong* are labels that are learned like the planted ones:
 errors that have nothing to do with the sample. *Contradicted* are labels that the network, where its
@@ -89,7 +89,7 @@ class Measurement:
     Attributes:
         noise_rate: with its two parts.
         window: the epochs whose misclassified counts tell planted labels from others best.
-        misclassified_share: float32 ``[N]``, of that window; -1 where a sample was not seen in it.
+        misclassified_share: float32 ``[R N]``, of that window; -1 where a sample was not seen in it.
         votes: of the first epochs, up to where planted labels begin to be memorized.
         contradiction: what these votes say.
         settled: False: training was too short, or is still in motion, to tell a wrong label from a hard one.
@@ -114,7 +114,7 @@ def measure(evidence: PlantedEvidence) -> Measurement:
     plain, sampling = _plainly_wrong(evidence)
     contradiction = _contradicted(evidence, votes, found)
     settled = evidence.recorded >= LEAST_EPOCHS and _churn(evidence) <= MOST_CHURN
-    rate = _join(plain, sampling, contradiction, settled, evidence.num_others)
+    rate = _join(plain, sampling, contradiction, settled, int(evidence.ordinary.sum()))
     last = evidence.misclassified_share(slice(2 * evidence.recorded // 3, evidence.recorded))[
         evidence.others
     ]
@@ -257,7 +257,9 @@ def _contradicted(evidence: PlantedEvidence, votes: Votes, found: float) -> Cont
     variance = smooth * (1 - smooth) / used if classes > 2 and used else np.inf
     if classes > MOST_CLASSES:
         return Contradiction(held_out, variance, seen, mistakes, 0.0, None)
+    # More runs say the same of the same samples: no more samples.
     joint = torch.bincount(winner * classes + given, weights=weight, minlength=classes**2)
+    joint = joint / evidence.num_runs
     one_sided, directional = _one_sided(joint.view(classes, classes))
     return Contradiction(held_out, variance, seen, mistakes, directional, one_sided)
 

@@ -56,6 +56,7 @@ class Selection:
         num_samples, num_kept, num_unseen: counts; unseen samples are kept for lack of evidence.
         classes: one :class:`ClassSelection` a class, in order; empty without ``labels``.
         per_class: whether each class was judged by its own histogram.
+        class_names: the text of each class number, where the labels were text; else None.
     """
 
     mask: Tensor
@@ -76,6 +77,7 @@ class Selection:
     per_class: bool
     _evidence: StatusEvidence | TimesEvidence
     _probability: NDArray[np.float32]
+    class_names: tuple[str, ...] | None = None
     _labels: Tensor | None = None
     _class_probability: Tensor | None = None
     _verdicts: Verdicts | None = None
@@ -211,15 +213,18 @@ class Selection:
         """One row per sample, as columns of NumPy arrays [N]; see `mild_ext.selection.table`.
 
         Args:
-            times: transition times to show; those the selection was made from by default.
-            **columns: ``ids``, ``given_labels``, ``predicted_labels``, ``round_dropped``, as for
+            times: transition times to show; those the selection was made from by default, together with
+                the training dynamics where the status has them.
+            **columns: ``ids``, ``given_labels``, ``predicted_labels``, ``round_dropped``, ``dynamics``, as for
                 `mild_ext.selection.table.samples_table`.
 
         Raises:
             ValueError: a column's length is not N, ids are not unique, or the status has changed
                 since the selection was made.
         """
-        times = self._transition_times() if times is None else times
+        if times is None:
+            times = self._transition_times()
+            columns.setdefault("dynamics", self._evidence.dynamics())
         fields = {item.name: getattr(times, item.name) for item in dataclasses.fields(times)}
         return samples_table(
             dropped=~self.mask,
@@ -339,7 +344,8 @@ class Selection:
             shown = tuple(sorted(shown, key=lambda c: c.num_kept / c.num_samples)[:SHOWN_CLASSES])
             lines.append(f"of {len(self.classes)} classes, the {SHOWN_CLASSES} that lose most:")
         for c in shown:
-            line = f"class {c.label}: {c.num_kept:,} of {c.num_samples:,} kept"
+            name = c.label if self.class_names is None else self.class_names[c.label]
+            line = f"class {name}: {c.num_kept:,} of {c.num_samples:,} kept"
             if c.noise_rate is not None:
                 rate = c.noise_rate
                 line += f", noise rate {rate.rate:.0%} ({rate.low:.0%} to {rate.high:.0%})"

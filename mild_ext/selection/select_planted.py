@@ -5,16 +5,18 @@ The mixture is fitted for the pictures; which samples are dropped follows from w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mild_ext.data.labels import check_labels
 from mild_ext.mixture.counts import TimeCounts
 from mild_ext.mixture.follow_up import common_follow_up
 from mild_ext.selection.classes import ClassSelection
-from mild_ext.selection.evidence import StatusEvidence, recorded_epochs
+from mild_ext.selection.evidence import StatusEvidence, TimesEvidence, recorded_epochs
 from mild_ext.selection.measure_noise import Z, measure
 from mild_ext.selection.noise_rate import NoiseRate
 from mild_ext.selection.planted import PlantedLabels
@@ -29,25 +31,33 @@ LEAST_PLANTED = 10
 
 
 def select_planted(
-    status: Any, planted: PlantedLabels, labels: Tensor | None, level: float = 0.5
+    statuses: Sequence[Any],
+    planted: Sequence[PlantedLabels],
+    labels: Tensor | None,
+    level: float = 0.5,
 ) -> Selection:
-    """The selection of a status whose noise the planted labels measure.
+    """The selection of one or more runs whose noise the planted labels measure.
 
     Args:
-        status: a LearningStatus that records predicted classes, trained on ``planted.labels``.
-        planted: the planted labels.
+        statuses: a LearningStatus a run that records predicted classes, each trained on the labels of its
+            ``planted``; all of the same samples and number of epochs.
+        planted: the planted labels of each.
         labels: the given labels, integers [N]; None takes those of ``planted``.
         level: samples with a higher probability of a right label are kept, (0, 1).
 
     Raises:
         TypeError: no PlantedLabels, or a status that holds no predicted classes.
-        ValueError: sizes or labels that do not fit, or too few planted samples that were seen.
+        ValueError: sizes or labels that do not fit, runs that do not, or too few planted samples that were seen.
     """
-    _check(status, planted, labels)
-    whole = StatusEvidence(status, None).histogram()
-    if not (whole.sum() - whole[0, 0]):
+    _check_runs(statuses, planted)
+    for status, its_labels in zip(statuses, planted, strict=True):
+        _check(status, its_labels, labels if labels is not None else planted[0].given)
+    recorded = {recorded_epochs(s, StatusEvidence(s, None).histogram()) for s in statuses}
+    if len(recorded) > 1:
+        raise ValueError(f"all runs must have as many epochs, got {sorted(recorded)}")
+    evidence = PlantedEvidence(statuses, planted, recorded.pop())
+    if not bool(evidence.seen.any()):
         raise ValueError("no sample was seen: nothing to measure by")
-    evidence = PlantedEvidence(status, planted, recorded_epochs(status, whole))
     if len(evidence.index) < LEAST_PLANTED:
         raise ValueError(
             f"at least {LEAST_PLANTED} planted samples must have been seen to measure anything, got "
@@ -55,12 +65,17 @@ def select_planted(
         )
     measured = measure(evidence)
     verdicts = judge_samples(evidence, measured, level)
-    given = planted.given.to(verdicts.mask.device)
-    mask, emptied = _keep_classes(verdicts, given, evidence.seen)
+    given = planted[0].given.to(verdicts.mask.device)
+    seen = evidence.weight.sum(0) > 0
+    mask, emptied = _keep_classes(verdicts, given, seen)
     supported = verdicts.actionable
     if not supported:
         mask = torch.ones_like(mask)
-    counts = StatusEvidence(status, measured.window)
+    counts: StatusEvidence | TimesEvidence = StatusEvidence(
+        statuses[0], measured.window, planted[0]
+    )
+    if len(statuses) > 1:
+        counts = TimesEvidence(evidence.times(measured.window))
     histogram = counts.histogram()
     times = TimeCounts.from_counts(common_follow_up(histogram).counts(histogram))
     mixture, support = fit_with_support(times)
@@ -79,11 +94,12 @@ def select_planted(
         histogram=histogram,
         num_samples=len(mask),
         num_kept=int(mask.sum()),
-        num_unseen=int(whole[0, 0]),
+        num_unseen=int((~seen).sum()),
         classes=_classes(
             given, mask, verdicts.clean_probability, measured.noise_rate if supported else None
         ),
         per_class=False,
+        class_names=planted[0].class_names,
         _evidence=counts,
         _probability=posterior,
         _labels=given,
@@ -92,7 +108,19 @@ def select_planted(
     )
 
 
-def _check(status: Any, planted: PlantedLabels, labels: Tensor | None) -> None:
+def _check_runs(statuses: Sequence[Any], planted: Sequence[PlantedLabels]) -> None:
+    if not statuses or len(statuses) != len(planted):
+        raise ValueError(
+            f"planted must be one for each of the {len(statuses)} runs, at least one, got {len(planted)}"
+        )
+    sizes = {(getattr(s, "num_samples", None), getattr(s, "num_classes", None)) for s in statuses}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"all runs must be of the same samples and classes, got (num_samples, num_classes) {sorted(sizes)}"
+        )
+
+
+def _check(status: Any, planted: PlantedLabels, labels: Any) -> None:
     if not isinstance(planted, PlantedLabels):
         raise TypeError(f"planted must be PlantedLabels, got {type(planted).__name__}")
     if getattr(status, "record", "status") == "status":
@@ -110,7 +138,7 @@ def _check(status: Any, planted: PlantedLabels, labels: Tensor | None) -> None:
             f"labels must lie in [0, {status.num_classes}), the classes of the status, got {largest}"
         )
     if labels is not None:
-        given = torch.as_tensor(labels).cpu()
+        given = check_labels(labels, missing="drop").values
         differ = int((given != planted.given).sum()) if given.shape == planted.given.shape else None
         if differ is None or differ:
             what = f"{differ} differ" if differ else f"their shape is {list(given.shape)}"
@@ -129,7 +157,7 @@ def _keep_classes(verdicts: Verdicts, given: Tensor, seen: Tensor) -> tuple[Tens
 
 
 def _by_count(
-    counts: StatusEvidence, clean: Tensor, mask: Tensor, size: int
+    counts: StatusEvidence | TimesEvidence, clean: Tensor, mask: Tensor, size: int
 ) -> tuple[np.ndarray[Any, np.dtype[np.float32]], float]:
     """For the picture: mean probability by count, and the largest count of which at least half is kept.
 

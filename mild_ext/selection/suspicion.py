@@ -96,17 +96,19 @@ class Verdicts:
 def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float) -> Verdicts:
     """The verdict on every sample of a measured run; ``level``: the probability above which it is kept."""
     rate = measured.noise_rate
-    suspicion = _suspicion(evidence, measured)
-    actionable = _is_told_apart(evidence, suspicion, measured.settled)
-    slope, offset = _logistic(suspicion, evidence, rate.rate)
+    rows = _suspicion(evidence, measured)
+    actionable = _is_told_apart(evidence, rows, measured.settled)
+    suspicion, ordinary = evidence.over_runs(rows), evidence.ordinary
+    planted = _planted_over_runs(evidence, rows, suspicion, rate.rate)
+    seen = evidence.weight.sum(0) > 0
+    slope, offset = _logistic(suspicion[ordinary], planted, rate.rate, evidence.num_classes)
     threshold = float("inf")
     if slope > 0:
         threshold = (math.log((1 - level) / level) - offset) / slope
-    mask = suspicion < threshold
-    dropped = 1.0 - float(mask[evidence.others].double().mean())
-    hits = int((~mask[evidence.index]).sum())
-    recall = _recall(hits, len(evidence.index), rate.rate, dropped, evidence.num_classes)
-    wrong = torch.where(mask, 0.0, torch.sigmoid(slope * suspicion + offset))[evidence.index]
+    dropped = float((suspicion[ordinary] >= threshold).double().mean())
+    found = planted >= threshold
+    recall = _recall(int(found.sum()), len(planted), rate.rate, dropped, evidence.num_classes)
+    wrong = torch.where(found, torch.sigmoid(slope * planted + offset), 0.0)
     suspicion = _judge_planted_by_given(evidence, suspicion, threshold, dropped)
     mask = suspicion < threshold
     clean = torch.sigmoid(-(slope * suspicion + offset)).float()
@@ -114,12 +116,12 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
     limit = torch.tensor(level, dtype=clean.dtype, device=clean.device)
     above = limit.nextafter(limit + 1)
     clean = torch.where(mask, clean.maximum(above), clean.minimum(limit))
-    precision = _precision(clean[evidence.others & ~mask], rate)
-    mask = mask | ~evidence.seen
-    clean = torch.where(evidence.seen, clean, 1.0 - rate.rate)
+    precision = _precision(clean[ordinary & ~mask], rate)
+    mask = mask | ~seen
+    clean = torch.where(seen, clean, 1.0 - rate.rate)
     if not actionable:  # nothing is known of any sample, and nothing dropped
         mask, clean, threshold = torch.ones_like(mask), torch.ones_like(clean), float("inf")
-    label, confidence, planted = _suggestions(evidence, measured, wrong)
+    label, confidence, of_planted = _suggestions(evidence, measured, wrong)
     return Verdicts(
         suspicion=suspicion,
         threshold=threshold,
@@ -133,17 +135,43 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
         doubt=_doubt(evidence, actionable, measured),
         actionable=actionable,
         num_planted=len(evidence.index),
-        planted=planted,
+        planted=of_planted,
     )
 
 
 def _suspicion(evidence: PlantedEvidence, measured: Measurement) -> Tensor:
-    """float32 ``[N]``, against the label trained on; 0 where a sample was never seen."""
+    """float32 ``[R N]``, against the label trained on; 0 where a sample was never seen."""
     share = measured.misclassified_share
     score = torch.where(share >= 0, share, evidence.whole_share).clamp(min=0)
     score = score + SHORTFALL_WEIGHT / _SHORTFALL_LIMIT * evidence.shortfall
     total: Tensor = score + _pair_term(measured, evidence.trained)
     return total
+
+
+def _planted_over_runs(
+    evidence: PlantedEvidence, rows: Tensor, suspicion: Tensor, rate: float
+) -> Tensor:
+    """What the suspicion of the planted rows ``[n]`` would be as a mean over runs, as that of all others is.
+
+    A planted label is of one run, and what one run says scatters more. By how much, the runs show of wrong labels: of
+    every sample, in proportion to the probability of a wrong label that single runs give it. That scatter is taken out.
+    """
+    planted = rows[evidence.index]
+    if evidence.num_runs == 1:
+        return planted
+    weight = evidence.weight
+    slope, offset = _logistic(rows[evidence.others], planted, rate, evidence.num_classes)
+    runs = (weight > 0).sum(0)
+    wrong = evidence.over_runs(torch.sigmoid(slope * rows + offset))
+    wrong = torch.where((runs > 1) & evidence.ordinary, wrong, 0.0).double()
+    parts = (rows.view(evidence.num_runs, -1) - suspicion) ** 2 * (weight > 0)
+    within = parts.sum(0) / (runs - 1).clamp(min=1)
+    total = float(wrong.sum())
+    if not total:
+        return planted
+    scatter = float((within * wrong).sum()) / total * (1 - 1 / float((runs * wrong).sum() / total))
+    middle, variance = planted.mean(), float(planted.double().var(correction=0))
+    return middle + (planted - middle) * math.sqrt(max(0.0, 1 - scatter / max(variance, 1e-12)))
 
 
 def _pair_term(measured: Measurement, labels: Tensor) -> Tensor | float:
@@ -196,26 +224,30 @@ def _precision(clean: Tensor, rate: NoiseRate) -> Estimate | None:
     return Estimate(value, low, high)
 
 
-def _logistic(suspicion: Tensor, evidence: PlantedEvidence, rate: float) -> tuple[float, float]:
-    """Slope and offset of the log-odds of a wrong label in the suspicion.
+def _logistic(
+    suspicion: Tensor, of_planted: Tensor, rate: float, classes: int
+) -> tuple[float, float]:
+    """Slope and offset of the log-odds of a wrong label in the suspicion, of all others and of planted labels.
 
     The offset gives the others a mean of the noise rate; the slope is the one under which the planted
     labels, nearly all wrong, are most probable.
     """
     from scipy.optimize import brentq
 
-    if rate * evidence.num_others < 0.5:
+    if rate * len(suspicion) < 0.5:
         return 0.0, -40.0  # nothing is wrong
-    low, high = float(suspicion.min()), float(suspicion.max())
+    low = float(torch.minimum(suspicion.min(), of_planted.min()))
+    high = float(torch.maximum(suspicion.max(), of_planted.max()))
     width = (high - low + 1e-9) / _BINS
     middle = low + width * (np.arange(_BINS, dtype=np.float64) + 0.5)
-    cell = ((suspicion - low) / width).long().clamp(0, _BINS - 1)
-    all_others, all_planted = (
-        torch.bincount(cell[part], minlength=_BINS).cpu().numpy().astype(np.float64)
-        for part in (evidence.others, evidence.index)
+    others, planted = (
+        torch.bincount(((part - low) / width).long().clamp(0, _BINS - 1), minlength=_BINS)
+        .cpu()
+        .numpy()
+        / len(part)
+        for part in (suspicion, of_planted)
     )
-    others, planted = all_others / all_others.sum(), all_planted / all_planted.sum()
-    chance = rate / (evidence.num_classes - 1)
+    chance = rate / (classes - 1)
 
     def fitted(slope: float) -> tuple[float, float]:
         def excess(offset: float) -> float:
@@ -282,7 +314,7 @@ def _doubt(evidence: PlantedEvidence, actionable: bool, measured: Measurement) -
 def _judge_planted_by_given(
     evidence: PlantedEvidence, suspicion: Tensor, threshold: float, dropped: float
 ) -> Tensor:
-    """The suspicion with that of the planted samples replaced: against their given label.
+    """The suspicion with that of samples that were planted in all runs replaced: against their given label.
 
     The network never learned that label, so its votes cannot be compared with those of others. But these
     samples were drawn at random: they are ranked among themselves, by the share of their votes (but those
@@ -291,14 +323,20 @@ def _judge_planted_by_given(
     Args:
         dropped: share of the others at or above the threshold.
     """
-    predicted, labels = evidence.planted_predictions, evidence.planted_labels
+    rows = evidence.planted_only
+    if not len(rows):
+        return suspicion
+    at_rows = rows.cpu().numpy()
+    predicted, labels = (
+        x[at_rows] for x in (evidence.planted_predictions, evidence.planted_labels)
+    )
     known = (predicted >= 0) & (predicted != labels[:, None])
-    against = (known & (predicted != evidence.withheld[:, None])).sum(axis=1)
+    against = (known & (predicted != evidence.withheld[at_rows][:, None])).sum(axis=1)
     share = (against + 0.5) / (known.sum(axis=1) + 1)  # few votes say little
     n = len(share)
     rank = np.empty(n, dtype=np.int64)
     rank[np.argsort(share, kind="stable")] = np.arange(n)
-    others = suspicion[evidence.others]
+    others = suspicion[evidence.ordinary]
     sample = some(others).sort().values
     at = ((torch.from_numpy(rank).to(sample.device) + 0.5) / n * len(sample)).long()
     values = sample[at.clamp(max=len(sample) - 1)]
@@ -308,7 +346,7 @@ def _judge_planted_by_given(
         limit = torch.tensor(threshold, dtype=values.dtype, device=values.device)
         below = limit.nextafter(limit - 1)
         values = torch.where(gone, values.maximum(limit), values.minimum(below))
-    return suspicion.index_copy(0, evidence.index, values)
+    return suspicion.index_copy(0, evidence.index[rows] % evidence.num_samples, values)
 
 
 def _suggestions(
@@ -321,24 +359,25 @@ def _suggestions(
     Votes are scaled so that, over the planted samples, the mean confidence is the share of right suggestions: that
     of suggestions of the label withheld, over the share of these labels that are right.
     """
-    label = measured.votes.runner_up.clone()
-    confidence = measured.votes.runner_up_share.clone()
-    planted = label[evidence.index]
-    right = _suggested_right(evidence, planted, measured.noise_rate.rate)
-    believed = float(confidence[evidence.index].double().mean())
+    votes, index = measured.votes, evidence.index
+    suggested, united = votes.runner_up[index], votes.runner_up_share[index]
+    right = _suggested_right(evidence, suggested, measured.noise_rate.rate)
+    believed = float(united.double().mean())
+    label, confidence = (x.clone() for x in evidence.runner_up(votes))
     scale = right / believed if believed else 0.0
     of_planted = PlantedSuggestions(
-        evidence.index,
-        planted,
-        (wrong * (confidence[evidence.index] * scale).clamp(max=1.0)).float(),
-        planted == evidence.given[evidence.index],
+        index % evidence.num_samples,
+        suggested,
+        (wrong * (united * scale).clamp(max=1.0)).float(),
+        suggested == evidence.given[index],
     )
     # Of a planted sample, the given label is the one to be judged: the class voted for besides both labels.
     best, count, total = evidence.planted_majority(evidence.planted_labels, evidence.withheld)
     share = count / np.maximum(total, 1)
-    device = label.device
-    label[evidence.index] = torch.from_numpy(best).to(device)
-    confidence[evidence.index] = torch.from_numpy(share).float().to(device)
+    device, rows = label.device, evidence.planted_only
+    sample = index[rows] % evidence.num_samples
+    label[sample] = torch.from_numpy(best).to(device)[rows]
+    confidence[sample] = torch.from_numpy(share).float().to(device)[rows]
     return label, (confidence * scale).clamp(max=1.0), of_planted
 
 
@@ -360,7 +399,7 @@ def _transition(
     if classes > MOST_CLASSES:
         return None
     there = suggested >= 0
-    cell = suggested[there] * classes + evidence.given[there]
+    cell = suggested[there] * classes + evidence.given[: evidence.num_samples][there]
     counts = torch.bincount(cell, weights=wrong[there].double(), minlength=classes**2)
     counts = counts.view(classes, classes).cpu()
     guess = measured.votes.runner_up[evidence.index]

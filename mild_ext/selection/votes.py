@@ -1,13 +1,13 @@
-"""What a status with predicted classes and planted labels says, sample by sample.
+"""What runs with predicted classes and planted labels say, sample by sample.
 
 A *vote* is the class that one epoch predicted for a sample. Everything with an entry per sample stays
-on the status' device and is read in whole passes; of the planted samples, few by design, every
+on the statuses' device and is read in whole passes; of the planted samples, few by design, every
 epoch's prediction is at hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mild_ext.recording.transitions import TransitionTimes
 from mild_ext.selection.planted import PlantedLabels
 
 #: Of more samples, a regular part is compared with the planted ones where only a share is asked for.
@@ -25,7 +26,7 @@ ENOUGH = 100_000
 
 @dataclass(frozen=True)
 class Votes:
-    """The votes of a window of epochs; tensors ``[N]``.
+    """The votes of a window of epochs; tensors ``[R N]``, see `PlantedEvidence`.
 
     Attributes:
         winner: int64, the class most voted for; -1 where there are no votes.
@@ -74,68 +75,152 @@ def running_majority(
 
 
 class PlantedEvidence:
-    """The evidence of a status whose training labels were partly planted.
+    """The evidence of one or more runs whose training labels were partly planted.
+
+    Of several runs, all of the same samples and from fresh weights, every sample is there once a run: its *rows*
+    ``[R N]``, run by run. A sample that one run trained on a planted label is a planted row there, and an ordinary
+    one in the others.
 
     Args:
-        status: a LearningStatus that records predicted classes.
-        planted: the labels it was trained on.
-        recorded: number of epochs that were recorded; windows lie in these.
+        statuses: a LearningStatus a run, R of them, that record predicted classes.
+        planted: the labels that each was trained on.
+        recorded: number of epochs that were recorded in each; windows lie in these.
 
     Attributes:
-        trained: int64 ``[N]`` on the status' device, the labels trained on.
-        given: int64 ``[N]`` there, the given labels.
-        whole_share: float32 ``[N]`` there, `misclassified_share` of all recorded epochs.
-        seen: bool ``[N]`` there, the samples seen at all.
-        others: bool ``[N]`` there, the samples seen whose label is not planted.
-        index: int64 ``[n]`` there, the planted samples that were seen; ``n`` of them.
-        shortfall: float32 ``[N]`` in [0, log 10^4] nats, the mean over the run; 0 where never seen.
+        trained: int64 ``[R N]`` on the statuses' device, the labels trained on.
+        given: int64 ``[R N]`` there, the given labels.
+        whole_share: float32 ``[R N]`` there, `misclassified_share` of all recorded epochs.
+        seen: bool ``[R N]`` there, the samples seen at all.
+        others: bool ``[R N]`` there, the rows seen whose label is not planted.
+        index: int64 ``[n]`` there, the planted rows that were seen; ``n`` of them.
+        shortfall: float32 ``[R N]`` in [0, log 10^4] nats, the mean over the run; 0 where never seen.
         early_shortfall: the same over the first half of the epochs.
     """
 
-    def __init__(self, status: Any, planted: PlantedLabels, recorded: int) -> None:
-        self.status, self.recorded = status, recorded
-        self.num_classes = int(status.num_classes)
-        device = status.device
-        self.trained, self.given = planted.labels.to(device), planted.given.to(device)
+    def __init__(
+        self, statuses: Sequence[Any], planted: Sequence[PlantedLabels], recorded: int
+    ) -> None:
+        self.statuses, self.recorded = tuple(statuses), recorded
+        self.num_runs, self.num_samples = len(self.statuses), int(statuses[0].num_samples)
+        self.num_classes = int(statuses[0].num_classes)
+        device = statuses[0].device
+        self.trained = torch.cat([labels.labels for labels in planted]).to(device)
+        self.given = torch.cat([labels.given for labels in planted]).to(device)
         self.whole_share = self.misclassified_share(slice(0, recorded))
         self.seen = self.whole_share >= 0
-        index = planted.index.to(device)
+        rows = [labels.index + run * self.num_samples for run, labels in enumerate(planted)]
+        index = torch.cat(rows).to(device)
         self.index = index[self.seen[index]]
         self.others = self.seen.index_fill(0, index, False)
-        self.shortfall = status.shortfall().nan_to_num(0.0)
-        self.early_shortfall = status.shortfall(first_half=True).nan_to_num(0.0)
+        self.shortfall = self._rows(lambda s: s.shortfall()).nan_to_num(0.0)
+        self.early_shortfall = self._rows(lambda s: s.shortfall(first_half=True)).nan_to_num(0.0)
+
+    def _rows(self, read: Callable[[Any], Tensor]) -> Tensor:
+        """What is read of each run's samples, run by run."""
+        parts = [read(status) for status in self.statuses]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @property
     def num_others(self) -> int:
-        """Samples seen whose label is not planted."""
+        """Rows seen whose label is not planted."""
         return int(self.others.sum())
 
+    @cached_property
+    def weight(self) -> Tensor:
+        """float32 ``[R, N]``, what each run counts for a sample: equally where its given label was trained on.
+
+        A sample that was planted in all runs that saw it has these instead; one never seen has zeros.
+        """
+        others, seen = (x.view(self.num_runs, -1) for x in (self.others, self.seen))
+        used = torch.where(others.any(0), others, seen).float()
+        return used / used.sum(0).clamp(min=1)
+
+    @cached_property
+    def ordinary(self) -> Tensor:
+        """bool ``[N]``, the samples whose given label was trained on in some run that saw them."""
+        return self.others.view(self.num_runs, -1).any(0)
+
+    @property
+    def planted_only(self) -> Tensor:
+        """int64 ``[j]``, positions in ``index`` of the rows, one a sample, of samples that are nowhere ordinary."""
+        sample = self.index % self.num_samples
+        if self.num_runs == 1:
+            return torch.arange(len(sample), device=sample.device)
+        last = torch.full((self.num_samples,), -1, device=sample.device)
+        last[sample] = torch.arange(len(sample), device=sample.device)
+        last = last[(last >= 0) & ~self.ordinary]
+        return last
+
+    def over_runs(self, rows: Tensor) -> Tensor:
+        """The mean over runs of a figure ``[R N]``, by `weight`: float32 ``[N]``."""
+        if self.num_runs == 1:
+            return rows
+        return (rows.view(self.num_runs, -1) * self.weight).sum(0)
+
     def misclassified_share(self, window: slice) -> Tensor:
-        """float32 ``[N]``, share of the window's seen epochs that predicted another class than the label
+        """float32 ``[R N]``, share of the window's seen epochs that predicted another class than the label
         trained on, in [0, 1]; -1 where the sample was not seen in the window."""
         size = window.stop - window.start + 1
         m, n = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-        table = torch.where(n > 0, m / n.clamp(min=1), -1.0)
-        share: Tensor = self.status.lookup(table.float().contiguous(), window)
-        return share
+        table = torch.where(n > 0, m / n.clamp(min=1), -1.0).float().contiguous()
+        return self._rows(lambda status: status.lookup(table, window))
 
     def votes(self, window: slice) -> Votes:
         """The votes of a window."""
-        first = self.status.majority_vote(window)
-        second = self.status.majority_vote(window, exclude=self.trained)
         length = window.stop - window.start
+        parts = []
+        for status, trained in zip(self.statuses, self.trained.chunk(self.num_runs), strict=True):
+            first = status.majority_vote(window)
+            second = status.majority_vote(window, exclude=trained)
+            united = (first.share * length).round().long()
+            parts.append((first.label.long(), united, second.label.long(), second.share))
         return Votes(
-            first.label.long(),
-            (first.share * length).round().long(),
-            second.label.long(),
-            second.share,
+            *(torch.cat(rows) if len(rows) > 1 else rows[0] for rows in zip(*parts, strict=True))
+        )
+
+    def runner_up(self, votes: Votes) -> tuple[Tensor, Tensor]:
+        """The class most voted for in all runs besides the given label, int64 ``[N]``, and its share of such votes.
+
+        Of each run only its own runner-up counts, with its share; -1 and 0 where there is none.
+        """
+        if self.num_runs == 1:
+            return votes.runner_up, votes.runner_up_share
+        label = votes.runner_up.view(self.num_runs, -1)
+        share = votes.runner_up_share.view(self.num_runs, -1) * self.weight * (label >= 0)
+        total = torch.stack([(share * (label == mine)).sum(0) for mine in label])
+        best = total.max(0)
+        return label.gather(0, best.indices[None])[0].masked_fill(best.values <= 0, -1), best.values
+
+    def times(self, window: slice) -> TransitionTimes:
+        """Transition times of every sample in a window: the means over runs, by `weight`, rounded."""
+        runs = [status.compute(window) for status in self.statuses]
+
+        def mean(name: str) -> Tensor:
+            rows = torch.cat([getattr(times, name) for times in runs]).float()
+            return self.over_runs(rows).round().int()
+
+        seen = mean("seen")
+        misclassified = mean("misclassified").minimum(seen)
+        rest = ("first_memorized", "memorization_events", "forgetting_events")
+        return TransitionTimes(
+            misclassified=misclassified,
+            memorized=seen - misclassified,
+            metric=2 * misclassified - seen,
+            **{name: mean(name) for name in (*rest, "longest_memorized_run")},
+            seen=seen,
+            num_epochs=window.stop - window.start,
         )
 
     @cached_property
     def planted_predictions(self) -> NDArray[np.int64]:
         """Predicted classes of the planted samples, int64 ``[n, recorded epochs]``; -1 where not seen."""
-        epochs = [self.status.predictions(t)[self.index] for t in range(self.recorded)]
-        return torch.stack(epochs, dim=1).cpu().numpy().astype(np.int64)
+        run = self.index // self.num_samples
+        parts = []
+        for r, status in enumerate(self.statuses):
+            sample = self.index[run == r] - r * self.num_samples
+            epochs = [status.predictions(t)[sample] for t in range(self.recorded)]
+            parts.append(torch.stack(epochs, dim=1))
+        return torch.cat(parts).cpu().numpy().astype(np.int64)
 
     def planted_majority(self, *exclude: NDArray[np.int64]) -> Majority:
         """What the planted samples' votes of all epochs come to.
@@ -184,7 +269,7 @@ def choose_count_window(evidence: PlantedEvidence) -> tuple[slice, Tensor]:
     """The window whose misclassified shares separate planted labels from all others best.
 
     Returns:
-        The window, and the shares in it, float32 ``[N]``.
+        The window, and the shares in it, float32 ``[R N]``.
     """
     p = evidence.recorded
     third, half, two = p // 3, p // 2, 2 * p // 3

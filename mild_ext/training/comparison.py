@@ -15,7 +15,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from mild_ext.data.sets import LabeledData
-from mild_ext.files import write_text
+from mild_ext.files import writing
+from mild_ext.reading import reading
+from mild_ext.sealed import read_sealed_json, write_sealed_json
 from mild_ext.selection.quality import evaluate_selection
 from mild_ext.training.context import RunContext
 from mild_ext.training.experiment import (
@@ -28,8 +30,95 @@ from mild_ext.training.experiment import (
 )
 from mild_ext.training.loop import accuracy
 from mild_ext.training.methods import METHODS, Method
+from mild_ext.training.owned_folder import OwnedFolder
 
-RESULTS = "results.json"
+CONFIG, RESULTS = "config.json", "results.json"
+
+#: The files of a comparison: what ``overwrite`` may delete.
+KNOWN = (
+    *(CONFIG, RESULTS, "results.csv", "table.txt"),
+    *(f"checkpoints/*/{name}.safetensors" for name in ("rounds", "training", "ssl")),
+)
+
+
+class ComparisonFolder:
+    """The folder of a comparison; the rules are those of a run's (`mild_ext.training.run_folder`).
+
+    Args:
+        path: the folder; `prepare` makes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._owned = OwnedFolder(path, "comparison", KNOWN)
+        #: Files of somebody else's that ``overwrite`` left in the folder.
+        self.stayed: list[str] = []
+
+    def prepare(self, settings: RunSettings, *, overwrite: bool = False) -> None:
+        """Make the folder and lock it, or go on in that of the same comparison.
+
+        Args:
+            settings: of all trainings, save noise and seed.
+            overwrite: delete an earlier comparison in it, of whatever settings.
+
+        Raises:
+            ValueError: something else is in it, another comparison, or another process at work.
+            CannotWrite: it cannot be made or written to.
+        """
+        out, path = self.path, self.path / CONFIG
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"{out} is a file; --out must name a folder")
+        used = not self._owned.is_untouched
+        if used and overwrite:
+            self._owned.require_ours()
+        elif used:
+            self._require_same(settings)
+        self._owned.claim()
+        if used and overwrite:
+            self.stayed = self._owned.clear()
+        if not path.exists():
+            write_sealed_json(path, settings.to_dict())
+
+    def _require_same(self, settings: RunSettings) -> None:
+        path = self.path / CONFIG
+        if not path.is_file():
+            raise ValueError(
+                f"{self.path} is not empty and holds no comparison (no {CONFIG}); use another --out"
+            )
+        found = read_sealed_json(path, "comparison's config")
+        if "settings" in found:
+            raise ValueError(f"{self.path} holds a run, and no comparison; use another --out")
+        if found != json.loads(json.dumps(settings.to_dict())):
+            raise ValueError(
+                f"{self.path} holds a comparison with other settings; use another --out, or --overwrite"
+            )
+
+    def release(self) -> None:
+        """Let other processes use the folder."""
+        self._owned.release()
+
+
+def read_results(path: Path) -> list[Row]:
+    """The rows of a comparison so far; none where there is no file yet.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    content = read_sealed_json(path, "comparison's table of results")
+    remedy = "delete it: finished trainings are then read from their checkpoints"
+    with reading(path, remedy):
+        rows: list[Row] = content["rows"]
+        for row in rows:
+            kinds = {"noise": str, "seed": int, "method": str, "epochs": int}
+            for name, kind in kinds.items():
+                if type(row[name]) is not kind:
+                    raise ValueError(f"{name} must be {kind.__name__}, got {row[name]!r}")
+            if row["method"] not in METHODS:
+                raise ValueError(f"the method {row['method']!r} is not known")
+            row["test_accuracy"]
+    return rows
 
 
 def compare(
@@ -58,7 +147,7 @@ def compare(
         of the kept set for the methods that have one.
     """
     path = out / RESULTS
-    rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    rows = read_results(path)
     done = {(row["noise"], row["seed"], row["method"]): row for row in rows}
     ordered = ["mild", *[m for m in methods if m != "mild"]]  # the others need its number of epochs
     for noise, seed in itertools.product(noises, seeds):
@@ -69,14 +158,15 @@ def compare(
                 continue
             method = METHODS[key]
             folder = out / "checkpoints" / _folder_name(run, method)
-            folder.mkdir(parents=True, exist_ok=True)
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
             own = replace(context, seed=seed, folder=folder, fingerprint=run.fingerprint())
             budget = 0 if method.rounds else done[noise, seed, "mild"]["epochs"]
             row = {"noise": noise, "seed": seed, "method": key}
             row |= _train(method, data, run, own, budget)
             rows.append(row)
             done[noise, seed, key] = row
-            write_text(path, json.dumps({"rows": rows}, indent=2) + "\n")
+            write_sealed_json(path, {"rows": rows})
             on_row(row)
     return [
         row

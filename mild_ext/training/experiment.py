@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from mild_ext.data.noise import LabelNoise, corrupt_labels, small_inputs
-from mild_ext.data.readers.sources import load_data
-from mild_ext.data.sets import LabeledData, stratified_holdout
+from mild_ext.data.readers.sources import load_data, runs_code
+from mild_ext.data.sets import ArrayDataset, LabeledData, stratified_holdout
 from mild_ext.training.context import RunContext
 from mild_ext.training.loop import accuracy, derive_seed, fit
 from mild_ext.training.methods import METHODS, Method, SmallLoss
@@ -58,8 +58,34 @@ class RunSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSettings:
+        """What `to_dict` gave.
+
+        Raises:
+            ValueError, TypeError: settings that are missing, unknown, or of another type.
+        """
+        kinds = {item.name: item.type for item in fields(cls)}
+        required = {item.name for item in fields(cls) if item.default is MISSING}
+        missing, unknown = sorted(required - set(values)), sorted(set(values) - set(kinds))
+        if missing or unknown:
+            raise ValueError(f"settings that are missing: {missing}, unknown: {unknown}")
+        for name, value in values.items():
+            if name != "recipe" and type(value).__name__ != kinds[name]:
+                raise TypeError(f"{name} must be {kinds[name]}, got {value!r}")
+        if not isinstance(values["recipe"], dict):
+            raise TypeError(f"recipe must be a table of settings, got {values['recipe']!r}")
         recipe = Recipe().override(values["recipe"])
         return cls(**(values | {"recipe": recipe}))
+
+    def code(self) -> dict[str, str]:
+        """The settings that make the run import or download something: option and value.
+
+        A folder's word is not enough for these (docs/security.md).
+        """
+        found = {"data": self.data} if runs_code(self.data) else {}
+        name, _, rest = self.recipe.model.partition(":")
+        if rest and (name != "timm" or ":" in rest):
+            found["model"] = self.recipe.model
+        return found
 
     def fingerprint(self) -> str:
         """Identifies the run in the checkpoints of its trainings."""
@@ -150,6 +176,23 @@ def prepare_data(settings: RunSettings) -> tuple[LabeledData, LabelNoise | None]
     )
     data.true_labels, data.labels = data.labels, noise.labels
     return data, noise
+
+
+def identity(data: LabeledData, settings: RunSettings) -> dict[str, bytes]:
+    """What the ranks of a run must have the same of, by name; the device and threads are each one's own."""
+    alike = replace(settings, device="", threads=0)
+    facts = {
+        "settings": alike.fingerprint().encode(),
+        "classes": "\0".join(data.class_names).encode("utf-8", "surrogatepass"),
+        "labels": data.labels.numpy().tobytes(),
+    }
+    if data.sample_names is not None:
+        names = "\0".join(data.sample_names)
+        facts["order of the samples"] = names.encode("utf-8", "surrogatepass")
+    elif isinstance(data.train, ArrayDataset):  # a few inputs, which tell an order from another
+        ids = torch.linspace(0, len(data) - 1, min(len(data), 256)).long()
+        facts["order of the samples"] = data.train.inputs[ids].contiguous().numpy().tobytes()
+    return facts
 
 
 def pick_threads(data: LabeledData, recipe: Recipe) -> int:

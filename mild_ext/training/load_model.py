@@ -1,23 +1,23 @@
 """A run's final model, to be used: rebuilt from the settings, weights and class names in the run's folder.
 
-Nothing but JSON and safetensors is read. A model of the user's own (``module:factory``) is imported, as it was
-for training.
+Nothing but JSON and safetensors is read. A model of the user's own (``module:factory``) is only imported where the
+caller names it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mild_ext.data.random_state import isolated_random_state
 from mild_ext.data.readers.table import encode_rows
-from mild_ext.data.sets import isolated_random_state
+from mild_ext.reading import reading
+from mild_ext.sealed import read_sealed_json
 from mild_ext.training.models import build_model
 from mild_ext.training.run_folder import ENCODING, MODEL, RunFolder
 
@@ -72,11 +72,15 @@ class TrainedModel(nn.Module):
             return [self.class_names[k] for k in self(inputs).argmax(1).tolist()]
 
 
-def load_model(run: str | Path, *, device: torch.device | str = "cpu") -> TrainedModel:
+def load_model(
+    run: str | Path, *, model: str | None = None, device: torch.device | str = "cpu"
+) -> TrainedModel:
     """The final model of a run that ``mild-ext train`` did.
 
     Args:
         run: the run's folder.
+        model: ``module:factory`` where the run's model is one of your own: calling it runs code, and a folder is
+            not trusted to say which. None otherwise.
         device: where to put it.
 
     Returns:
@@ -88,6 +92,12 @@ def load_model(run: str | Path, *, device: torch.device | str = "cpu") -> Traine
     """
     folder = RunFolder(run)
     config, settings = folder.read_config(), folder.read_settings()
+    code = settings.code().get("model")
+    if code != model:
+        hint = f'; give it as model="{code}" if you know that code' if code else ""
+        raise ValueError(
+            f"model must be {None if code is None else repr(code)} for the run in {run}, got {model!r}{hint}"
+        )
     path = folder.path / MODEL
     if not path.is_file():
         why = (
@@ -96,10 +106,8 @@ def load_model(run: str | Path, *, device: torch.device | str = "cpu") -> Traine
             else "the run is not finished: go on with mild-ext train --resume"
         )
         raise ValueError(f"there is no model in {run} (no {MODEL}); {why}")
-    try:
+    with reading(path):
         state = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
     names = [str(name) for name in config["data"]["classes"]]
     shape = tuple(int(n) for n in config["data"]["input_shape"])
     with isolated_random_state():
@@ -116,7 +124,7 @@ def load_model(run: str | Path, *, device: torch.device | str = "cpu") -> Traine
     except RuntimeError as error:
         raise ValueError(f"{path} is not the model that {run} describes: {error}") from error
     made = folder.path / ENCODING
-    encoding = json.loads(made.read_text(encoding="utf-8")) if made.is_file() else None
+    encoding = read_sealed_json(made, "encoding of a table") if made.is_file() else None
     return TrainedModel(net, names, shape, encoding).to(device).eval()
 
 

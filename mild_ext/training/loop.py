@@ -18,10 +18,16 @@ from tqdm import tqdm
 from mild_ext import processes
 from mild_ext.data.augment import augmentation
 from mild_ext.data.batches import Batches
-from mild_ext.data.sets import isolated_random_state, seed_everything
+from mild_ext.data.random_state import isolated_random_state, seed_everything
 from mild_ext.recording.learning_log import LogRecorder
 from mild_ext.recording.status import LearningStatus
-from mild_ext.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from mild_ext.rounds import epoch_figures
+from mild_ext.training.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    resuming,
+    save_checkpoint,
+)
 from mild_ext.training.context import Record, RunContext
 from mild_ext.training.recipe import Recipe
 
@@ -222,6 +228,8 @@ def fit(
                 "samples": len(batches.ids),
                 "seconds": round(time.monotonic() - started, 4),
             }
+            if status is not None:
+                record |= epoch_figures(status)
             result.history.append(record)
             context.note(record)
             bar.update()
@@ -248,7 +256,11 @@ class _Saver:
         if self.path is None or not self.path.exists():
             return []
         saved = load_checkpoint(self.path)
-        if saved.get("fingerprint") != self.context.fingerprint:
+        with resuming(self.path):
+            return self._take(saved, trainer)
+
+    def _take(self, saved: dict[str, Any], trainer: _Trainer) -> list[Record]:
+        if saved["fingerprint"] != self.context.fingerprint:
             raise CheckpointError(
                 f"{self.path} belongs to a run with other settings or data; start again in "
                 "another folder, or run with the settings in its config.json"

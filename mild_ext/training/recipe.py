@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from mild_ext.booleans import parse_bool
+from mild_ext.reading import read_text
 from mild_ext.spelling import did_you_mean
 
 #: Largest share of the samples that can be planted; as in `mild_ext.selection.planted`, whose import takes
@@ -43,6 +44,11 @@ class Recipe:
     plant: float = _setting(
         DEFAULT_PLANT,
         "share of the samples given a wrong label on purpose in each round, to measure the noise; 0: none",
+    )
+    record: str = _setting(
+        "auto",
+        "what each round records: status, classes, or all (training dynamics); auto: classes where labels are planted",
+        ("auto", "status", "classes", "all"),
     )
     min_removed: float = _setting(
         0.01, "stop when a round drops less than this share of its samples"
@@ -310,7 +316,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     loaded: Any
     try:
         if path.suffix == ".toml":
@@ -330,6 +336,8 @@ def read_settings(path: Path) -> dict[str, Any]:
             loaded = json.loads(text)
         else:
             raise ValueError("its name must end in .toml, .yaml, .yml or .json")
+    except RecursionError as error:
+        raise ValueError(f"cannot read the recipe {path}: it is nested too deeply") from error
     except ValueError as error:
         raise ValueError(f"cannot read the recipe {path}: {error}") from error
     if loaded is None:

@@ -19,6 +19,7 @@ summary.json         what it all comes to
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import importlib.metadata
@@ -39,11 +40,15 @@ from torch import Tensor, nn
 from mild_ext import processes
 from mild_ext.data.noise import LabelNoise
 from mild_ext.data.sets import LabeledData
-from mild_ext.files import PARTIAL, remove_partial, write_atomically, write_text
+from mild_ext.files import as_text, write_atomically, write_text, writing
+from mild_ext.reading import read_array, read_json, reading
 from mild_ext.recording.learning_log import write_learning_log
+from mild_ext.sealed import read_sealed_json, write_sealed_json
 from mild_ext.selection.plot import save_figure
 from mild_ext.training.context import Record
 from mild_ext.training.experiment import RunSettings
+from mild_ext.training.methods import METHODS
+from mild_ext.training.owned_folder import OwnedFolder
 from mild_ext.training.run_rounds import Round, RoundsResult
 from mild_ext.training.suspects import SUSPECTS, Suspect, suspects_text
 
@@ -51,6 +56,16 @@ CONFIG = "config.json"
 SAMPLE_NAMES = "sample_names.json"
 ENCODING = "encoding.json"
 MODEL = "model.safetensors"
+
+#: The files of a run: what ``overwrite`` may delete.
+KNOWN = (
+    *(CONFIG, "given_labels.npy", "history.jsonl", "result.safetensors", "selection.csv"),
+    *("suspects.csv", SAMPLE_NAMES, ENCODING, MODEL, "summary.json", "metric.png"),
+    *("report.html", "report_pictures/*.png", "report_pictures/*.jpeg"),
+    *(f"checkpoints/{name}.safetensors" for name in ("rounds", "training", "ssl", *METHODS)),
+    *("status/round-*.safetensors", "planted/round-*.safetensors", "logs/round-*.npz"),
+    *("figures/round-*.png", "tensorboard/events.out.tfevents.*"),
+)
 
 P = ParamSpec("P")
 
@@ -79,6 +94,9 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._owned = OwnedFolder(self.path, "run", KNOWN)
+        #: Files of somebody else's that ``overwrite`` left in the folder.
+        self.stayed: list[str] = []
 
     @property
     def writes(self) -> bool:
@@ -93,52 +111,57 @@ class RunFolder:
     # ---------------------------------------------------------------------------- before the run
 
     def prepare(self, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder, or say why it cannot be used; all ranks wait until it is there.
+        """Make the folder and lock it, or say why it cannot be used; all ranks learn of it.
+
+        What killed processes left half-written is removed.
 
         Args:
-            resume: go on with the run in it; what a killed process left half-written is removed.
-            overwrite: delete an earlier run in it.
+            resume: go on with the run in it.
+            overwrite: delete an earlier run in it. Only in folders that this program made, and only the files it
+                knows; the others are listed in `stayed`.
 
         Raises:
-            ValueError: nothing to resume, or something in the way.
+            ValueError: nothing to resume, something in the way, or another process at work in it.
+            CannotWrite: it cannot be made or written to.
         """
-        if resume and not self._is_run():
-            raise ValueError(f"there is no run to resume in {self.path} (no {CONFIG})")
-        if not resume:
-            self._make(overwrite)
-        self._clear_up()
-        processes.barrier()
+        processes.first_rank_does(
+            lambda: self._go_on() if resume else self._make(overwrite), "the run's folder"
+        )
+
+    def release(self) -> None:
+        """Let other processes use the folder; with the end of this one it is theirs in any case."""
+        self._owned.release()
 
     def _is_run(self) -> bool:
         return (self.path / CONFIG).is_file()
 
-    @_by_the_first_rank
+    def _go_on(self) -> None:
+        if not self._is_run():
+            raise ValueError(f"there is no run to resume in {self.path} (no {CONFIG})")
+        self.read_settings()  # nothing is touched in a folder of somebody else's
+        self._owned.claim()
+
     def _make(self, overwrite: bool) -> None:
         out = self.path
         if out.exists() and not out.is_dir():
             raise ValueError(f"{out} is a file; --out must name a folder")
         # A kill while the first file was being written leaves nothing worth protecting.
-        if out.is_dir() and any(path.suffix != PARTIAL for path in out.iterdir()):
-            if not overwrite:
-                go_on = "--resume to go on with it, --overwrite to start again, or "
-                hint = go_on if self._is_run() else ""
-                raise ValueError(f"{out} is not empty: use {hint}another --out")
-            if not self._is_run():
-                raise ValueError(
-                    f"{out} holds no run (no {CONFIG}), so --overwrite will not delete it"
-                )
-            shutil.rmtree(out)
-        out.mkdir(parents=True, exist_ok=True)
-
-    @_by_the_first_rank
-    def _clear_up(self) -> None:
-        remove_partial(self.path)
+        used = not self._owned.is_untouched
+        if used and not overwrite:
+            go_on = "--resume to go on with it, --overwrite to start again, or "
+            hint = go_on if self._is_run() else ""
+            raise ValueError(f"{out} is not empty: use {hint}another --out")
+        if used:
+            self._owned.require_ours()
+        self._owned.claim()
+        if used:
+            self.stayed = self._owned.clear()
 
     def read_settings(self) -> RunSettings:
         """The settings of the run in the folder.
 
         Raises:
-            ValueError: there is no run, or its config cannot be read.
+            ValueError: there is no run, its config is damaged or was changed, or is no run's.
         """
         config = self.read_config()
         try:
@@ -167,31 +190,33 @@ class RunFolder:
             ValueError: there is no run, or its config cannot be read.
         """
         path = self.path / CONFIG
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(found, dict) or "settings" not in found:
-                raise ValueError("it has no settings")
-        except FileNotFoundError as error:
-            raise ValueError(f"there is no run in {self.path} (no {CONFIG})") from error
-        except ValueError as error:
-            raise ValueError(f"{path} is not the config of a run: {error}") from error
-        return found
+        if not self._is_run():
+            raise ValueError(f"there is no run in {self.path} (no {CONFIG})")
+        config = read_sealed_json(path, "run's config")
+        with reading(path, "it is not the config of a run"):
+            _ = config["settings"], config["data"]["classes"]
+        return config
 
     def read_samples(self) -> tuple[list[str], list[int], list[str]]:
         """What was given: the samples' ids as in ``suspects.csv``, their labels ``[N]``, and the classes' names.
 
         Raises:
-            ValueError: there is no run, or part of it is missing.
+            ValueError: there is no run, or part of it is missing or damaged.
         """
         classes = [str(name) for name in self.read_config()["data"]["classes"]]
         path = self.path / "given_labels.npy"
         if not path.is_file():
             raise ValueError(f"there is no {path}; the run has not begun")
-        given = np.load(path, allow_pickle=False).tolist()
-        names = self.path / SAMPLE_NAMES
-        if names.is_file():
-            return json.loads(names.read_text(encoding="utf-8")), given, classes
-        return [str(k) for k in range(len(given))], given, classes
+        given = read_array(path).tolist()
+        path = self.path / SAMPLE_NAMES
+        ids = [str(k) for k in range(len(given))]
+        if path.is_file():
+            names = read_json(path)
+            with reading(path):
+                if not isinstance(names, list) or len(names) != len(given):
+                    raise ValueError(f"it does not hold the names of {len(given)} samples")
+                ids = [str(name) for name in names]
+        return ids, given, classes
 
     @_by_the_first_rank
     def write_config(
@@ -226,12 +251,12 @@ class RunFolder:
             },
             "device": str(device),
         }
-        write_text(self.path / CONFIG, json.dumps(config, indent=2) + "\n")
+        write_sealed_json(self.path / CONFIG, config)
         if data.sample_names is not None:
-            names = [str(name) for name in data.sample_names]
+            names = [as_text(str(name)) for name in data.sample_names]
             write_text(self.path / SAMPLE_NAMES, json.dumps(names, indent=0) + "\n")
         if data.encoding is not None:
-            write_text(self.path / ENCODING, json.dumps(data.encoding) + "\n")
+            write_sealed_json(self.path / ENCODING, data.encoding)
         # What was given, whatever happens to the files it was read from; --noise labels:
         # reads it.
         write_atomically(self.path / "given_labels.npy", lambda to: _save_npy(data.labels, to))
@@ -242,23 +267,27 @@ class RunFolder:
         """``history.jsonl``, to be entered and called with each record."""
         return History(self.path / "history.jsonl" if self.writes else Path(os.devnull))
 
+    def _subfolder(self, name: str) -> None:
+        with writing(self.path / name):
+            (self.path / name).mkdir(exist_ok=True)
+
     @_by_the_first_rank
     def save_round(self, done: Round) -> None:
         """A round's learning status, what was planted in it, and its log, where there are some."""
         name = f"round-{done.number:02d}"
-        (self.path / "status").mkdir(exist_ok=True)
-        write_atomically(self.path / "status" / f"{name}.safetensors", done.status.save)
+        self._subfolder("status")
+        done.status.save(self.path / "status" / f"{name}.safetensors")
         if done.planted is not None:
-            (self.path / "planted").mkdir(exist_ok=True)
+            self._subfolder("planted")
             done.planted.save(self.path / "planted" / f"{name}.safetensors")
         if done.log is not None:
-            (self.path / "logs").mkdir(exist_ok=True)
+            self._subfolder("logs")
             write_learning_log(self.path / "logs" / f"{name}.npz", done.log)
 
     @_by_the_first_rank
     def draw_round(self, done: Round) -> None:
         """The histogram a round was decided on, as a picture; ImportError without matplotlib."""
-        (self.path / "figures").mkdir(exist_ok=True)
+        self._subfolder("figures")
         figure = self.path / "figures" / f"round-{done.number:02d}.png"
         save_figure(done.selection.plot(), figure)
         if done.number == 0:  # the round that sees all of the noise
@@ -278,6 +307,7 @@ class RunFolder:
             name: value.detach().to("cpu", copy=True).contiguous()
             for name, value in model.state_dict().items()
         }
+        # Without a seal: it is for others to read, who may want to find no header but what they know.
         write_atomically(self.path / MODEL, lambda to: save_file(tensors, to))
 
     @_by_the_first_rank
@@ -319,15 +349,18 @@ class History:
         self.path = path
 
     def __enter__(self) -> History:
-        self.file = open(self.path, "w", encoding="utf-8")
+        with writing(self.path):
+            self.file = open(self.path, "w", encoding="utf-8")
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):  # each record was flushed, or the error is on its way
+            self.file.close()
 
     def __call__(self, record: Record) -> None:
-        self.file.write(json.dumps(record) + "\n")
-        self.file.flush()
+        with writing(self.path):
+            self.file.write(json.dumps(record) + "\n")
+            self.file.flush()
 
 
 def _noise_record(noise: LabelNoise) -> dict[str, Any]:
@@ -367,6 +400,8 @@ def _selection_text(
             )
         ],
     }
+    for name, values in result.dynamics.items():  # empty where never seen under the given label
+        columns[name] = ["" if value != value else f"{value:.6g}" for value in values.tolist()]
     if data.true_labels is not None:
         columns["true_label"] = data.true_labels.tolist()
     if data.sample_names is not None:

@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mild_ext import processes
-from mild_ext.data.sets import isolated_random_state, labels_of, seed_everything
-from mild_ext.files import write_atomically
+from mild_ext.data.dataset_labels import labels_of
+from mild_ext.data.labels import check_labels
+from mild_ext.data.random_state import isolated_random_state, seed_everything
+from mild_ext.files import writing
+from mild_ext.reading import reading
 from mild_ext.recording.learning_log import LearningLog, LogRecorder
 from mild_ext.recording.status import LearningStatus
 from mild_ext.rounds import RoundOutcome, Rounds
+from mild_ext.sealed import read_tensors, write_tensors
 from mild_ext.selection import PlantedLabels, Selection, select_clean
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.quality import evaluate_selection
@@ -34,6 +36,7 @@ from mild_ext.selection.table import Table, samples_table
 from mild_ext.training.checkpoint import (
     CheckpointError,
     load_checkpoint,
+    resuming,
     save_checkpoint,
 )
 from mild_ext.training.context import Record, RunContext
@@ -48,11 +51,14 @@ from mild_ext.training.recipe import DEFAULT_PLANT, Recipe
 
 ModelFactory = Callable[[], nn.Module]
 
-_FORMAT = "mild_ext-rounds-2"
+_FORMAT = "mild_ext-rounds-3"
+#: Of earlier versions, without a checksum.
+_UNSEALED = ("mild_ext-rounds-2",)
 _TENSORS = (
     *("labels", "kept", "round_dropped", "misclassified", "seen", "clean_probability"),
     *("suspicion", "suggested_label", "suggestion_confidence"),
 )
+_DYNAMICS = "dynamics."
 
 
 @dataclass
@@ -74,6 +80,8 @@ class RoundsResult:
         suggestion_confidence: float32 ``[N]`` in [0, 1], that it is the true one if the given one is wrong.
         rounds: one record per round.
         stop_reason: why there were no more rounds.
+        dynamics: training dynamics by name, float32 ``[N]``, from the last round that watched the sample under its
+            given label, NaN where none did; empty unless the recipe's ``record`` is "all".
         history: one record per epoch, all rounds and the final training.
         model: the final model, in evaluation mode; None after `load`, or with ``final_epochs=0``
             when the model of the last round is wanted elsewhere.
@@ -90,6 +98,7 @@ class RoundsResult:
     suggestion_confidence: Tensor
     rounds: list[Record]
     stop_reason: str
+    dynamics: dict[str, Tensor] = field(default_factory=dict)
     history: list[Record] = field(default_factory=list)
     model: nn.Module | None = None
 
@@ -114,34 +123,45 @@ class RoundsResult:
             clean_probability=self.clean_probability,
             times={"misclassified": self.misclassified, "seen": self.seen},
             round_dropped=self.round_dropped,
-            **{"given_labels": self.labels, **columns},
+            **{"given_labels": self.labels, "dynamics": self.dynamics, **columns},
         )
 
     def save(self, path: str | Path) -> None:
         """Write all but the model as safetensors, the round records as JSON in its header."""
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
-        metadata = {
+        tensors |= {_DYNAMICS + name: values for name, values in self.dynamics.items()}
+        header = {
             "format": _FORMAT,
             "rounds": json.dumps(self.rounds),
             "stop_reason": self.stop_reason,
         }
-        write_atomically(Path(path), lambda to: save_file(tensors, to, metadata=metadata))
+        write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: str | Path) -> RoundsResult:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: the file is no saved result, or one of an earlier version.
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, no saved result, or one of an earlier version.
         """
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise ValueError(f"{path} is not a result of the rounds (format {_FORMAT})")
-            tensors = {name: file.get_tensor(name) for name in _TENSORS}
-        return cls(
-            **tensors, rounds=json.loads(metadata["rounds"]), stop_reason=metadata["stop_reason"]
-        )
+        content = read_tensors(path, (_FORMAT,), "result of the rounds", unsealed=_UNSEALED)
+        with reading(path):
+            tensors: dict[str, Any] = {name: content.tensor(name) for name in _TENSORS}
+            dynamics = {
+                name.removeprefix(_DYNAMICS): values
+                for name, values in content.tensors.items()
+                if name.startswith(_DYNAMICS)
+            }
+            lengths = {tuple(values.shape) for values in [*tensors.values(), *dynamics.values()]}
+            if len(lengths) > 1:
+                raise ValueError(f"its columns have different shapes: {sorted(lengths)}")
+            return cls(
+                **tensors,
+                rounds=json.loads(content["rounds"]),
+                stop_reason=content["stop_reason"],
+                dynamics=dynamics,
+            )
 
 
 @dataclass(frozen=True)
@@ -197,8 +217,8 @@ def run_rounds(
         true_labels: int64 ``[N]``; used for reporting only, never for training or selection.
         test: data set with correct labels, evaluated after each round for the report.
         train_ids: int64 ids of the samples to use; None for all.
-        num_classes: columns of the model's logits, K, which planted labels are drawn from; None asks the model,
-            with one sample, in evaluation mode.
+        num_classes: columns of the model's logits, K, for planted labels and ``record``; None asks the model, with
+            one sample, in evaluation mode.
         seed: everything random follows from it.
         device: where to train and record.
         folder: where to keep checkpoints; where some of this run exist, it goes on from them.
@@ -221,12 +241,12 @@ def run_rounds(
     """
     if learning_logs:
         processes.require_one_process("learning_logs is recorded")
-    labels = labels_of(dataset) if labels is None else labels.cpu()
+    labels = labels_of(dataset) if labels is None else check_labels(labels).values
     count = len(labels)
     if count != len(dataset):  # type: ignore[arg-type]
         raise ValueError(f"labels must have length {len(dataset)}, got {count}")  # type: ignore[arg-type]
     model = fresh_model(model_factory, seed).to(device)
-    if recipe.plants and num_classes is None:
+    if (recipe.plants or recipe.record != "auto") and num_classes is None:
         num_classes = _count_classes(model, dataset, device)
     rounds = Rounds(
         count,
@@ -245,11 +265,20 @@ def run_rounds(
         plant_seed=seed,
         num_classes=num_classes,
         plant_required=recipe.plant != DEFAULT_PLANT,
+        record=None if recipe.record == "auto" else recipe.record,
     )
     everyone = rounds.taking_part
+    processes.require_same(
+        {
+            "labels": labels.numpy().tobytes(),
+            "train_ids": everyone.numpy().tobytes(),
+            "settings": json.dumps([recipe.to_dict() | {"workers": 0}, seed]).encode(),
+        }
+    )
     folder = None if folder is None else Path(folder)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(recipe, seed, labels, everyone)
     context = RunContext(
         seed,
@@ -265,20 +294,21 @@ def run_rounds(
     history: list[Record] = []
     if folder is not None and (folder / "rounds.safetensors").exists():
         state = load_checkpoint(folder / "rounds.safetensors")
-        if state["fingerprint"] != fingerprint:
-            raise CheckpointError(
-                f"{folder} holds checkpoints of a run with other settings or data; "
-                "use another folder"
-            )
-        try:
-            rounds.load_state_dict(state.get("state", {}))
-        except ValueError as error:
-            raise CheckpointError(
-                f"{folder} holds checkpoints this version cannot go on from ({error}); "
-                "use another folder"
-            ) from error
-        model.load_state_dict(state["model"])
-        records, history = state["rounds"], state["history"]
+        with resuming(folder / "rounds.safetensors"):
+            if state["fingerprint"] != fingerprint:
+                raise CheckpointError(
+                    f"{folder} holds checkpoints of a run with other settings or data; "
+                    "use another folder"
+                )
+            try:
+                rounds.load_state_dict(state.get("state", {}))
+            except ValueError as error:
+                raise CheckpointError(
+                    f"{folder} holds checkpoints this version cannot go on from ({error}); "
+                    "use another folder"
+                ) from error
+            model.load_state_dict(state["model"])
+            records, history = state["rounds"], state["history"]
         for record in history:
             if on_record is not None:
                 on_record(record)
@@ -361,6 +391,7 @@ def run_rounds(
         **{name: getattr(rounds, name) for name in _TENSORS if name != "labels"},
         rounds=records,
         stop_reason=rounds.stop_reason,
+        dynamics=rounds.dynamics,
         history=history,
         model=model.eval(),
     )

@@ -95,7 +95,7 @@ def test_labels_from_a_file(tmp_path):
     [
         ("symmetric", "KIND:RATE"),
         ("symetric:0.5", "KIND:RATE"),
-        ("symmetric:1.5", r"\[0, 1\]"),
+        ("symmetric:1.5", r"must lie in \[0, 2\).* got 0 to 3"),
         ("symmetric:nan", r"\[0, 1\]"),
         ("symmetric:half", r"\[0, 1\]"),
         ("none:0.1", "KIND:RATE"),

@@ -384,7 +384,7 @@ def _advance_without_sync():
 @pytest.mark.slow
 def test_an_epoch_that_one_rank_ended_without_sync_is_raised_on_all():
     for message in run_on_ranks(2, _advance_without_sync):
-        assert "in every epoch before advance()" in message
+        assert "after its last update() and before advance()" in message
 
 
 def _faults_of_one(record):

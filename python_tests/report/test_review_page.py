@@ -20,6 +20,7 @@ pytest.importorskip("sklearn")
 
 from mild_ext.report import shown
 from mild_ext.report.page import gather, write_report
+from mild_ext.sealed import SEAL, write_sealed_json
 
 pytestmark = pytest.mark.slow
 
@@ -229,6 +230,21 @@ def test_relabel_by_key_and_moving(page, listed):
     assert focused(page) == flagged[0].id
 
 
+def test_tab_leads_into_one_card_and_on(page):
+    from selenium.webdriver.common.keys import Keys
+
+    reached = []
+    page.execute_script("document.querySelector('.keys summary').focus()")
+    for _ in range(6):
+        press(page, Keys.TAB)
+        reached.append(
+            page.execute_script(
+                "return document.activeElement.className || document.activeElement.id"
+            )
+        )
+    assert reached == ["sample-0", "right", "wrong", "suggest", "relabel", "more"]
+
+
 def test_marks_by_mouse(page, listed):
     from selenium.webdriver.common.by import By
 
@@ -435,7 +451,8 @@ def test_two_runs_keep_their_marks_apart(chromium, run, tmp_path):
     shutil.copytree(run, copy)
     config = json.loads((copy / "config.json").read_text())
     config["settings"]["seed"] = 1
-    (copy / "config.json").write_text(json.dumps(config))
+    config.pop(SEAL)
+    write_sealed_json(copy / "config.json", config)
     chromium.get(write_report(copy).as_uri())
     assert decisions(chromium) == {}
     chromium.get((run / "report.html").as_uri())

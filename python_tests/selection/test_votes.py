@@ -29,7 +29,7 @@ def test_the_running_majority_is_the_first_of_the_largest_counts(predicted):
 
 def test_excluded_classes_have_no_votes():
     run = paper_run(noise=0.0, hard=0.0, right=0.9)
-    evidence = PlantedEvidence(run.status, run.planted, run.status.num_epochs)
+    evidence = PlantedEvidence([run.status], [run.planted], run.status.num_epochs)
     planted = evidence.planted_labels
     all_of_them = evidence.planted_majority()
     rest = evidence.planted_majority(planted)
@@ -44,7 +44,7 @@ def test_excluded_classes_have_no_votes():
 
 def test_separation_is_the_share_of_pairs_in_order():
     run = paper_run(n=200, planted=20)
-    evidence = PlantedEvidence(run.status, run.planted, run.status.num_epochs)
+    evidence = PlantedEvidence([run.status], [run.planted], run.status.num_epochs)
     score = torch.randint(0, 6, (200,), generator=torch.Generator().manual_seed(1)).float()
     mine, others = score[evidence.index], score[evidence.others]
     pairs = (mine[:, None] > others).double() + 0.5 * (mine[:, None] == others)

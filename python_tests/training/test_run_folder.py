@@ -54,7 +54,7 @@ def test_nothing_to_resume_and_things_in_the_way(tmp_path):
     with pytest.raises(ValueError, match="--resume to go on with it, --overwrite"):
         folder.prepare(resume=False, overwrite=False)
     folder.prepare(resume=False, overwrite=True)
-    assert not list(folder.path.iterdir())
+    assert {path.name for path in folder.path.iterdir()} == {".mild_ext", ".lock"}
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="is a file"):
         RunFolder(tmp_path / "file").prepare(resume=False, overwrite=False)

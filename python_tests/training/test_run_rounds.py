@@ -136,7 +136,7 @@ def test_foreign_result_is_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, tmp_path / "r.safetensors")
-    with pytest.raises(ValueError, match="not a result"):
+    with pytest.raises(ValueError, match="is no result"):
         RoundsResult.load(tmp_path / "r.safetensors")
 
 

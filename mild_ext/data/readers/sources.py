@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mild_ext.booleans import parse_bool
 from mild_ext.data.sets import ArrayDataset, LabeledData, Part, array_data, stratified_holdout
+from mild_ext.reading import read_arrays
 from mild_ext.spelling import did_you_mean
 
 _Array = np.ndarray[Any, Any]
@@ -55,6 +56,18 @@ def load_data(spec: str, *, test_fraction: float = 0.0, seed: int = 0) -> Labele
     if test_fraction > 0:
         data = _split_test(data, test_fraction, seed)
     return data
+
+
+def runs_code(spec: str) -> bool:
+    """Whether loading this data may run code that the specification names: so only a person may give it.
+
+    A ``module:factory`` is called; `datasets` runs a loading script that lies in a folder, in some versions.
+
+    >>> runs_code("os:system,command=x"), runs_code("hf:name"), runs_code("folder:photos,size=64")
+    (True, True, False)
+    """
+    name = _split_options(spec)[0].partition(":")[0]
+    return name not in SOURCES or name == "hf"
 
 
 def _unknown_source(spec: str, name: str, head: str) -> str:
@@ -208,11 +221,7 @@ def load_npz(argument: str) -> LabeledData:
     path = Path(argument)
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (ValueError, OSError, EOFError, AttributeError) as error:
-        raise ValueError(f"{path} is not a readable .npz of plain arrays: {error}") from error
+    arrays: dict[str, _Array] = read_arrays(path)
     for key in ("x_train", "y_train"):
         if key not in arrays:
             raise ValueError(
@@ -222,7 +231,9 @@ def load_npz(argument: str) -> LabeledData:
     if ("x_test" in arrays) != ("y_test" in arrays):
         raise ValueError(f"{path} must hold both x_test and y_test, or neither")
     x = _checked_inputs(arrays["x_train"], "x_train")
-    raw = {key: arrays[key] for key in ("y_train", "y_true", "y_test") if key in arrays}
+    raw: dict[str, _Array] = {
+        key: arrays[key] for key in ("y_train", "y_true", "y_test") if key in arrays
+    }
     labels, names = _number_classes(raw, arrays.get("class_names"))
     sizes = {"y_train": len(x), "y_true": len(x)}
     x_test = None

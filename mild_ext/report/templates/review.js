@@ -89,7 +89,7 @@
     at("more").textContent = "Show " + Math.min(STEP, left) + " more";
     at("count").textContent = shown.length === 0 ? "No sample matches these filters."
       : rendered.toLocaleString("en") + " of " + shown.length.toLocaleString("en") + " samples shown";
-    if (rendered && !list.querySelector("article[tabindex='0']")) list.querySelector("article").tabIndex = 0;
+    if (rendered && !list.querySelector("article[tabindex='0']")) makeCurrent(list.querySelector("article"));
   }
 
   // ---- a card
@@ -199,9 +199,14 @@
 
   // ---- keys, while a card has the focus
   function cards() { return [...list.querySelectorAll("article")]; }
+  // One card at a time can be reached with Tab, and the controls in it: arrows lead to the others.
+  function makeCurrent(article) {
+    const set = (one, index) => { for (const part of [one, ...one.querySelectorAll("button, select")]) part.tabIndex = index; };
+    for (const other of list.querySelectorAll("article[tabindex='0']")) set(other, -1);
+    set(article, 0);
+  }
   function focusCard(article) {
-    for (const other of list.querySelectorAll("article[tabindex='0']")) other.tabIndex = -1;
-    article.tabIndex = 0;
+    makeCurrent(article);
     article.focus({ preventScroll: true });
     article.scrollIntoView({ block: "nearest" });
   }
@@ -242,9 +247,7 @@
     event.preventDefault();
     action();
   });
-  list.addEventListener("focusin", (event) => {
-    if (event.target.matches("article") && event.target.tabIndex !== 0) focusCard(event.target);
-  });
+  list.addEventListener("focusin", (event) => makeCurrent(event.target.closest("article")));
 
   // ---- the rest
   function options(select, field) {

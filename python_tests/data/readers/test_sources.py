@@ -126,7 +126,7 @@ def test_unknown_and_missing_data(tmp_path):
         with pytest.raises(ValueError, match=message):
             load_data(spec)
     (tmp_path / "text.npz").write_text("no zip")
-    with pytest.raises(ValueError, match=r"not a readable \.npz"):
+    with pytest.raises(ValueError, match=r"cannot be read: it is not an npz"):
         load_data(f"npz:{tmp_path / 'text.npz'}")
 
 

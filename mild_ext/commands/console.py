@@ -16,6 +16,7 @@ from mild_ext.training.context import Record
 from mild_ext.training.experiment import Row, RunSettings
 from mild_ext.training.methods import METHODS
 from mild_ext.training.run_rounds import RoundsResult
+from mild_ext.training.sizing import describe_sizes
 
 
 def percent(value: float | None) -> str:
@@ -42,6 +43,8 @@ def describe(
         f"({recipe.first_epochs} epochs, then {recipe.round_epochs} each), "
         f"final training {recipe.final_epochs} epochs; seed {settings.seed}, {device}\n"
     )
+    if settings.chosen is not None:
+        text += f"sized by the data: {describe_sizes(recipe)}\n"
     return text
 
 

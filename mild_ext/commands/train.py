@@ -29,6 +29,7 @@ from mild_ext.training.experiment import (
     pick_device,
     pick_threads,
     prepare_data,
+    size_by_data,
     split_validation,
 )
 from mild_ext.training.loop import predict
@@ -52,6 +53,7 @@ def main(options: argparse.Namespace) -> int:
             settings = _settings(options)
             # Everything that can be wrong with the data is found before the folder is touched.
             prepared = prepare_data(settings)
+            settings = size_by_data(settings, prepared[0])
             if settings.threads < 1:
                 settings = replace(settings, threads=pick_threads(prepared[0], settings.recipe))
             folder.prepare(resume=False, overwrite=options.overwrite)

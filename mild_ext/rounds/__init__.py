@@ -1,5 +1,6 @@
 """Rounds of training and selection: the iterative procedure of Hu et al., IJCAI 2023, without a loop."""
 
+from mild_ext.rounds.planting import RoundPlanting
 from mild_ext.rounds.round_end import UNKNOWN, RoundOutcome, Select
 from mild_ext.rounds.state_machine import MIN_REMOVED, RESELECT, SMALLEST_KEPT_SHARE, Rounds
 
@@ -9,6 +10,7 @@ __all__ = [
     "SMALLEST_KEPT_SHARE",
     "UNKNOWN",
     "RoundOutcome",
+    "RoundPlanting",
     "Rounds",
     "Select",
 ]

@@ -64,8 +64,8 @@ def select_clean(
             once training has settled no fewer samples are dropped than must be wrong. A window given
             here says which samples to drop, that default how many.
         planted: what the status was trained on, see `mild_ext.plant_labels`, or a list with that of each run; the
-            status must record predicted classes (``LearningStatus(..., num_classes=K)``). Rule, per_class and epochs are then not to
-            be given: what is measured takes their place.
+            status must record predicted classes (``LearningStatus(..., num_classes=K)``). Rule, per_class
+            and epochs are then not to be given: what is measured takes their place.
 
     Returns:
         A :class:`Selection`. It is never empty: where two components are not supported everything

@@ -57,7 +57,9 @@ class Verdicts:
         estimated_precision: share of the dropped labels that is wrong; None where nothing is dropped.
         doubt: why the verdict should be trusted less; None where it need not.
         actionable: whether anything may be dropped: planted labels are told from the others.
-        num_planted: planted samples that were seen, by which all this was measured.
+        num_planted: planted samples that were seen, by which all this was measured; of all runs.
+        num_runs: trainings that were pooled.
+        learned: of the labels that are not plainly wrong, the share that the networks predict in the end, [0, 1].
     """
 
     suspicion: Tensor
@@ -72,6 +74,8 @@ class Verdicts:
     doubt: str | None
     actionable: bool
     num_planted: int
+    num_runs: int
+    learned: float
 
 
 def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float) -> Verdicts:
@@ -115,6 +119,8 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
         doubt=_doubt(evidence, actionable, measured),
         actionable=actionable,
         num_planted=len(evidence.index),
+        num_runs=evidence.num_runs,
+        learned=min(measured.learned, 1.0),
     )
 
 
@@ -306,7 +312,9 @@ def _judge_planted_by_given(
     if not len(rows):
         return suspicion
     at_rows = rows.cpu().numpy()
-    predicted, labels = (x[at_rows] for x in (evidence.planted_predictions, evidence.planted_labels))
+    predicted, labels = (
+        x[at_rows] for x in (evidence.planted_predictions, evidence.planted_labels)
+    )
     known = (predicted >= 0) & (predicted != labels[:, None])
     against = (known & (predicted != evidence.withheld[at_rows][:, None])).sum(axis=1)
     share = (against + 0.5) / (known.sum(axis=1) + 1)  # few votes say little

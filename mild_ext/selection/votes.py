@@ -77,8 +77,9 @@ def running_majority(
 class PlantedEvidence:
     """The evidence of one or more runs whose training labels were partly planted.
 
-    Of several runs, all of the same samples and from fresh weights, every sample is there once a run: its *rows* ``[R N]``,
-    run by run. A sample that one run trained on a planted label is a planted row there, and an ordinary one in the others.
+    Of several runs, all of the same samples and from fresh weights, every sample is there once a run: its *rows*
+    ``[R N]``, run by run. A sample that one run trained on a planted label is a planted row there, and an ordinary
+    one in the others.
 
     Args:
         statuses: a LearningStatus a run, R of them, that record predicted classes.
@@ -173,7 +174,8 @@ class PlantedEvidence:
             second = status.majority_vote(window, exclude=trained)
             united = (first.share * length).round().long()
             parts.append((first.label.long(), united, second.label.long(), second.share))
-        return Votes(*(torch.cat(rows) if len(rows) > 1 else rows[0] for rows in zip(*parts)))
+        columns = zip(*parts, strict=True)
+        return Votes(*(torch.cat(rows) if len(rows) > 1 else rows[0] for rows in columns))
 
     def runner_up(self, votes: Votes) -> tuple[Tensor, Tensor]:
         """The class most voted for in all runs besides the given label, int64 ``[N]``, and its share of such votes.

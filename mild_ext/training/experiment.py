@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from mild_ext.training.methods import METHODS, Method, SmallLoss
 from mild_ext.training.models import build_model
 from mild_ext.training.recipe import PRESET_NOISE, PRESETS, Recipe, preset, read_settings
 from mild_ext.training.run_rounds import Round, RoundsResult, fresh_model, run_rounds
+from mild_ext.training.sizing import sized
 from mild_ext.training.ssl import METHODS as SSL_METHODS
 from mild_ext.training.ssl import SemiSupervisedResult, train_stage
 
@@ -50,6 +51,8 @@ class RunSettings:
     recipe_name: str
     recipe: Recipe
     learning_logs: bool = False
+    #: Settings that somebody chose: sizes that follow from the data leave them alone. None: nothing is sized.
+    chosen: tuple[str, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__} | {
@@ -59,7 +62,9 @@ class RunSettings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSettings:
         recipe = Recipe().override(values["recipe"])
-        return cls(**(values | {"recipe": recipe}))
+        chosen = values.get("chosen")
+        chosen = None if chosen is None else tuple(chosen)
+        return cls(**(values | {"recipe": recipe, "chosen": chosen}))
 
     def fingerprint(self) -> str:
         """Identifies the run in the checkpoints of its trainings."""
@@ -104,7 +109,22 @@ def choose_settings(
         threads=threads,
         recipe_name=recipe_name,
         recipe=preset(base).override(loaded | dict(overrides)),
+        chosen=tuple(sorted(loaded | dict(overrides))) if base == "default" else None,
     )
+
+
+def size_by_data(settings: RunSettings, data: LabeledData) -> RunSettings:
+    """The settings with the default recipe's sizes as they suit the data; other recipes stay as they are."""
+    if settings.chosen is None:
+        return settings
+    recipe = sized(
+        settings.recipe,
+        kind=data.kind,
+        num_samples=len(data),
+        input_shape=data.input_shape,
+        keep=settings.chosen,
+    )
+    return replace(settings, recipe=recipe)
 
 
 def default_recipe(data: str) -> str:
@@ -166,6 +186,7 @@ def make_model(data: LabeledData, recipe: Recipe) -> nn.Module:
         data.input_shape,
         data.num_classes,
         width=recipe.width,
+        stride=recipe.stride,
         mean=data.mean,
         std=data.std,
         pretrained=recipe.pretrained,

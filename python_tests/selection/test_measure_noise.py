@@ -62,7 +62,9 @@ def test_confusions_both_ways_are_not_one_sided():
 def test_recorded_runs_are_measured(name, plain, rate):
     recording = read_recording(name)
     status = recording.status()
-    found = measure(PlantedEvidence([status], [recording.planted_labels], status.num_epochs)).noise_rate
+    found = measure(
+        PlantedEvidence([status], [recording.planted_labels], status.num_epochs)
+    ).noise_rate
     wrong = 1 - recording.clean[recording.others].mean()
     assert found.rate == pytest.approx(wrong, abs=rate)
     assert found.low <= wrong <= found.high
@@ -75,6 +77,8 @@ def test_recorded_runs_are_measured(name, plain, rate):
 def test_a_recorded_run_without_wrong_labels_has_none_that_are_plainly_wrong():
     recording = read_recording(RIGHT)
     status = recording.status()
-    found = measure(PlantedEvidence([status], [recording.planted_labels], status.num_epochs)).noise_rate
+    found = measure(
+        PlantedEvidence([status], [recording.planted_labels], status.num_epochs)
+    ).noise_rate
     assert found.plainly_wrong.value < 0.01
     assert found.low == 0.0

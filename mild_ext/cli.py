@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # File names need not be text, and a terminal need not know every character.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    options = argparse.Namespace()
+    options = argparse.Namespace(traceback="--traceback" in sys.argv)
     try:
         options = _parse(sys.argv[1:] if arguments is None else arguments)
         status: int = options.run(options)

@@ -193,6 +193,14 @@ class Selection:
         labels[chosen.index.to(labels.device)] = chosen.label.to(labels.device)
         return labels
 
+    @property
+    def learned(self) -> float | None:
+        """Of the labels that are not plainly wrong, the share that the network predicts in the end, [0, 1].
+
+        Below two thirds it underfits, and what it contradicts may be its own mistakes. None without planted labels.
+        """
+        return None if self._verdicts is None else self._verdicts.learned
+
     def _lookup(self, table: Tensor) -> Tensor:
         """A look-up made after the decision: only while the status is as it was decided on."""
         unchanged = np.array_equal(self._evidence.histogram(), self.histogram)

@@ -74,7 +74,9 @@ class Verdicts:
         estimated_precision: share of the dropped labels that is wrong; None where nothing is dropped.
         doubt: why the verdict should be trusted less; None where it need not.
         actionable: whether anything may be dropped: planted labels are told from the others.
-        num_planted: planted samples that were seen, by which all this was measured.
+        num_planted: planted samples that were seen, by which all this was measured; of all runs.
+        num_runs: trainings that were pooled.
+        learned: of the labels that are not plainly wrong, the share that the networks predict in the end, [0, 1].
         planted: these judged by their planted labels, to see how right suggestions are.
     """
 
@@ -90,6 +92,8 @@ class Verdicts:
     doubt: str | None
     actionable: bool
     num_planted: int
+    num_runs: int
+    learned: float
     planted: PlantedSuggestions
 
 
@@ -135,6 +139,8 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
         doubt=_doubt(evidence, actionable, measured),
         actionable=actionable,
         num_planted=len(evidence.index),
+        num_runs=evidence.num_runs,
+        learned=min(measured.learned, 1.0),
         planted=of_planted,
     )
 

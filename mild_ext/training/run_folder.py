@@ -280,6 +280,10 @@ class RunFolder:
         if done.planted is not None:
             self._subfolder("planted")
             done.planted.save(self.path / "planted" / f"{name}.safetensors")
+        for number, scout in enumerate(done.scouts, start=1):
+            file = f"scout-{number}.safetensors"
+            write_atomically(self.path / "status" / file, scout.status.save)
+            scout.planted.save(self.path / "planted" / file)
         if done.log is not None:
             self._subfolder("logs")
             write_learning_log(self.path / "logs" / f"{name}.npz", done.log)

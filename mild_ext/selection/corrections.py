@@ -4,7 +4,7 @@ The true label of a planted sample is known (it is the one withheld), so how oft
 counted there: a planted sample counts as corrected where its planted label would be dropped and the label
 suggested for it is the one withheld. The samples are ordered by the probability that the label is wrong
 *and* the suggestion right. Down to a cutoff, ``S`` of the ``N`` other samples would be changed; with a share ``r``
-of wrong labels, and of the planted ones a share ``h`` put right down to that cutoff,
+of plainly wrong labels, and of the planted ones a share ``h`` put right down to that cutoff,
 
     precision = r N h / ((1 - r) S)
 
@@ -12,8 +12,8 @@ of the changes put a label right (a withheld label is itself wrong with probabil
 chosen on one half of the planted samples and its precision counted on the other, and the other way round: the
 figure is of samples that did not take part in the choice. The stricter of both cutoffs is used.
 
-It holds for labels that are as wrong as the planted ones. Where two classes are mixed up systematically,
-suggestions are right more or less often.
+Of labels that the network contradicts though they are not learned like planted ones, nothing is taken for granted:
+a systematic mix-up of two classes counts against the precision, as do the network's own mistakes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mild_ext.selection.noise_rate import Estimate, NoiseRate
+from mild_ext.selection.noise_rate import Estimate
 
 #: Planted samples of one half that must be put right before a cutoff can be chosen by them.
 LEAST_HITS = 5
@@ -60,7 +60,7 @@ def choose_corrections(
     of_planted: Tensor,
     right: Tensor,
     planted: Tensor,
-    rate: NoiseRate,
+    rate: Estimate,
     least_precision: float = 0.8,
 ) -> Corrections:
     """Choose the suggestions to follow; `Selection.corrections` calls it.
@@ -72,7 +72,7 @@ def choose_corrections(
         of_planted: float ``[n]``, that probability of the planted samples, judged by their planted labels.
         right: bool ``[n]``, whether what is suggested for them is the label withheld.
         planted: int64 ``[n]``, ids of the planted samples.
-        rate: the measured noise.
+        rate: the measured share of plainly wrong labels.
         least_precision: share of the changed labels that shall be right afterwards, in (0.5, 1].
 
     Returns:
@@ -104,7 +104,7 @@ def _choose(
     others: Tensor,
     of_planted: Floats,
     right: NDArray[np.bool_],
-    rate: NoiseRate,
+    rate: Estimate,
     least: float,
 ) -> Corrections:
     candidates = np.sort(probability[others].numpy().astype(np.float64))
@@ -129,7 +129,7 @@ def _choose(
             cutoff
             for k, cutoff in enumerate(part)
             if len(part) - k >= LEAST_HITS
-            and precision((len(part) - k) / size, rate.rate, changed(cutoff)) >= least
+            and precision((len(part) - k) / size, rate.value, changed(cutoff)) >= least
         ]
         if not fitting:
             return no_corrections(
@@ -143,11 +143,11 @@ def _choose(
         numbers.append(changed(cutoff))
     number = sum(numbers) / 2
     share = hits / len(right)
-    value = precision(share, rate.rate, number)
+    value = precision(share, rate.value, number)
     # The noise and the share are measured apart: their relative errors add up in squares.
     (share_low, share_high), errors = _beta_interval(hits, len(right)), []
     for of_share, noise in ((share_low, rate.low), (share_high, rate.high)):
-        parts = (of_share / share - 1 if hits else 1.0, noise / rate.rate - 1)
+        parts = (of_share / share - 1 if hits else 1.0, noise / rate.value - 1)
         errors.append(float(np.hypot(*parts)))
     estimate = Estimate(value, max(0.0, value * (1 - errors[0])), min(1.0, value * (1 + errors[1])))
     if estimate.low <= BREAK_EVEN:

@@ -170,7 +170,8 @@ class Selection:
                 "how often suggested labels are right is counted on planted labels, and this selection has "
                 "none: plant some, or decide sample by sample"
             )
-        if self.noise_rate is None:
+        rate = self.noise_rate
+        if rate is None or rate.plainly_wrong is None:
             return no_corrections(self.reason)
         verdicts, planted = self._verdicts, self._verdicts.planted
         open_to_change = ~self.mask & (verdicts.suggested_label >= 0)
@@ -181,7 +182,7 @@ class Selection:
             planted.probability,
             planted.right,
             planted.index,
-            self.noise_rate,
+            rate.plainly_wrong,
             least_precision,
         )
 

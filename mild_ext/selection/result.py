@@ -173,6 +173,8 @@ class Selection:
         rate = self.noise_rate
         if rate is None or rate.plainly_wrong is None:
             return no_corrections(self.reason)
+        if rate.low == 0.0:
+            return no_corrections("there is no clear evidence of wrong labels")
         verdicts, planted = self._verdicts, self._verdicts.planted
         open_to_change = ~self.mask & (verdicts.suggested_label >= 0)
         probability = (1.0 - self.clean_probability) * verdicts.suggestion_confidence

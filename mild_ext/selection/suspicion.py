@@ -142,10 +142,12 @@ def _planted_over_runs(
     every sample, in proportion to the probability of a wrong label that single runs give it. That scatter is taken out.
     """
     planted = rows[evidence.index]
-    if evidence.num_runs == 1:
+    slope = offset = 0.0
+    if evidence.num_runs > 1:
+        slope, offset = _logistic(rows[evidence.others], planted, rate, evidence.num_classes)
+    if slope == 0:
         return planted
     weight = evidence.weight
-    slope, offset = _logistic(rows[evidence.others], planted, rate, evidence.num_classes)
     runs = (weight > 0).sum(0)
     wrong = evidence.over_runs(torch.sigmoid(slope * rows + offset))
     wrong = torch.where((runs > 1) & evidence.ordinary, wrong, 0.0).double()
@@ -155,7 +157,14 @@ def _planted_over_runs(
     if not total:
         return planted
     scatter = float((within * wrong).sum()) / total * (1 - 1 / float((runs * wrong).sum() / total))
-    middle, variance = planted.mean(), float(planted.double().var(correction=0))
+    # Planted labels that happen to be true are another group: they widen the whole, and stay out.
+    chance = rate / (evidence.num_classes - 1)
+    belief = torch.sigmoid(slope * planted.double() + offset)
+    share = (1 - chance) * belief / rate
+    share = share / (share + chance * (1 - belief) / (1 - rate)).clamp(min=1e-12)
+    share = share / share.sum().clamp(min=1e-12)
+    middle = float(share @ planted.double())
+    variance = float(share @ (planted.double() - middle) ** 2)
     return middle + (planted - middle) * math.sqrt(max(0.0, 1 - scatter / max(variance, 1e-12)))
 
 

@@ -24,6 +24,13 @@ MANY = 10_000
 SMALL_BATCH, LARGE_BATCH = 32, 128
 
 
+#: The settings that follow from the data.
+SIZED = (
+    *("scouts", "first_epochs", "round_epochs", "final_epochs"),
+    *("batch_size", "lr", "weight_decay", "stride"),
+)
+
+
 def sized(
     recipe: Recipe,
     *,

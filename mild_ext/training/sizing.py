@@ -16,12 +16,21 @@ from mild_ext.training.recipe import Recipe
 #: Optimizer steps of the first training, at least; epochs, at least and at most.
 LEAST_STEPS = 1400
 LEAST_EPOCHS, MOST_EPOCHS = 30, 120
-#: Optimizer steps of all scouts together, at most; scouts, at most.
+#: Optimizer steps of all scouts together, at most, of images as large as `SIDE` after the first convolution: larger
+#: ones cost more, and have fewer. Scouts, at most.
 SCOUTING_STEPS = 7500
+SIDE = 16
 MOST_SCOUTS = 5
 #: Samples from which on a step takes the larger batch, and images keep all their pixels.
 MANY = 10_000
 SMALL_BATCH, LARGE_BATCH = 32, 128
+
+
+#: The settings that follow from the data.
+SIZED = (
+    *("scouts", "first_epochs", "round_epochs", "final_epochs"),
+    *("batch_size", "lr", "weight_decay", "stride"),
+)
 
 
 def sized(
@@ -58,11 +67,14 @@ def sized(
     epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, math.ceil(LEAST_STEPS / per_epoch)))
     if "first_epochs" in keep:
         epochs = recipe.first_epochs
+    cost = 1.0
+    if kind == "image":
+        cost = max(1.0, (min(input_shape[1:]) / (recipe.stride or 1) / SIDE) ** 2)
     values = {
         "first_epochs": epochs,
         "round_epochs": math.ceil(epochs / 3),
         "final_epochs": 2 * epochs,
-        "scouts": max(1, min(MOST_SCOUTS, SCOUTING_STEPS // (per_epoch * epochs))),
+        "scouts": max(1, min(MOST_SCOUTS, int(SCOUTING_STEPS / (per_epoch * epochs * cost)))),
     }
     return replace(recipe, **{name: value for name, value in values.items() if name not in keep})
 

@@ -62,8 +62,16 @@ KNOWN = (
     *(CONFIG, "given_labels.npy", "history.jsonl", "result.safetensors", "selection.csv"),
     *("suspects.csv", SAMPLE_NAMES, ENCODING, MODEL, "summary.json", "metric.png"),
     *("report.html", "report_pictures/*.png", "report_pictures/*.jpeg"),
-    *(f"checkpoints/{name}.safetensors" for name in ("rounds", "training", "ssl", *METHODS)),
-    *("status/round-*.safetensors", "planted/round-*.safetensors", "logs/round-*.npz"),
+    *(
+        f"checkpoints/{name}.safetensors"
+        for name in ("rounds", "training", "ssl", "scout-*", *METHODS)
+    ),
+    *(
+        f"{part}/{name}-*.safetensors"
+        for part in ("status", "planted")
+        for name in ("round", "scout")
+    ),
+    *("logs/round-*.npz", "label_studio.json", "label_studio.xml"),
     *("figures/round-*.png", "tensorboard/events.out.tfevents.*"),
 )
 

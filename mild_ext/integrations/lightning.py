@@ -137,8 +137,8 @@ class MILDCallback(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Merge the ranks, end the round where this was its last epoch, and log."""
         round_ended = self.tracker.end_epoch() is not None
-        # Alike on all ranks: nothing to reduce.
-        self.log_dict(self.tracker.figures(), rank_zero_only=True)
+        # Alike on all ranks; joined all the same, so that all ranks know them and Lightning does not warn.
+        self.log_dict(self.tracker.figures(), sync_dist=True)
         # Lightning counts the batches of an epoch when it sets up the loader: it has to look again.
         self._reload(trainer, round_ended)
         if round_ended and self.restart_optimizers:

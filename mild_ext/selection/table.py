@@ -114,7 +114,7 @@ def dynamics_columns(status: Any, without: Tensor | None = None) -> dict[str, Te
     """The training dynamics of every sample as columns, over the whole record.
 
     Args:
-        status: a LearningStatus or ShardedStatus.
+        status: a LearningStatus.
         without: bool ``[N]``, samples that were trained on another label than the given one, as planted ones are.
 
     Returns:

@@ -221,7 +221,11 @@ def _fit_on_two(folder, epochs):
         "devices": 2,
         "enable_checkpointing": True,
     }
-    trainer(epochs, folder, callbacks=[saver, callback], **options).fit(
+    warnings.filterwarnings("error", message=".*sync_dist.*")
+    watcher = pl.callbacks.EarlyStopping(  # raises on a rank that does not know the figure
+        "mild_ext/memorized", mode="max", patience=50, check_on_train_epoch_end=True
+    )
+    trainer(epochs, folder, callbacks=[saver, callback, watcher], **options).fit(
         Classifier(), loader(callback, batch_size=32)
     )
     tracker = callback.tracker

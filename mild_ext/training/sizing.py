@@ -14,7 +14,7 @@ from typing import Any
 from mild_ext.training.recipe import Recipe
 
 #: Optimizer steps of the first training, at least; epochs, at least and at most.
-LEAST_STEPS = 1400
+LEAST_STEPS = 2350
 LEAST_EPOCHS, MOST_EPOCHS = 30, 120
 #: Optimizer steps of all scouts together, at most, of images as large as `SIDE` after the first convolution: larger
 #: ones cost more, and have fewer. Scouts, at most.
@@ -22,7 +22,7 @@ SCOUTING_STEPS = 7500
 SIDE = 16
 MOST_SCOUTS = 5
 #: Samples from which on a step takes the larger batch, and images keep all their pixels.
-MANY = 10_000
+MANY = 20_000
 SMALL_BATCH, LARGE_BATCH = 32, 128
 
 

@@ -70,7 +70,7 @@ def test_only_sizes_change():
     found = image(1500, Recipe(rounds=3, plant=0.1, level=0.7)).to_dict()
     before = Recipe(rounds=3, plant=0.1, level=0.7).to_dict()
     assert {name for name in found if found[name] != before[name]} <= set(SIZED)
-    assert "networks of 30 epochs" in describe_sizes(image(1500))
+    assert "networks of 50 epochs" in describe_sizes(image(1500))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from mild_ext.training.methods import METHODS
 from mild_ext.training.recipe import Recipe
 from mild_ext.training.run_folder import RunFolder
 from mild_ext.training.run_rounds import RoundsResult
+from mild_ext.training.sizing import describe_sizes
 from mild_ext.training.suspects import SUSPECTS, Suspect
 
 
@@ -49,6 +50,8 @@ def describe(
             f"each), final training {recipe.final_epochs} epochs"
         )
     text += f"; seed {settings.seed}, {device}\n"
+    if settings.chosen is not None:
+        text += f"sized by the data: {describe_sizes(recipe)}\n"
     return text
 
 

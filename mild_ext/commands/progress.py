@@ -133,6 +133,9 @@ def planned_stages(
     """
     recipe = settings.recipe
     stages = [("round 0", samples * recipe.first_epochs)]
+    if recipe.plants:
+        scout = samples * recipe.first_epochs
+        stages += [(f"scout {k}", scout) for k in range(1, recipe.scouts)]
     stages += [(f"round {k}", samples * recipe.round_epochs) for k in range(1, recipe.rounds)]
     final = samples * recipe.final_epochs
     stages.append(("final", final))

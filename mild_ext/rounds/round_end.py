@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ UNKNOWN = -1
 
 
 class Select(Protocol):
-    """From a round's status to a selection, as `select_clean` is.
+    """From a round's status to a selection, as `select_clean` is; from a list of them where scouts were trained.
 
     Called with the given labels, int64 ``[N]`` on the status' device, -1 for samples whose label is
     not known; None where none is. Where labels are planted in the round, and only there, ``planted`` is
@@ -27,7 +28,12 @@ class Select(Protocol):
     """
 
     def __call__(
-        self, status: LearningStatus, /, *, labels: Tensor | None, planted: PlantedLabels = ...
+        self,
+        status: LearningStatus | Sequence[LearningStatus],
+        /,
+        *,
+        labels: Tensor | None,
+        planted: PlantedLabels | Sequence[PlantedLabels] = ...,
     ) -> Selection: ...
 
 

@@ -254,8 +254,15 @@ class Rounds:
 
     # ---- the end of a round
 
-    def select(self, status: LearningStatus) -> Selection:
+    def select(
+        self, status: LearningStatus, scouts: Sequence[tuple[LearningStatus, PlantedLabels]] = ()
+    ) -> Selection:
         """The selection for the current round; changes nothing.
+
+        Args:
+            status: of the round, with all its epochs.
+            scouts: trainings beside it on the same samples, each from fresh weights and with other labels planted:
+                status and planted labels. Their evidence is pooled with the round's.
 
         Raises:
             RuntimeError: the round's epochs are not over, or there are no more rounds.
@@ -266,7 +273,13 @@ class Rounds:
         if self.planted is None:
             return self._select(status, labels=labels)
         self.check_trained_on(status)
-        return self._select(status, labels=labels, planted=self.planted)
+        if not scouts:
+            return self._select(status, labels=labels, planted=self.planted)
+        return self._select(
+            [status, *(seen for seen, _ in scouts)],
+            labels=labels,
+            planted=[self.planted, *(planted for _, planted in scouts)],
+        )
 
     def check_trained_on(self, status: LearningStatus) -> None:
         """Make sure that what the status has recorded was trained on ``training_labels``.

@@ -43,6 +43,8 @@ def measured_summary(
 ) -> list[str]:
     """The verdict first, line by line; then what was assumed, and what to do next."""
     planted = f"{verdicts.num_planted:,} labels that were made wrong on purpose"
+    if verdicts.num_runs > 1:
+        planted += f", in {verdicts.num_runs} trainings"
     if rate is None:
         return [
             f"{_sentence(_CANNOT_TELL)}. All {num_samples:,} samples are kept.",

@@ -62,8 +62,16 @@ KNOWN = (
     *(CONFIG, "given_labels.npy", "history.jsonl", "result.safetensors", "selection.csv"),
     *("suspects.csv", SAMPLE_NAMES, ENCODING, MODEL, "summary.json", "metric.png"),
     *("report.html", "report_pictures/*.png", "report_pictures/*.jpeg"),
-    *(f"checkpoints/{name}.safetensors" for name in ("rounds", "training", "ssl", *METHODS)),
-    *("status/round-*.safetensors", "planted/round-*.safetensors", "logs/round-*.npz"),
+    *(
+        f"checkpoints/{name}.safetensors"
+        for name in ("rounds", "training", "ssl", "scout-*", *METHODS)
+    ),
+    *(
+        f"{part}/{name}-*.safetensors"
+        for part in ("status", "planted")
+        for name in ("round", "scout")
+    ),
+    *("logs/round-*.npz", "label_studio.json", "label_studio.xml"),
     *("figures/round-*.png", "tensorboard/events.out.tfevents.*"),
 )
 
@@ -280,6 +288,10 @@ class RunFolder:
         if done.planted is not None:
             self._subfolder("planted")
             done.planted.save(self.path / "planted" / f"{name}.safetensors")
+        for number, scout in enumerate(done.scouts, start=1):
+            file = f"scout-{number}.safetensors"
+            write_atomically(self.path / "status" / file, scout.status.save)
+            scout.planted.save(self.path / "planted" / file)
         if done.log is not None:
             self._subfolder("logs")
             write_learning_log(self.path / "logs" / f"{name}.npz", done.log)

@@ -48,6 +48,7 @@ from mild_ext.training.loop import (
     predict,
 )
 from mild_ext.training.recipe import DEFAULT_PLANT, Recipe
+from mild_ext.training.scouting import Scout, scout
 
 ModelFactory = Callable[[], nn.Module]
 
@@ -169,7 +170,7 @@ class Round:
     """One finished round, as handed to ``on_round``.
 
     ``log`` is there where ``learning_logs`` asks for it, ``planted`` where labels were planted in the round:
-    its status is of those.
+    its status is of those. ``scouts`` are the trainings beside it that the selection was made from as well.
     """
 
     number: int
@@ -179,6 +180,7 @@ class Round:
     record: Record
     log: LearningLog | None = None
     planted: PlantedLabels | None = None
+    scouts: tuple[Scout, ...] = ()
 
 
 def fresh_model(factory: ModelFactory, seed: int) -> nn.Module:
@@ -351,9 +353,23 @@ def run_rounds(
             ),
             weight_decay=recipe.first_weight_decay if number == 0 else None,
         )
-        selection = rounds.select(status)
+        scouts: tuple[Scout, ...] = ()
+        if number == 0 and rounds.planted is not None and recipe.scouts > 1:
+            scouting = scout(
+                dataset,
+                model_factory,
+                recipe,
+                context,
+                num_classes=num_classes or 0,
+                labels=labels,
+                train_ids=train_ids,
+                first=Scout(status, rounds.planted),
+            )
+            scouts = scouting.scouts[1:]
+            history.extend(scouting.history)
+        selection = rounds.select(status, scouts)
         outcome = rounds.end_round(status, selection)
-        record = _record(outcome, selection, status)
+        record = _record(outcome, selection, status) | {"scouts": 1 + len(scouts)}
         if true_labels is not None:
             right = (labels == true_labels)[everyone]
             record |= evaluate_selection(outcome.kept[everyone], right).record()
@@ -370,7 +386,8 @@ def run_rounds(
             if recorder is not None:
                 without = None if planted is None else planted.mask
                 log = recorder.log(status, labels, true_labels, without=without)
-            on_round(Round(number, status, selection, outcome.kept, record, log, planted))
+            kept = outcome.kept
+            on_round(Round(number, status, selection, kept, record, log, planted, scouts))
         if folder is not None:
             save_checkpoint(
                 folder / "rounds.safetensors",
@@ -417,6 +434,7 @@ def _record(outcome: RoundOutcome, selection: Selection, status: LearningStatus)
         "planting_note": outcome.planting_note,
         "noise_rate": None if selection.noise_rate is None else selection.noise_rate.record(),
         "doubt": selection.doubt,
+        "learned": selection.learned,
         "estimated_recall": _estimate(selection.estimated_recall),
         "estimated_precision": _estimate(selection.estimated_precision),
     }

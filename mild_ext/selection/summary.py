@@ -87,6 +87,10 @@ def measured_summary(
             f"found: {found.value:.0%} of the wrong labels ({found.low:.0%} to {found.high:.0%}), if they are as "
             "random as the planted ones. Of classes that are mixed up, and of hard samples, fewer are found."
         )
+    lines.append(
+        f"learned: {verdicts.learned:.0%} of the labels that are not plainly wrong. What a network has not learned "
+        "it may contradict by mistake."
+    )
     if verdicts.doubt is not None:
         lines.append(f"careful: {verdicts.doubt}")
     if "emptied" in reason:

@@ -339,7 +339,8 @@ def _doubt(evidence: PlantedEvidence, actionable: bool, measured: Measurement) -
     if measured.learned < FITTED:
         return (
             f"the network has learned only {measured.learned:.0%} of the labels that are not plainly wrong, so much "
-            "of what it contradicts may be its own mistake. Train longer, or with a larger model"
+            "of what it contradicts may be its own mistake. Train longer, with smaller batches, or with a larger or a "
+            "pretrained model"
         )
     return None
 

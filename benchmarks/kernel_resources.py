@@ -17,6 +17,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+#: As CMakeLists.txt has them; the texts are only printed.
+DEFINES = (
+    "-DMILD_EXT_WITH_CUDA",
+    '-DMILD_EXT_CUDA_VERSION=""',
+    '-DMILD_EXT_CUDA_ARCHITECTURES=""',
+)
 SOURCES = sorted((Path(__file__).parents[1] / "csrc").glob("*_cuda.cu"))
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 THREADS = 256  # kBlock in csrc/row_kernels.cuh
@@ -65,7 +71,7 @@ def kernels(nvcc: str, architectures: tuple[str, ...] = ARCHITECTURES) -> list[K
     report = ""
     for source in SOURCES:
         with tempfile.TemporaryDirectory() as folder:
-            command = [nvcc, "-std=c++17", "-O3", "-DMILD_EXT_WITH_CUDA", "-Xptxas=-v", *targets]
+            command = [nvcc, "-std=c++17", "-O3", *DEFINES, "-Xptxas=-v", *targets]
             command += ["-c", str(source), "-o", str(Path(folder) / "out.o")]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:

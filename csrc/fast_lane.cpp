@@ -76,12 +76,10 @@ std::optional<Batch> plain_batch(const Views& views, int64_t num_epochs) {
     if (!logit_type || logits.ndim != 2 || logits.shape[1] < 2 || logits.strides[0] < 0 ||
         logits.strides[1] != 1 || !logits.aligned(logits.type_bits / 8))
         return std::nullopt;
-    // A tensor whose storage was freed (as FSDP does) has its offset from null for an address. Real
-    // memory may lie as low in some processes, so the Python side decides, which can ask the
-    // storage.
-    constexpr uintptr_t kSuspicious = uintptr_t{1} << 32;
+    // No memory at all: empty, or freed. A freed one of the batch may start at an offset from null;
+    // batch_holds_its_values finds that.
     for (const TensorView& x : views)
-        if (reinterpret_cast<uintptr_t>(x.address()) < kSuspicious) return std::nullopt;
+        if (x.address() == nullptr) return std::nullopt;
     const int64_t rows = logits.shape[0];
     if (rows == 0) return std::nullopt;
     if (!is_int_vector(index, rows) || !is_int_vector(labels, rows)) return std::nullopt;
@@ -107,7 +105,8 @@ int64_t extent(const TensorView& x) {
     return elements;
 }
 
-// Whether the storage still reaches as far as the view does: it may have shrunk under the tensor.
+// Whether the storage still reaches as far as the view does: it may have been freed or shrunk under
+// the tensor.
 bool in_storage(PyObject* tensor, const TensorView& view) {
     const auto address = py::reinterpret_steal<py::object>(PyObject_GetAttr(tensor, cdata));
     void* const implementation = address ? PyLong_AsVoidPtr(address.ptr()) : nullptr;

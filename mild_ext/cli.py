@@ -8,7 +8,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mild_ext.commands.parser import Parser, add_recipe_options
+from mild_ext.commands.options import (
+    AFTER_THE_FIRST_ROUND,
+    SHOWN,
+    add_finding_options,
+    add_recipe_options,
+    add_run_options,
+)
+from mild_ext.commands.parser import Parser
 
 #: Selection rules; as in `mild_ext.selection.decide`, whose import takes longer than a help text may.
 SELECTION_RULES = ("posterior", "release", "scale", "quantile")
@@ -20,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # File names need not be text, and a terminal need not know every character.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    options = argparse.Namespace()
+    options = argparse.Namespace(traceback="--traceback" in sys.argv)
     try:
         options = _parse(sys.argv[1:] if arguments is None else arguments)
         status: int = options.run(options)
@@ -95,9 +102,9 @@ def _add_find(commands: Any) -> None:
         "      module:factory  and others (--help-all); options follow after commas: folder:photos,size=96\n"
         "example: mild-ext find --data folder:photos --out runs/photos",
     )
-    _add_finding_options(parser)
-    add_recipe_options(parser, leave_out=("rounds", "final_epochs", "validation", "ssl"))
-    parser.hide(_SHOWN)
+    add_finding_options(parser)
+    add_recipe_options(parser, leave_out=AFTER_THE_FIRST_ROUND)
+    parser.hide(SHOWN)
     parser.set_defaults(run=_run_find)
 
 
@@ -245,68 +252,14 @@ def _add_train(commands: Any) -> None:
         "  mild-ext train --data folder:photos --test-fraction 0.2 --out runs/photos\n"
         "  mild-ext train --data digits --noise symmetric:0.5 --out runs/digits",
     )
-    run = _add_finding_options(parser)
+    run = add_finding_options(parser)
     run.add_argument("--no-compare", action="store_true", help="train MILD only")
     run.add_argument(
         "--report", action="store_true", help="fail at once where report.html cannot be made"
     )
     add_recipe_options(parser)
-    parser.hide((*_SHOWN, "rounds", "final_epochs", "test_fraction", "no_compare"))
+    parser.hide((*SHOWN, "rounds", "final_epochs", "test_fraction", "no_compare"))
     parser.set_defaults(run=_run_train)
-
-
-#: Options of find and train that the short help shows.
-_SHOWN = (
-    *("data", "out", "recipe", "model", "first_epochs", "batch_size", "lr"),
-    *("noise", "seed", "device", "resume", "overwrite", "quiet"),
-)
-
-
-def _add_finding_options(parser: argparse.ArgumentParser) -> Any:
-    """Options of find and train."""
-    run = _add_run_options(parser)
-    run.add_argument(
-        "--noise", help="noise to add to right labels, e.g. symmetric:0.5 (default: none)"
-    )
-    run.add_argument("--seed", type=int, help="seed of everything random (default: 0)")
-    run.add_argument("--overwrite", action="store_true", help="delete an earlier run in --out")
-    run.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    run.add_argument("--tensorboard", action="store_true", help="log for TensorBoard, too")
-    run.add_argument("--no-report", action="store_true", help="write no report.html")
-    run.add_argument(
-        "--learning-logs",
-        action="store_true",
-        help="write logs/round-NN.npz: status, loss and margin of every sample and epoch",
-    )
-    return run
-
-
-def _add_run_options(parser: argparse.ArgumentParser) -> Any:
-    """Options of every command that trains."""
-    run = parser.add_argument_group("run")
-    run.add_argument("--data", help="the data set, e.g. folder:DIR or csv:FILE,label=COLUMN")
-    run.add_argument("--out", required=True, help="folder for the results")
-    run.add_argument(
-        "--recipe", help="a preset's name, or a .toml, .yaml or .json file of settings"
-    )
-    run.add_argument(
-        "--test-fraction",
-        type=float,
-        default=0.0,
-        help="share of each class to set aside for testing, where the data has no test split",
-    )
-    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: auto)")
-    run.add_argument(
-        "--threads", type=int, default=0, help="CPU threads (default: 0, as many as are worth it)"
-    )
-    run.add_argument("--quiet", action="store_true", help="print errors and the result only")
-    run.add_argument(
-        "--checkpoint-seconds",
-        type=float,
-        default=30.0,
-        help="least time between checkpoints inside a round; 0: every epoch (default: 30)",
-    )
-    return run
 
 
 def _run_train(options: argparse.Namespace) -> int:
@@ -324,7 +277,7 @@ def _add_compare(commands: Any) -> None:
         epilog="example: mild-ext compare --data digits --noise symmetric:0.2 symmetric:0.5 "
         "--seeds 0,1,2 --out runs/compare",
     )
-    run = _add_run_options(parser)
+    run = add_run_options(parser)
     run.add_argument("--noise", nargs="+", help="one or more noises (default: none)")
     run.add_argument(
         "--overwrite", action="store_true", help="delete an earlier comparison in --out"
@@ -410,10 +363,15 @@ def _add_report(commands: Any) -> None:
         help="one HTML page about a run: the suspicious samples to review, and how they were found",
         description="Write one HTML page about a run: review its suspicious labels and download corrections.csv.",
     )
-    parser.add_argument("run_folder", metavar="RUN", help="folder that train wrote")
-    parser.add_argument("--out", help="file to write (default: RUN/report.html)")
+    parser.add_argument("run_folder", metavar="RUN", help="folder that find or train wrote")
+    parser.add_argument("--out", help="file to write (default: in RUN)")
     parser.add_argument(
         "--suspicious", type=int, help="samples to list, most suspicious first (default: 2000)"
+    )
+    parser.add_argument(
+        "--export",
+        choices=("label-studio",),
+        help="write tasks for another tool instead: label_studio.json, and its labeling interface",
     )
     parser.add_argument("--no-thumbnails", action="store_true", help="do not read the data again")
     parser.add_argument(

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -111,17 +112,25 @@ def as_text(name: str) -> str:
     r"""A name as every file, page and terminal can hold it; `as_name` gives it back.
 
     A file name is bytes, which need not be text: Python keeps such a byte as half a surrogate pair, which no
-    encoding can write. It is spelled out here.
+    encoding can write. It is spelled out here, and so are line ends and other control characters.
 
     >>> as_text("caf\udce9.jpg"), as_name(as_text("caf\udce9.jpg")) == "caf\udce9.jpg"
     ('caf\\udce9.jpg', True)
     """
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    if name.isprintable():
+        return name
+    return "".join(
+        f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cs") else c for c in name
+    )
 
 
 def as_name(text: str) -> str:
     """The name that `as_text` spelled out, as `open` and `os.listdir` have it."""
-    return re.sub(r"\\u(d[89a-f][0-9a-f]{2})", lambda found: chr(int(found[1], 16)), text)
+    return re.sub(
+        r"\\u(d[89a-f][0-9a-f]{2}|00[0189][0-9a-f]|007f)",
+        lambda found: chr(int(found[1], 16)),
+        text,
+    )
 
 
 #: What a spreadsheet takes for the beginning of a formula.
@@ -137,8 +146,8 @@ def spreadsheet_safe(text: str) -> str:
     Source: OWASP, *CSV Injection*.
 
     Examples:
-        >>> spreadsheet_safe('=HYPERLINK("http://x")'), spreadsheet_safe("cat")
-        ('\'=HYPERLINK("http://x")', 'cat')
+        >>> print(spreadsheet_safe("=1+1"), spreadsheet_safe("cat"))
+        '=1+1 cat
     """
     begins = text.lstrip(" ")[:1]
     return f"'{text}" if begins in FORMULA_SIGNS and begins else text

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import struct
 import zipfile
 from collections.abc import Iterator
 from typing import IO, Any
@@ -59,6 +60,16 @@ def reading(
         raise error(message + (f"; {remedy}" if remedy else "")) from raised
 
 
+def shown(text: str, most: int = 300) -> str:
+    r"""Text out of a file for a line of a terminal: no control characters, and no longer than ``most``.
+
+    >>> print(shown("a\x1b[2J" + "b" * 9, most=12))
+    a\x1b[2Jb...
+    """
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return safe if len(safe) <= most else safe[: most - 3] + "..."
+
+
 def _reason(error: Exception) -> str:
     """Why, in words, where the library's own say nothing to the reader of a file's name."""
     if isinstance(error, MemoryError):
@@ -68,12 +79,12 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start} is not {error.encoding} text"
     if isinstance(error, KeyError):
-        return f"it lacks {', '.join(map(str, error.args)) or 'an entry'}"
+        return f"it lacks {shown(', '.join(map(str, error.args))) or 'an entry'}"
     if isinstance(error, json.JSONDecodeError):
         return f"it is damaged, or no JSON ({error})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    first = str(error).strip().partition("\n")[0]
+    first = shown(str(error).strip().partition("\n")[0])
     if isinstance(error, ValueError) and first:
         return first
     return f"it is damaged or truncated ({type(error).__name__}{': ' if first else ''}{first})"
@@ -133,6 +144,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
             raise ValueError("it is not an npz file, or a truncated one")
         arrays = {}
         with zipfile.ZipFile(path) as archive:
+            _require_whole_list(path, archive)
             members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
             names = [m.filename.removesuffix(".npy") for m in members]
             if len(set(names)) < len(names):
@@ -145,6 +157,17 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
                     except ValueError as error:
                         raise ValueError(f"its array {as_text(name)}: {error}") from error
         return arrays
+
+
+def _require_whole_list(path: str | os.PathLike[str], archive: zipfile.ZipFile) -> None:
+    """A damaged length in a zip file's list of members hides the ones that follow; their number tells."""
+    with open(path, "rb") as file:
+        file.seek(-22, os.SEEK_END)
+        end = file.read(22)
+    (told,) = struct.unpack_from("<H", end, 10)
+    # Without a comment, as all writers of npz files leave it, the record of the end is the end.
+    if not end.startswith(b"PK\5\6") or (told != 0xFFFF and told != len(archive.infolist())):
+        raise ValueError("its list of arrays is damaged")
 
 
 def _array(file: IO[bytes], size: int) -> NDArray[Any]:
@@ -165,12 +188,16 @@ def _array(file: IO[bytes], size: int) -> NDArray[Any]:
     wanted = count * dtype.itemsize
     if wanted > size:
         raise ValueError(f"its header tells of {wanted:,} bytes, but it has {size:,}")
-    raw = file.read(wanted)
-    if len(raw) < wanted:
-        raise ValueError("it is truncated")
+    flat = np.empty(count, dtype)
+    raw, done = flat.view(np.uint8) if wanted else np.empty(0, np.uint8), 0
+    while done < wanted:
+        piece = np.frombuffer(file.read(min(1 << 20, wanted - done)), np.uint8)
+        if not len(piece):
+            raise ValueError("it is truncated")
+        raw[done : done + len(piece)] = piece
+        done += len(piece)
     if file.read(1):
         raise ValueError("there is more in it than its header tells of")
-    flat = np.frombuffer(bytearray(raw), dtype, count)
     array: NDArray[Any] = flat.reshape(shape, order="F" if fortran else "C")
     return array
 

@@ -447,7 +447,7 @@ def test_figure_of_the_metric(npz, tmp_path):
 def test_help_is_quick_to_load_and_names_every_setting(tmp_path):
     code = (
         "import sys, mild_ext.cli\n"
-        "try: mild_ext.cli.main(['train', '--help'])\n"
+        "try: mild_ext.cli.main(['train', '--help-all'])\n"
         "except SystemExit: pass\n"
         "heavy = {'matplotlib', 'sklearn', 'scipy.optimize', 'scipy.special', 'scipy.stats'}\n"
         "print(sorted(heavy & set(sys.modules)))"

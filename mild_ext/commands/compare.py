@@ -20,6 +20,7 @@ from mild_ext.training.experiment import (
     pick_device,
     pick_threads,
     prepare_data,
+    size_by_data,
 )
 from mild_ext.training.methods import METHODS
 
@@ -39,6 +40,7 @@ def main(options: argparse.Namespace) -> int:
     )
     noises = options.noise or [settings.noise]
     data, _ = prepare_data(replace(settings, noise=noises[0]))
+    settings = size_by_data(settings, data)
     if settings.threads < 1:
         settings = replace(settings, threads=pick_threads(data, settings.recipe))
     torch.set_num_threads(settings.threads)

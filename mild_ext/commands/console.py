@@ -19,6 +19,7 @@ from mild_ext.training.methods import METHODS
 from mild_ext.training.recipe import Recipe
 from mild_ext.training.run_folder import RunFolder
 from mild_ext.training.run_result import RoundsResult
+from mild_ext.training.sizing import describe_sizes
 from mild_ext.training.suspects import SUSPECTS, Suspect
 
 
@@ -54,6 +55,8 @@ def describe(
             f"final training {recipe.final_epochs} epochs"
         )
     text += f"\nrecipe {settings.recipe_name}: {plan}; seed {settings.seed}, {device}\n"
+    if settings.chosen is not None and recipe.method == "mild-rounds":
+        text += f"sized by the data: {describe_sizes(recipe)}\n"
     return text
 
 

@@ -32,6 +32,7 @@ from mild_ext.training.experiment import (
     pick_device,
     pick_threads,
     prepare_data,
+    size_by_data,
     split_validation,
 )
 from mild_ext.training.run_folder import CONFIG, RunFolder
@@ -117,6 +118,7 @@ def prepare(
             settings = _settings(options, fixed or {})
             # Everything that can be wrong with the data is found before the folder is touched.
             data, noise = prepare_data(settings)
+            settings = size_by_data(settings, data)
             if settings.threads < 1:
                 settings = replace(settings, threads=pick_threads(data, settings.recipe))
             folder.prepare(resume=False, overwrite=options.overwrite)
@@ -129,10 +131,6 @@ def prepare(
 
 
 def _settings(options: argparse.Namespace, fixed: dict[str, Any]) -> RunSettings:
-    given = sorted(set(options.overrides) & set(fixed))
-    if given:
-        listed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ValueError(f"mild-ext find trains one round and no final model: leave out {listed}")
     settings = choose_settings(
         options.data,
         options.recipe,

@@ -110,23 +110,26 @@ def _automatic(samples: Samples, precision: float) -> tuple[list[Change], str]:
 
 
 def first_selection(folder: RunFolder) -> Selection:
-    """The selection of a run's first round, which sees all of the noise, made again from its files.
+    """The selection of a run's first round and its scouts, which see all of the noise, made again from their files.
 
     Raises:
         ValueError: no finished round, or nothing was planted in it.
     """
-    status = folder.path / "status" / "round-00.safetensors"
-    planted = folder.path / "planted" / "round-00.safetensors"
-    if not status.is_file():
+    status, planted = folder.path / "status", folder.path / "planted"
+    first = "round-00.safetensors"
+    if not (status / first).is_file():
         raise ValueError(f"the run in {folder.path} has not finished its first round")
-    if not planted.is_file():
+    if not (planted / first).is_file():
         raise ValueError(
             f"nothing was planted in the run in {folder.path}, so nobody knows how often its suggestions are "
             "right: decide yourself, in report.html, and give --corrections"
         )
+    scouts = sorted(path.name for path in status.glob("scout-*.safetensors"))
     level = folder.read_settings().recipe.level
     return select_clean(
-        LearningStatus.load(status), level=level, planted=PlantedLabels.load(planted)
+        [LearningStatus.load(status / name) for name in (first, *scouts)],
+        level=level,
+        planted=[PlantedLabels.load(planted / name) for name in (first, *scouts)],
     )
 
 
@@ -139,6 +142,9 @@ def _require_writable(samples: Samples, out: Path) -> None:
         raise ValueError(
             f"--out {out} is a folder, but the data of this run are none of files: name a FILE.csv or FILE.npy"
         )
+    source = samples.root if samples.table is None else Path(samples.table["path"])
+    if source is not None:
+        corrected.require_apart(source, out)
     if out.suffix.lower() == ".parquet" and samples.table is None:
         raise ValueError("--out FILE.parquet is for tables (csv:, parquet:); name a .csv or .npy")
 

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from mild_ext.booleans import parse_bool
 from mild_ext.spelling import did_you_mean
 
 #: Attribute of an action: its help, where the short one leaves it out.
@@ -87,68 +86,3 @@ def noise_help() -> str:
         + ", ".join(KINDS)
         + "\n  (matrix and labels name a FILE in place of the rate, cifar-n a set and a FILE; see docs/data.md)"
     )
-
-
-class _Override(argparse.Action):
-    """Collects recipe settings given on the command line in ``options.overrides``."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        namespace.overrides = namespace.overrides | {self.dest: values}
-
-
-def add_recipe_options(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:
-    """One option per recipe setting; those given end up in ``options.overrides``."""
-    from dataclasses import fields
-
-    from mild_ext.training.recipe import Recipe, setting_types
-
-    group = parser.add_argument_group(
-        "recipe settings (in brackets: where no recipe says otherwise)"
-    )
-    types = setting_types()
-    for item in fields(Recipe):
-        if item.name in leave_out:
-            continue
-        kind, optional = types[item.name]
-        parse: Any = _parse_bool if kind is bool else kind
-        default = "none" if item.default is None else str(item.default)
-        group.add_argument(
-            f"--{item.name.replace('_', '-')}",
-            dest=item.name,
-            action=_Override,
-            type=_or_none(parse, kind) if optional else _named(parse, kind),
-            choices=item.metadata["choices"] or None,
-            default=argparse.SUPPRESS,
-            metavar=None if item.metadata["choices"] else kind.__name__.upper(),
-            help=f"{item.metadata['help']} [{default}]".replace("%", "%%"),
-        )
-    parser.set_defaults(overrides={})
-
-
-def _parse_bool(text: str) -> bool:
-    try:
-        return parse_bool(text)
-    except ValueError as error:  # argparse shows the message of its own error only
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _named(parse: Any, kind: type) -> Any:
-    """``parse`` under the name of its type, which argparse's message calls it by."""
-    if kind is bool:
-        return parse
-
-    def parse_value(text: str) -> Any:
-        return parse(text)
-
-    parse_value.__name__ = {"int": "whole number", "float": "number"}.get(kind.__name__, "text")
-    return parse_value
-
-
-def _or_none(parse: Any, kind: type) -> Any:
-    parse = _named(parse, kind)
-
-    def parse_optional(text: str) -> Any:
-        return None if text.lower() == "none" else parse(text)
-
-    parse_optional.__name__ = f"{parse.__name__} or none"
-    return parse_optional

@@ -139,6 +139,9 @@ def planned_stages(
         stages = [(METHODS["mild"].stage, final)]
     else:
         stages = [("round 0", samples * recipe.first_epochs)]
+        if recipe.plants:
+            scout = samples * recipe.first_epochs
+            stages += [(f"scout {k}", scout) for k in range(1, recipe.scouts)]
         stages += [(f"round {k}", samples * recipe.round_epochs) for k in range(1, recipe.rounds)]
         stages.append(("final", final))
     if recipe.ssl != "none":

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mild_ext.data.labels import CheckedLabels, Missing, check_labels, named_as
+from mild_ext.data.readers.table_file import cell_text, read_table_file
 from mild_ext.reading import read_array
 from mild_ext.recording.learning_log import read_learning_log
 from mild_ext.recording.status import LearningStatus
@@ -24,15 +25,16 @@ def main(options: argparse.Namespace) -> int:
     out = None if options.out is None else Path(options.out)
     if out is not None and out.suffix.lower() not in (".csv", ".parquet"):
         raise ValueError(f"--out must end in .csv or .parquet, got {out.name!r}")
-    log = read_learning_log(options.status) if options.status.endswith(".npz") else None
-    status = LearningStatus.load(options.status) if log is None else log.status()
+    source, planted_file, labels_file = _files(options)
+    log = read_learning_log(source) if source.suffix == ".npz" else None
+    status = LearningStatus.load(source) if log is None else log.status()
     epochs = parse_epochs(options.epochs, status.num_epochs)
     count = status.num_samples
-    labels = _labels("--labels", options.labels, count, options.missing)
+    labels = _labels("--labels", labels_file, count, options.missing)
     if labels is None and log is not None:
         labels = check_labels(log.given_label, name="the log's given labels")
     predicted = _labels("--predicted", options.predicted, count, "drop")
-    planted = None if options.planted is None else PlantedLabels.load(options.planted)
+    planted = None if planted_file is None else PlantedLabels.load(planted_file)
     ids: NDArray[Any] = np.arange(count) if log is None or log.ids is None else log.ids
     names = None if labels is None else labels.class_names
     given = None if labels is None else labels.values
@@ -97,10 +99,39 @@ def quality(selection: Selection, clean: NDArray[np.bool_]) -> str:
     )
 
 
+def _files(options: argparse.Namespace) -> tuple[Path, str | None, str | None]:
+    """The status or log, what was planted, and the given labels; of a run, those of its first round.
+
+    Raises:
+        ValueError: the run has none, or there is no such file.
+    """
+    source = Path(options.status)
+    if not source.is_dir():
+        if not source.exists():
+            raise ValueError(f"there is no file or folder {source}")
+        return source, options.planted, options.labels
+    status = source / "status" / "round-00.safetensors"
+    if not status.is_file():
+        found = sorted(source.glob("*.safetensors"))
+        hint = f"; name a file, e.g. {found[0]}" if found else ""
+        raise ValueError(f"{source} holds no run with a finished round (no {status}){hint}")
+    planted, labels = source / "planted" / status.name, source / "given_labels.npy"
+    # Planted labels measure the noise for one rule; another one judges by the counts, and has no use for them.
+    by_count = options.rule != "posterior" or options.epochs is not None
+    known = planted.is_file() and not by_count
+    return (
+        status,
+        options.planted or (str(planted) if known else None),
+        options.labels
+        or (str(labels) if labels.is_file() and planted.is_file() == known else None),
+    )
+
+
 def _labels(option: str, path: str | None, count: int, missing: Missing) -> CheckedLabels | None:
     if path is None:
         return None
-    loaded = read_array(path)
+    table = Path(path).suffix.lower() in (".csv", ".parquet")
+    loaded = _column(option, Path(path)) if table else read_array(path)
     if loaded.ndim < 1 or len(loaded) != count:
         raise ValueError(
             f"{option} must hold one label for each of the {count} samples, got shape "
@@ -112,6 +143,33 @@ def _labels(option: str, path: str | None, count: int, missing: Missing) -> Chec
         missing=missing,
         remedy="leave these samples out with --missing drop",
     )
+
+
+def _column(option: str, path: Path) -> NDArray[Any]:
+    """A table's column ``given_label``, ``label`` or, where there is one only, that: whole numbers, or text.
+
+    Rows are in the samples' order, unless numbers in ``id`` say another.
+    """
+    table = read_table_file(path)
+    named: list[str] = [name for name in ("given_label", "label") if name in table.columns]
+    if not named and len(table.columns) == 1:
+        named = table.columns
+    if not named:
+        raise ValueError(
+            f"{option} {path} must have a column given_label or label; it has {table.listed()}"
+        )
+    cells = [cell_text(row[named[0]]) for row in table.rows]
+    if "id" in table.columns:
+        ids = [cell_text(row["id"]) for row in table.rows]
+        if sorted(ids) != sorted(map(str, range(len(ids)))):
+            raise ValueError(
+                f"{option} {path}: its ids are names, so the samples' order is not known; leave the column out if "
+                "the rows are in order"
+            )
+        cells = [cell for _, cell in sorted(zip(map(int, ids), cells, strict=True))]
+    if all(cell.isdigit() for cell in cells):
+        return np.array([int(cell) for cell in cells], dtype=np.int64)
+    return np.array(cells)
 
 
 def _alike(predicted: CheckedLabels, labels: CheckedLabels | None) -> Tensor:

@@ -25,22 +25,29 @@ LINKS = ("copy", "hardlink", "symlink")
 # -------------------------------------------------------------------------------------------- folders
 
 
+def require_apart(source: Path, target: Path) -> None:
+    """Raise a ValueError where writing ``target`` could touch the original: one is, or lies inside, the other."""
+    original, new = source.resolve(), target.resolve()
+    if new.is_relative_to(original) or original.is_relative_to(new):
+        raise ValueError(
+            f"{target} would be written into, or over, the data set of the run, {source}: name another --out"
+        )
+
+
 def copy_folder(source: Path, target: Path, moves: Mapping[str, str | None], how: str) -> None:
     """Copy a folder, with some of its files elsewhere.
 
     Args:
         source: the folder.
-        target: where to write, not inside it; made.
+        target: where to write, see `require_apart`; made.
         moves: new place of a file by its place, both relative; None leaves it out.
         how: one of `LINKS`.
 
     Raises:
-        ValueError: ``target`` and ``source`` lie inside one another, or a file is gone.
+        ValueError: a file is gone.
         OSError: the file system can't link like that.
     """
-    source, inside = source.resolve(), target.resolve()
-    if inside.is_relative_to(source) or source.is_relative_to(inside):
-        raise ValueError(f"--out {target} must lie neither in the data set {source} nor above it")
+    source = source.resolve()
     gone = [name for name in moves if not (source / name).is_file()]
     if gone:
         raise ValueError(f"{len(gone)} files are gone from {source} (the first: {gone[0]})")

@@ -57,7 +57,7 @@ class IndexedDataset(Dataset[tuple[int, Any, Any]]):
         >>> rows = [{"id": "b7", "text": [1, 2], "label": "dog"}, {"id": "a3", "text": [3, 4], "label": "cat"}]
         >>> data = IndexedDataset(rows, index="id", inputs="text", labels="label")
         >>> data[0], data.class_names, data.position_of("a3")
-        ((0, [1, 2], 1), ('cat', 'dog'), 1)
+        ((0, [1, 2], tensor(1)), ('cat', 'dog'), 1)
     """
 
     def __init__(
@@ -93,7 +93,11 @@ class IndexedDataset(Dataset[tuple[int, Any, Any]]):
             self._positions()
         if is_place(labels):
             self._label, self.labels, self.class_names = labels, None, None
-            if self._count and isinstance(self._first_label(), str):
+            if self._is_column(labels):  # cheap, and nothing else is read
+                self._take(self._read(labels))
+                names = getattr(self.dataset.features[labels], "names", None)
+                self.class_names = self.class_names if names is None else tuple(names)
+            elif self._count and isinstance(self._first_label(), str):
                 self._take(self._read(labels))
         elif labels is not None:
             if not hasattr(labels, "__len__"):
@@ -196,17 +200,19 @@ class IndexedDataset(Dataset[tuple[int, Any, Any]]):
 
     def _read(self, where: Place) -> Sequence[Any]:
         """What stands there, of all items; of a Hugging Face table without reading the other columns."""
-        columns = getattr(self.dataset, "column_names", None)
-        if (
-            isinstance(where, str)
-            and isinstance(columns, list)
-            and hasattr(self.dataset, "with_format")
-        ):
-            if where not in columns:
-                raise KeyError(f"there is no column {where!r}; there are {', '.join(columns)}")
-            return read_column(self.dataset, where)
+        if self._is_column(where):
+            return read_column(self.dataset, str(where))
         with isolated_random_state():  # a data set may draw random numbers for its inputs
             return [_take_out(self.dataset[i], where, "index") for i in range(self._count)]
+
+    def _is_column(self, where: Place) -> bool:
+        """Whether the data set is a Hugging Face table, and this one of its columns."""
+        columns = getattr(self.dataset, "column_names", None)
+        if not (isinstance(where, str) and isinstance(columns, list)):
+            return False
+        if where not in columns:
+            raise TypeError(f"there is no column {where!r}; there are {', '.join(columns)}")
+        return hasattr(self.dataset, "select_columns")
 
     def _positions(self) -> dict[Any, int]:
         if self.ids is None:

@@ -182,10 +182,10 @@ class Column:
         self._shown = self.values
         kind = self.values.dtype.kind
         if self.categories is not None:
-            return self._look_up(
-                [self.categories[k] if k >= 0 else "" for k in self.values],
-                known or self.categories,
-            )
+            texts = [self.categories[k] if k >= 0 else "" for k in self.values.tolist()]
+            self.absent |= np.array([is_missing(text) for text in texts], dtype=bool)
+            own = [text for text in self.categories if not is_missing(text)]
+            return self._look_up(texts, known if known is not None else own)
         if kind in "OUST":
             return self._objects(known)
         if kind == "b":
@@ -256,7 +256,7 @@ class Column:
         seen = {"text": -1, "numbers": -1}
         logical = False
         for row, value in enumerate(texts):
-            if self.absent[row] or _is_missing(value):
+            if self.absent[row] or is_missing(value):
                 self.absent[row] = True
             elif isinstance(value, str | bytes):
                 texts[row] = (
@@ -362,7 +362,8 @@ class Column:
         raise TypeError(f"{wanted}: several labels for a sample; choose one column, {name}[:, k]")
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for no label: None, NaN, NaT, pandas' NA, or one of `MISSING_TEXTS`."""
     if value is None:
         return True
     if isinstance(value, float):

@@ -5,7 +5,8 @@ pickle is a program: loading it with Python's own `pickle`, even with a short li
 names, calls whatever those names do with arguments that the file chooses. This reader never looks a
 name up. It walks over the opcodes (`pickletools.genops`, which only decodes), keeps a stack of
 plain values, treats names as labels, and knows by heart what a handful of them mean: a NumPy
-array, dtype or scalar, a torch tensor, an encoded byte string. Everything else is refused.
+array, dtype or scalar, a torch tensor, an encoded byte string (`mild_ext.data.pickled_values`). Everything else
+is refused.
 """
 
 from __future__ import annotations
@@ -16,14 +17,26 @@ import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from mild_ext.data.pickled_values import (
+    Name,
+    Storage,
+    Unbuilt,
+    UnsafePickleError,
+    built,
+    called,
+    kind_checked,
+    known,
+    storage_of,
+)
 from mild_ext.files import as_text
 from mild_ext.reading import UnreadableFile, read_array, reading
+
+__all__ = ["UnsafePickleError", "read_npy", "read_pickle", "read_torch_file"]
 
 #: Largest file of a pickle that is read, in bytes. CIFAR's largest has 155 million.
 LARGEST_FILE = 1 << 30
@@ -31,47 +44,11 @@ LARGEST_FILE = 1 << 30
 MOST_VALUES = 100_000_000
 
 
-class UnsafePickleError(UnreadableFile):
-    """The pickle holds something other than plain data."""
-
-
-class _Name(NamedTuple):
-    """A name in a pickle, e.g. ``numpy.ndarray``. Never imported."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass
-class _Unbuilt:
-    """An array or dtype whose content comes later, and the memo entries that refer to it."""
-
-    kind: str
-    spec: str = ""
-    memo_keys: list[Any] = field(default_factory=list)
-
-
 class _Mark:
     pass
 
 
 _MARK = _Mark()
-_Storage = Callable[[str, str, int], np.ndarray[Any, Any]]
-
-_STORAGE_DTYPES = {
-    "DoubleStorage": "f8",
-    "FloatStorage": "f4",
-    "HalfStorage": "f2",
-    "LongStorage": "i8",
-    "IntStorage": "i4",
-    "ShortStorage": "i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-}
 
 
 def read_pickle(data: bytes) -> Any:
@@ -222,7 +199,7 @@ def _exactly(file: Any, count: int) -> bytes:
     return data
 
 
-def _run(file: Any, storage: _Storage | None) -> Any:
+def _run(file: Any, storage: Storage | None) -> Any:
     """Interpret one pickle from the file's position on; leaves the file behind it."""
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
@@ -237,7 +214,7 @@ def _run(file: Any, storage: _Storage | None) -> Any:
 
     def put(key: Any) -> None:
         memo[key] = stack[-1]
-        if isinstance(stack[-1], _Unbuilt):
+        if isinstance(stack[-1], Unbuilt):
             stack[-1].memo_keys.append(key)
 
     try:
@@ -266,16 +243,16 @@ def _run(file: Any, storage: _Storage | None) -> Any:
                 stack.append(dict(zip(items[::2], items[1::2], strict=True)))
             elif name == "APPEND":
                 item = stack.pop()
-                _kind(stack[-1], list).append(item)
+                kind_checked(stack[-1], list).append(item)
             elif name == "APPENDS":
                 items = pop_to_mark()
-                _kind(stack[-1], list).extend(items)
+                kind_checked(stack[-1], list).extend(items)
             elif name == "SETITEM":
                 item, key = stack.pop(), stack.pop()
-                _kind(stack[-1], dict)[key] = item
+                kind_checked(stack[-1], dict)[key] = item
             elif name == "SETITEMS":
                 items = pop_to_mark()
-                _kind(stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
+                kind_checked(stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
             elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
                 put(argument)
             elif name == "MEMOIZE":
@@ -289,22 +266,22 @@ def _run(file: Any, storage: _Storage | None) -> Any:
             elif name == "DUP":
                 stack.append(stack[-1])
             elif name == "GLOBAL":
-                stack.append(_known(*str(argument).split(" ", 1)))
+                stack.append(known(*str(argument).split(" ", 1)))
             elif name == "STACK_GLOBAL":
                 attribute, module = stack.pop(), stack.pop()
-                stack.append(_known(str(module), str(attribute)))
+                stack.append(known(str(module), str(attribute)))
             elif name == "REDUCE":
                 arguments, function = stack.pop(), stack.pop()
-                stack.append(_call(function, _kind(arguments, tuple)))
+                stack.append(called(function, kind_checked(arguments, tuple)))
             elif name == "BUILD":
                 state = stack.pop()
-                target = _kind(stack.pop(), _Unbuilt)
-                built = _build(target, state)
+                target = kind_checked(stack.pop(), Unbuilt)
+                whole = built(target, state)
                 for key in target.memo_keys:
-                    memo[key] = built
-                stack.append(built)
+                    memo[key] = whole
+                stack.append(whole)
             elif name == "BINPERSID":
-                stack.append(_storage_of(stack.pop(), storage))
+                stack.append(storage_of(stack.pop(), storage))
             elif name == "STOP":
                 break
             else:
@@ -329,8 +306,8 @@ def _check_plain(value: Any) -> None:
     waiting: list[tuple[Any, bool]] = [(value, False)]
     while waiting:
         item, looked_into = waiting.pop()
-        if isinstance(item, _Name | _Unbuilt | np.dtype | _Mark):
-            kind = item if isinstance(item, _Name) else "an unfinished array or a type"
+        if isinstance(item, Name | Unbuilt | np.dtype | _Mark):
+            kind = item if isinstance(item, Name) else "an unfinished array or a type"
             raise UnsafePickleError(f"the pickle refers to {kind}, which is not plain data")
         if type(item) not in (list, tuple, dict) or id(item) in sizes:
             continue
@@ -361,123 +338,3 @@ _EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_TUPLE": tuple,
 }
-_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
-_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
-_KNOWN = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-    ("__builtin__", "bytes"),
-    ("collections", "OrderedDict"),
-    ("torch._utils", "_rebuild_tensor_v2"),
-    *((module, name) for module in _NUMPY for name in ("_reconstruct", "scalar")),
-    *((module, "_frombuffer") for module in _NUMERIC),
-    *(("torch", name) for name in _STORAGE_DTYPES),
-}
-
-
-def _known(module: str, name: str) -> _Name:
-    if (module, name) not in _KNOWN:
-        raise UnsafePickleError(
-            f"the pickle refers to {module}.{name}, which is not plain data; nothing was executed"
-        )
-    return _Name(module, name)
-
-
-def _kind(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise ValueError(f"expected {kind.__name__}, found {type(value).__name__}")
-    return value
-
-
-def _call(function: Any, arguments: tuple[Any, ...]) -> Any:
-    """What the known names give when they are called, as plain values."""
-    if not isinstance(function, _Name):
-        raise UnsafePickleError(f"the pickle calls a {type(function).__name__}")
-    if function.module in _NUMPY and function.name == "_reconstruct":
-        return _Unbuilt("array")
-    if function == ("numpy", "dtype"):
-        return _Unbuilt("dtype", _kind(arguments[0], str))
-    if function == ("_codecs", "encode"):
-        text, encoding = arguments
-        if encoding not in ("latin1", "latin-1"):
-            raise ValueError(f"unexpected encoding {encoding!r}")
-        return _kind(text, str).encode("latin-1")
-    if function == ("__builtin__", "bytes") and not arguments:
-        return b""  # protocols below 3 write empty byte strings so
-    if function.module in _NUMPY and function.name == "scalar":
-        dtype, raw = arguments
-        return np.frombuffer(_bytes(raw), _number_type(dtype), 1)[0].item()
-    if function.module in _NUMERIC:
-        raw, dtype, shape, order = arguments
-        return _array(raw, dtype, shape, order == "F")
-    if function == ("collections", "OrderedDict"):
-        return dict(*arguments)
-    if function == ("torch._utils", "_rebuild_tensor_v2"):
-        values, offset, size, stride = arguments[:4]
-        return _tensor(_kind(values, np.ndarray), offset, size, stride)
-    raise UnsafePickleError(f"the pickle calls {function}, which plain data does not need")
-
-
-def _build(target: _Unbuilt, state: Any) -> Any:
-    if target.kind == "dtype":
-        # (version, byte order, subdtype, names, fields, size, alignment, flags)
-        _, order, subtype, names, fields = _kind(state, tuple)[:5]
-        if (subtype, names, fields) != (None, None, None):
-            raise UnsafePickleError("the pickle holds a structured dtype")
-        return np.dtype((order if order in ("<", ">") else "") + target.spec)
-    _, shape, dtype, fortran, raw = _kind(state, tuple)
-    return _array(raw, dtype, shape, bool(fortran))
-
-
-def _array(raw: Any, dtype: Any, shape: Any, fortran: bool) -> Any:
-    if isinstance(dtype, np.dtype) and dtype.hasobject and type(raw) is list:
-        return raw  # the elements themselves; only a 0-d array of one dict is of use to us
-    values = np.frombuffer(_bytes(raw), _number_type(dtype))
-    return values.reshape(_kind(shape, tuple), order="F" if fortran else "C")
-
-
-def _number_type(dtype: Any) -> np.dtype[Any]:
-    if isinstance(dtype, _Unbuilt) and dtype.kind == "dtype":
-        dtype = np.dtype(dtype.spec)  # NumPy 2 leaves out the state of a native dtype
-    if not isinstance(dtype, np.dtype) or dtype.kind not in "biufUS":
-        raise UnsafePickleError(f"the pickle holds an array of {dtype}, not of numbers")
-    return dtype
-
-
-def _bytes(raw: Any) -> bytes:
-    """Raw content; Python 2 wrote it as a string, which is decoded as Latin-1."""
-    if type(raw) is str:
-        return raw.encode("latin-1")
-    if type(raw) not in (bytes, bytearray):
-        raise ValueError(f"expected bytes, found {type(raw).__name__}")
-    return bytes(raw)
-
-
-def _storage_of(reference: Any, storage: _Storage | None) -> np.ndarray[Any, Any]:
-    """``("storage", torch type, key, device, count)``, as ``torch.save`` refers to a tensor's memory."""
-    if storage is None:
-        raise UnsafePickleError("the pickle refers to data outside itself")
-    tag, kind, key, _, count = _kind(reference, tuple)[:5]
-    if _kind(count, int) < 0:
-        raise ValueError(f"a tensor's storage has {count} elements")
-    if tag != "storage" or not isinstance(kind, _Name) or kind.name not in _STORAGE_DTYPES:
-        raise UnsafePickleError(f"the pickle refers to {kind}, which is no tensor of numbers")
-    return storage(_kind(key, str), _STORAGE_DTYPES[kind.name], _kind(count, int))
-
-
-def _tensor(
-    values: np.ndarray[Any, Any], offset: Any, size: Any, stride: Any
-) -> np.ndarray[Any, Any]:
-    size, stride = _kind(size, tuple), _kind(stride, tuple)
-    if len(values) == 0 and any(size):
-        return np.zeros(0, values.dtype)  # first pass over an old file: only types are wanted
-    count = int(np.prod(size, dtype=np.int64))
-    expected = tuple(int(np.prod(size[k + 1 :], dtype=np.int64)) for k in range(len(size)))
-    if count and any(s != e for s, e, n in zip(stride, expected, size, strict=True) if n > 1):
-        raise ValueError("a tensor is not contiguous")
-    part = values[_kind(offset, int) :][:count]
-    if offset < 0 or len(part) != count:
-        raise ValueError("a tensor is larger than its storage")
-    tensor: np.ndarray[Any, Any] = part.reshape(size)
-    return tensor

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from mild_ext.data.indexed import IndexedDataset
 from mild_ext.data.labels import check_labels
 from mild_ext.data.random_state import isolated_random_state
+from mild_ext.files import as_text
 
 
 class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -163,6 +164,17 @@ class LabeledData:
     recipe: str = "default"
     noise_map: Sequence[int] | None = None
     picture_shape: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        self.name = as_text(self.name)
+        self.class_names = [as_text(str(name)) for name in self.class_names]
+        count = len(self.train)  # type: ignore[arg-type]
+        classes = len(self.class_names)
+        self.labels = check_labels(self.labels, count=count, num_classes=classes).values
+        if self.true_labels is not None:
+            self.true_labels = check_labels(
+                self.true_labels, name="true labels", count=count, num_classes=classes
+            ).values
 
     @property
     def num_classes(self) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from mild_ext import processes
 from mild_ext.data.labels import Missing, check_labels
 from mild_ext.rounds import UNKNOWN
+from mild_ext.rounds.round_end import who_takes_part
 from mild_ext.selection import PlantedLabels
 
 
@@ -27,8 +28,7 @@ class GivenLabels:
         cls, labels: Any, num_samples: int, train_ids: Tensor | None, missing: Missing
     ) -> GivenLabels:
         """Look at labels of any kind; samples that have none are refused, or take no part."""
-        part = torch.zeros(num_samples, dtype=torch.bool)
-        part[slice(None) if train_ids is None else torch.as_tensor(train_ids).cpu()] = True
+        part = who_takes_part(train_ids, num_samples)
         checked = check_labels(
             labels,
             count=num_samples,

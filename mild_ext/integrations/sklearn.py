@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from mild_ext.data.label_column import is_missing
 from mild_ext.data.sets import array_data
 from mild_ext.training.models import build_model
 from mild_ext.training.recipe import Recipe
@@ -121,9 +122,11 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
             This classifier.
 
         Raises:
-            ValueError: values that are not finite, or shapes that don't match.
+            ValueError: values that are not finite, shapes that don't match, or labels that are missing: None, empty
+                text, what pandas reads as missing, and -1, unless -1 and 1 are the two classes.
         """
         X, y = validate_data(self, X, y, dtype=np.float32)
+        _require_labels(np.asarray(y))
         check_classification_targets(y)
         self.classes_, encoded = np.unique(y, return_inverse=True)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -207,3 +210,17 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         probabilities = self.predict_proba(X)
         labels: NDArray[Any] = self.classes_[probabilities.argmax(1)]
         return labels
+
+
+def _require_labels(y: NDArray[Any]) -> None:
+    """Raise a ValueError where samples have no label, which would make a class of its own."""
+    if y.dtype.kind in "OUS":
+        absent = np.array([is_missing(label) for label in y.tolist()], dtype=bool)
+    else:
+        absent = (y == -1) & (not set(np.unique(y).tolist()) <= {-1, 1})
+    rows = np.flatnonzero(absent)
+    if len(rows):
+        raise ValueError(
+            f"y is missing for {len(rows)} of {len(y)} samples (rows {', '.join(map(str, rows[:5]))}"
+            f"{', ...' if len(rows) > 5 else ''}); fit on the others: X[labeled], y[labeled]"
+        )

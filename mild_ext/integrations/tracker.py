@@ -18,6 +18,7 @@ from mild_ext.data.labels import Missing
 from mild_ext.integrations.batch_labels import BatchLabels, GivenLabels
 from mild_ext.integrations.sampler import KeptSampler
 from mild_ext.integrations.tracker_file import FORMAT, read_tracker, write_tracker
+from mild_ext.reading import reading
 from mild_ext.recording._checks import require_tensors
 from mild_ext.rounds import (
     MIN_REMOVED,
@@ -325,6 +326,16 @@ class RoundTracker:
             self.status = self._rounds.new_status(self.device)
         return outcome
 
+    def restart_round(self) -> None:
+        """Forget what the current round has recorded and begin it anew, e.g. after training was interrupted in it.
+
+        A round is judged by its whole course, so half of one is of no use; the weights are not the tracker's concern.
+        """
+        if not self.finished:
+            self.epochs -= self.status.epoch
+            self.status = self._rounds.new_status(self.device)
+            self._start_noting()
+
     def figures(self) -> dict[str, float]:
         """Figures of the epoch that ended last, for a logger; alike on all ranks. Waits for the device.
 
@@ -455,7 +466,5 @@ class RoundTracker:
                 damaged.
         """
         state = read_tracker(path)
-        try:
+        with reading(path):
             self.load_state_dict(state)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} does not fit this tracker: {error}") from error

@@ -8,12 +8,14 @@ schedule, and the samples that were kept.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from mild_ext.data.indexed import require_map_style
 from mild_ext.integrations.indexed import INDEX, IndexCollator, IndexedItems
 from mild_ext.integrations.sampler import KeptSampler
 from mild_ext.integrations.tracker import RoundTracker
@@ -59,6 +61,7 @@ class MILDTrainerMixin:
         super().__init__(*args, **kwargs)
         trainer: Any = self
         if trainer.train_dataset is not None:
+            require_map_style(trainer.train_dataset, "train_dataset")
             if len(trainer.train_dataset) != tracker.num_samples:
                 raise ValueError(
                     f"tracker is of {tracker.num_samples} samples, train_dataset of "
@@ -86,9 +89,13 @@ class MILDTrainerMixin:
     # ----------------------------------------------------------------------------- rounds
 
     def train_rounds(self, resume_from_checkpoint: str | bool | None = None) -> list[Any]:
-        """Train the rounds that are left; returns what each ``train()`` returned."""
-        outputs = [self.train(resume_from_checkpoint)]
-        while not self.mild.finished:
+        """Train the rounds that are left; returns what each ``train()`` returned.
+
+        It ends early where a callback stops a round.
+        """
+        outputs, number = [self.train(resume_from_checkpoint)], -1
+        while not self.mild.finished and self.mild.round != number and not self._begun():
+            number = self.mild.round
             outputs.append(self.train())
         return outputs
 
@@ -97,8 +104,17 @@ class MILDTrainerMixin:
     ) -> Any:
         """Train one round, or what follows the rounds; as ``Trainer.train``.
 
+        A round that was stopped before its end (by early stopping, Ctrl-C or an error) is not selected from.
+        The next call goes on where it was if given a checkpoint, and otherwise begins the round anew.
+
         Args:
             resume_from_checkpoint: a checkpoint's folder, or True for the last one of the last round.
+
+        Raises:
+            ValueError: ``max_steps`` is set while there are rounds, or the checkpoint is none of a MILDTrainer's.
+
+        Warns:
+            UserWarning: a round was stopped before its end, or begins anew.
         """
         trainer: Any = self
         checkpoint = resume_from_checkpoint or None
@@ -113,6 +129,20 @@ class MILDTrainerMixin:
             trainer.optimizer = None
         epochs = trainer.args.num_train_epochs
         recording = not self.mild.finished
+        if recording and trainer.args.max_steps > 0:
+            raise ValueError(
+                f"max_steps must be -1 while there are rounds, got {trainer.args.max_steps}: a round is made of whole "
+                "epochs, those of the tracker; set trainer.args.max_steps for what comes after them"
+            )
+        if recording and checkpoint is None and self._begun():
+            warnings.warn(
+                f"round {self.mild.round} was stopped after {self.mild.status.epoch} of "
+                f"{self.mild.status.num_epochs} epochs and begins anew, with the weights as they are; to go on where "
+                "it was, train(resume_from_checkpoint=True)",
+                UserWarning,
+                stacklevel=2,
+            )
+            self.mild.restart_round()
         try:
             if recording:
                 trainer.args.num_train_epochs = self.mild.rounds[self.mild.round]
@@ -122,7 +152,21 @@ class MILDTrainerMixin:
         if recording and self.mild.round_complete:
             self.mild.end_round()
             self._log_figures()
+        elif recording:
+            warnings.warn(
+                f"training was stopped after {self.mild.status.epoch} of {self.mild.status.num_epochs} epochs of round "
+                f"{self.mild.round}, by a callback (early stopping, say): nothing is selected, for a round is judged "
+                "by its whole course. train(resume_from_checkpoint=True) goes on where it was, train() begins "
+                "the round anew",
+                UserWarning,
+                stacklevel=2,
+            )
         return output
+
+    def _begun(self) -> bool:
+        """Whether the current round has recorded something."""
+        status = self.mild.status
+        return status.epoch > 0 or bool(status.words.any())
 
     def _log_figures(self) -> None:
         trainer: Any = self

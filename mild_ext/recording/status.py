@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mild_ext.processes import DEFAULT_TIMEOUT, Group, Wire, world_size
+from mild_ext.reading import reading
 from mild_ext.recording import dynamics_ops, ops
 from mild_ext.recording._checks import RECORDS, checked_device, checked_level
 from mild_ext.recording._native import _C, READS_TENSORS
@@ -403,7 +404,8 @@ class LearningStatus(OwnsBuffers, DynamicsReading):
             ValueError: the file is damaged, or no saved status.
         """
         state = read_state(path)
-        words, _ = checked_state(state)
+        with reading(path):
+            words, _ = checked_state(state)
         status = cls(
             words.shape[0],
             state["num_epochs"],

@@ -115,6 +115,6 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         state |= {name: int(content[name]) for name in ("num_epochs", "epoch")}
         if "num_classes" in content.header:
             state["num_classes"] = int(content["num_classes"])
-        if "record" in content.header:
+        if content.format == _FORMAT or "record" in content.header:
             state["record"] = content["record"]
     return state

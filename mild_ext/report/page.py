@@ -30,6 +30,7 @@ from mild_ext.report.run_data import (
 )
 from mild_ext.report.shown import Shown, show_samples
 from mild_ext.report.verdict import judging_round, verdict
+from mild_ext.training.suspects import SUSPECTS
 
 #: Classes, and flows from one class to another, shown in the open; the rest folds away.
 _SHOWN_CLASSES = 30
@@ -173,7 +174,7 @@ def gather(
         "listed": listed,
         "flagged": flagged,
         "any_text": any(shown.texts),
-        "list_file": "suspects.csv" if (run / "suspects.csv").is_file() else "selection.csv",
+        "list_file": SUSPECTS if (run / SUSPECTS).is_file() else "selection.csv",
         "review": review_data(run, config, classes, suspects, listed, shown),
         **_facts_of_rounds(run, rounds, samples),
         "status_figure": charts.status_figure(run, samples),
@@ -204,7 +205,6 @@ def _facts_of_rounds(
     judged = judging_round(rounds)
     return {
         "rounds": rounds,
-        "judged": {"planted": judged.get("planted", 0)},
         "planted_figure": charts.planted_figure(run, judged["round"], samples),
         "quality_known": "precision" in rounds[0],
         "test_known": "test_accuracy" in rounds[0],

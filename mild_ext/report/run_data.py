@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mild_ext.files import FORMULA_SIGNS
 from mild_ext.reading import read_json, read_text, reading
 from mild_ext.sealed import read_sealed_json
+from mild_ext.training.suspects import SUSPECTS, without_apostrophe
+from mild_ext.training.suspects import read_suspects as read_lines
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def read_selection(run: Path) -> list[Sample]:
                 suspicion=float(row.get("suspicion") or 0.0),
                 suggested_label=int(suggested) if suggested else None,
                 suggestion_confidence=float(confidence) if confidence else None,
-                name=row.get("name") or None,
+                name=without_apostrophe(row.get("name") or "") or None,
             )
         )
     return samples
@@ -165,51 +166,34 @@ def read_suspects(run: Path, samples: list[Sample], classes: list[str]) -> list[
     Raises:
         ValueError: a label in the file is no class of the run.
     """
-    path = run / "suspects.csv"
+    path = run / SUSPECTS
     if not path.is_file():
         return [_suspect(s) for s in most_suspicious(samples)]
     numbers = {name: k for k, name in enumerate(classes)}
     by_id = {_id_of(s): s for s in samples}
 
-    def label(row: dict[str, str], column: str) -> int | None:
-        name = row[column]
-        if not name and name not in numbers:
-            return None
+    def label(name: str) -> int:
         if name not in numbers:
-            raise ValueError(f"{path}: {column} {name!r} is no class of the run")
+            raise ValueError(f"{path}: {name!r} is no class of the run")
         return numbers[name]
 
     suspects = []
-    for row in _rows(path):
-        row = {column: without_apostrophe(text) for column, text in row.items()}
-        sample = by_id.get(row["id"])
-        given = label(row, "given_label")
-        if given is None:
-            raise ValueError(f"{path}: the sample {row['id']!r} has no given_label")
-        confidence = row["suggestion_confidence"]
-        suspects.append(
-            Suspect(
-                id=row["id"],
-                number=None if sample is None else sample.id,
-                given_label=given,
-                suggested_label=label(row, "suggested_label"),
-                suggestion_confidence=float(confidence) if confidence else None,
-                suspicion=float(row["suspicion"]),
-                dropped=row["dropped"].lower() in ("1", "true"),
-                true_label=None if sample is None else sample.true_label,
+    with reading(path):
+        for line in read_lines(path):
+            sample, suggested = by_id.get(line.id), line.suggested_label
+            suspects.append(
+                Suspect(
+                    id=line.id,
+                    number=sample.id if sample else int(line.id) if line.id.isdecimal() else None,
+                    given_label=label(line.given_label),
+                    suggested_label=None if suggested is None else label(suggested),
+                    suggestion_confidence=line.suggestion_confidence,
+                    suspicion=line.suspicion,
+                    dropped=line.dropped,
+                    true_label=None if sample is None else sample.true_label,
+                )
             )
-        )
     return suspects
-
-
-def without_apostrophe(text: str) -> str:
-    """A cell without the apostrophe that keeps a spreadsheet from taking it for a formula.
-
-    >>> without_apostrophe("'=1+1"), without_apostrophe("'tis")
-    ('=1+1', "'tis")
-    """
-    formula = text.startswith("'") and text[1:].lstrip(" ").startswith(FORMULA_SIGNS)
-    return text[1:] if formula else text
 
 
 def most_suspicious(samples: list[Sample]) -> list[Sample]:

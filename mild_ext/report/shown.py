@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mild_ext.files import write_atomically
+from mild_ext.files import as_name, writing
 from mild_ext.report.run_data import Suspect
 
 #: Bytes of pictures in the page itself; with its figures it stays below 5 MB.
@@ -82,14 +81,13 @@ def show_samples(
         if used > EMBEDDED_BYTES:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{k:06d}.{picture.kind}"
-            write_atomically(path, _writer(picture.content))
+            # Without the flush to disk of each that `write_atomically` makes, which takes longer than all the
+            # rest: they can be made again, and the page that shows them is written after them.
+            with writing(path):
+                path.write_bytes(picture.content)
             address = f"{folder.name}/{path.name}"
         shown.pictures[k] = address
     return shown
-
-
-def _writer(content: bytes) -> Callable[[Path], object]:
-    return lambda to: to.write_bytes(content)
 
 
 class _SourceFiles:
@@ -113,13 +111,12 @@ class _SourceFiles:
     def picture(self, sample: str) -> _Picture | None:
         from mild_ext.data.readers.images import EXTENSIONS
 
-        path = Path(sample)
+        path = Path(as_name(sample))
         if path.suffix.lower() not in EXTENSIONS or path.is_absolute() or ".." in path.parts:
             return None  # no picture, or a name that leads out of the data's folder
         for root in self.roots:
-            path = root / sample
-            if path.is_file():
-                return _picture_of_file(path)
+            if (root / path).is_file():
+                return _picture_of_file(root / path)
         return None
 
 
@@ -143,7 +140,7 @@ class _Inputs:
             raise ValueError(f"it has {len(data)} samples now")
         self.data = data.plain or data.train
         self.shape = data.picture_shape or data.input_shape
-        self.texts = getattr(data, "sample_texts", None)
+        self.texts = data.texts
 
     def of(self, suspect: Suspect) -> tuple[_Picture | None, str | None]:
         if suspect.number is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,8 @@ class TensorBoardLog:
             raise ImportError(
                 "logging for TensorBoard needs tensorboard: pip install 'mild_ext[tensorboard]'"
             ) from error
-        shutil.rmtree(folder, ignore_errors=True)
+        for earlier in Path(folder).glob("events.out.tfevents.*"):
+            earlier.unlink()
         make: Callable[[str], Any] = SummaryWriter
         self._writer = make(str(folder))
         self._epochs: dict[str, int] = {}

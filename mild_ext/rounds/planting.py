@@ -63,13 +63,15 @@ class RoundPlanting:
         self.note: str | None = None
         self._transition: Tensor | None = None
 
-    def begin(self, number: int, given: Tensor | None, watched: Tensor) -> None:
+    def begin(self, number: int, given: Tensor | None, watched: Tensor, *, repeat: int = 0) -> None:
         """Plant for a round, in place.
 
         Args:
             number: the round's, from 0.
             given: int64 ``[N]``, the given labels, -1 where not known; None where none is.
             watched: bool ``[N]``, the samples of the round.
+            repeat: how often labels were planted for this round before, in trainings beside it; other samples
+                are planted each time.
 
         Raises:
             ValueError: nothing can be planted in the first round, and it is required.
@@ -77,7 +79,7 @@ class RoundPlanting:
         self.planted = self.note = None
         if self.share > 0:
             try:
-                self.planted = self._draw(number, given, watched)
+                self.planted = self._draw(number, given, watched, repeat)
             except ValueError as error:
                 if self.required and number == 0:
                     raise
@@ -101,7 +103,9 @@ class RoundPlanting:
             self.labels = torch.empty(self.num_samples, dtype=torch.int64).share_memory_()
         self.labels.copy_(given if self.planted is None else self.planted.labels)
 
-    def _draw(self, number: int, given: Tensor | None, watched: Tensor) -> PlantedLabels:
+    def _draw(
+        self, number: int, given: Tensor | None, watched: Tensor, repeat: int
+    ) -> PlantedLabels:
         known = None if given is None else int((given >= 0).sum())
         if given is None or known != self.num_samples:
             raise ValueError(
@@ -125,6 +129,7 @@ class RoundPlanting:
             num_classes=classes,
             seed=_round_seed(self.seed, number),
             transition=self._transition,
+            repeat=repeat,
         )
         if len(part) < LEAST_PLANTED:
             raise ValueError(_too_few(LEAST_PLANTED, len(ids), len(part)))

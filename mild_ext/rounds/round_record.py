@@ -50,18 +50,19 @@ def epoch_figures(status: LearningStatus) -> Figures:
     """What the epoch that ended last came to; waits for the device.
 
     Returns:
-        ``memorized``: share of the samples seen in it whose label was predicted, in [0, 1]; nothing where none was
-        seen. With predicted classes ``prediction_changes``: how many samples are predicted to be of another class
-        than when they were last seen (the label wave; 0 in the first epoch).
+        ``memorized``: share of the samples seen in it whose label (the one trained on, planted ones too) was
+        predicted, in [0, 1]; nothing where none was seen. With predicted classes ``prediction_changes``: how many
+        samples are predicted to be of another class than when they were last seen (the label wave; 0 in the first
+        epoch).
     """
     last = status.epoch - 1
     if last < 0:
         return {}
     counts = status.histogram(slice(last, last + 1))
     memorized, seen = int(counts[0, 1]), int(counts[:, 1].sum())
-    figures = {"memorized": memorized / seen} if seen else {}
+    figures: Figures = {"memorized": memorized / seen} if seen else {}
     if status.record != "status":
-        figures["prediction_changes"] = float(status.label_wave(slice(0, last + 1))[last])
+        figures["prediction_changes"] = int(status.label_wave(slice(0, last + 1))[last])
     return figures
 
 
@@ -72,7 +73,7 @@ def round_figures(outcome: RoundOutcome, selection: Selection) -> Figures:
         ``dropped`` and ``kept``: samples, counts; ``noise_rate``: share of wrong labels in [0, 1], with the ends of its
         interval ``noise_rate_low`` and ``noise_rate_high``, where it was estimated.
     """
-    figures = {"dropped": float(outcome.removed), "kept": float(outcome.kept.sum())}
+    figures: Figures = {"dropped": outcome.removed, "kept": int(outcome.kept.sum())}
     rate = getattr(selection, "noise_rate", None)
     if rate is not None:
         figures |= {

@@ -16,7 +16,15 @@ from torch import Tensor
 
 from mild_ext.recording.status import LearningStatus
 from mild_ext.rounds.planting import RoundPlanting
-from mild_ext.rounds.round_end import UNKNOWN, RoundOutcome, Select, checked_mask, evidence
+from mild_ext.rounds.round_end import (
+    UNKNOWN,
+    RoundOutcome,
+    Select,
+    checked_mask,
+    checked_values,
+    evidence,
+    who_takes_part,
+)
 from mild_ext.rounds.round_record import checked_record, newest_dynamics
 from mild_ext.selection import PlantedLabels, Selection, select_clean
 
@@ -133,11 +141,7 @@ class Rounds:
         self.record = checked_record(record, plant > 0)
         self.num_samples, self.rounds = num_samples, tuple(int(epochs) for epochs in rounds)
         self.reselect, self.min_removed = reselect, float(min_removed)
-        self.taking_part = torch.zeros(num_samples, dtype=torch.bool)
-        who = slice(None) if train_ids is None else torch.as_tensor(train_ids).cpu()
-        self.taking_part[who] = True
-        if not self.taking_part.any():
-            raise ValueError("there are no samples to train on; train_ids must name at least one")
+        self.taking_part = who_takes_part(train_ids, num_samples)
         self._select: Select = select or select_clean
         self._planting = RoundPlanting(
             num_samples, plant, seed=plant_seed, num_classes=num_classes, required=plant_required
@@ -250,8 +254,15 @@ class Rounds:
 
     # ---- the end of a round
 
-    def select(self, status: LearningStatus) -> Selection:
+    def select(
+        self, status: LearningStatus, scouts: Sequence[tuple[LearningStatus, PlantedLabels]] = ()
+    ) -> Selection:
         """The selection for the current round; changes nothing.
+
+        Args:
+            status: of the round, with all its epochs.
+            scouts: trainings beside it on the same samples, each from fresh weights and with other labels planted:
+                status and planted labels. Their evidence is pooled with the round's.
 
         Raises:
             RuntimeError: the round's epochs are not over, or there are no more rounds.
@@ -262,7 +273,13 @@ class Rounds:
         if self.planted is None:
             return self._select(status, labels=labels)
         self.check_trained_on(status)
-        return self._select(status, labels=labels, planted=self.planted)
+        if not scouts:
+            return self._select(status, labels=labels, planted=self.planted)
+        return self._select(
+            [status, *(seen for seen, _ in scouts)],
+            labels=labels,
+            planted=[self.planted, *(planted for _, planted in scouts)],
+        )
 
     def check_trained_on(self, status: LearningStatus) -> None:
         """Make sure that what the status has recorded was trained on ``training_labels``.
@@ -413,9 +430,11 @@ class Rounds:
                     raise ValueError(f"state must be of {name} {mine}, got {state[name]}")
             if not torch.equal(state["taking_part"].cpu(), self.taking_part):
                 raise ValueError("state must be of the same train_ids, got others")
-            tensors = {name: _checked(state[name], name, count) for name in _TENSORS}
+            tensors = {
+                name: checked_values(state[name], name, _TENSORS[name], count) for name in _TENSORS
+            }
             dynamics = {
-                name: _checked(values, name, count, torch.float32)
+                name: checked_values(values, name, torch.float32, count)
                 for name, values in state.get("dynamics", {}).items()
             }
             number, stop_reason, labels = state["round"], state["stop_reason"], state["labels"]
@@ -441,10 +460,3 @@ class Rounds:
         self.dynamics = {name: values.cpu() for name, values in dynamics.items()}
         self.round, self.stop_reason = number, stop_reason
         self._planting.load_state_dict(planting, self.labels)
-
-
-def _checked(values: Any, name: str, count: int, dtype: torch.dtype | None = None) -> Tensor:
-    dtype = dtype or _TENSORS[name]
-    if not isinstance(values, Tensor) or values.dtype != dtype or tuple(values.shape) != (count,):
-        raise ValueError(f"state is damaged: {name} must be {dtype} [{count}]")
-    return values

@@ -4,16 +4,17 @@ The true label of a planted sample is known (it is the one withheld), so how oft
 counted there: a planted sample counts as corrected where its planted label would be dropped and the label
 suggested for it is the one withheld. The samples are ordered by the probability that the label is wrong
 *and* the suggestion right. Down to a cutoff, ``S`` of the ``N`` other samples would be changed; with a share ``r``
-of wrong labels, and of the planted ones a share ``h`` put right down to that cutoff,
+of plainly wrong labels, and of the planted ones a share ``h`` put right down to that cutoff,
 
     precision = r N h / ((1 - r) S)
 
 of the changes put a label right (a withheld label is itself wrong with probability ``r``). The cutoff is
 chosen on one half of the planted samples and its precision counted on the other, and the other way round: the
-figure is of samples that did not take part in the choice. The stricter of both cutoffs is used.
+figure is of samples that did not take part in the choice. The stricter of both cutoffs is used. Nothing is changed
+unless more labels are put right than right ones are lost even where there are fewer wrong ones by a standard error.
 
-It holds for labels that are as wrong as the planted ones. Where two classes are mixed up systematically,
-suggestions are right more or less often.
+Of labels that the network contradicts though they are not learned like planted ones, nothing is taken for granted:
+a systematic mix-up of two classes counts against the precision, as do the network's own mistakes.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mild_ext.selection.noise_rate import Estimate, NoiseRate
+from mild_ext.selection.noise_rate import Estimate
 
 #: Planted samples of one half that must be put right before a cutoff can be chosen by them.
 LEAST_HITS = 5
-#: The interval of a precision must lie above this: more labels put right than would have to be by chance.
-BREAK_EVEN = 0.5
+#: Standard errors from a figure to either end of its interval, which is of 90 % confidence.
+Z = 1.645
+#: No smaller precision can be asked for: half of the changes would be for nothing.
+LEAST_PRECISION = 0.5
 
 Floats = NDArray[np.float64]
 
@@ -60,7 +63,7 @@ def choose_corrections(
     of_planted: Tensor,
     right: Tensor,
     planted: Tensor,
-    rate: NoiseRate,
+    rate: Estimate,
     least_precision: float = 0.8,
 ) -> Corrections:
     """Choose the suggestions to follow; `Selection.corrections` calls it.
@@ -72,7 +75,7 @@ def choose_corrections(
         of_planted: float ``[n]``, that probability of the planted samples, judged by their planted labels.
         right: bool ``[n]``, whether what is suggested for them is the label withheld.
         planted: int64 ``[n]``, ids of the planted samples.
-        rate: the measured noise.
+        rate: the measured share of plainly wrong labels.
         least_precision: share of the changed labels that shall be right afterwards, in (0.5, 1].
 
     Returns:
@@ -81,7 +84,7 @@ def choose_corrections(
     Raises:
         ValueError: a share out of range.
     """
-    if not BREAK_EVEN < least_precision <= 1.0:
+    if not LEAST_PRECISION < least_precision <= 1.0:
         raise ValueError(f"least_precision must lie in (0.5, 1], got {least_precision!r}")
     if rate.low == 0.0:
         return no_corrections("there is no clear evidence of wrong labels")
@@ -104,7 +107,7 @@ def _choose(
     others: Tensor,
     of_planted: Floats,
     right: NDArray[np.bool_],
-    rate: NoiseRate,
+    rate: Estimate,
     least: float,
 ) -> Corrections:
     candidates = np.sort(probability[others].numpy().astype(np.float64))
@@ -129,7 +132,7 @@ def _choose(
             cutoff
             for k, cutoff in enumerate(part)
             if len(part) - k >= LEAST_HITS
-            and precision((len(part) - k) / size, rate.rate, changed(cutoff)) >= least
+            and precision((len(part) - k) / size, rate.value, changed(cutoff)) >= least
         ]
         if not fitting:
             return no_corrections(
@@ -137,23 +140,22 @@ def _choose(
                 "of the cases. Decide sample by sample, or train longer"
             )
         cutoffs.append(min(fitting))
-    hits, numbers = 0, []
+    hits, found, numbers = 0, 0, []
     for half, cutoff in zip((1, 0), cutoffs, strict=True):
-        hits += int((right & (halves == half) & (of_planted >= cutoff)).sum())
+        reached = (halves == half) & (of_planted >= cutoff)
+        hits, found = hits + int((reached & right).sum()), found + int(reached.sum())
         numbers.append(changed(cutoff))
-    number = sum(numbers) / 2
-    share = hits / len(right)
-    value = precision(share, rate.rate, number)
-    # The noise and the share are measured apart: their relative errors add up in squares.
-    (share_low, share_high), errors = _beta_interval(hits, len(right)), []
-    for of_share, noise in ((share_low, rate.low), (share_high, rate.high)):
-        parts = (of_share / share - 1 if hits else 1.0, noise / rate.rate - 1)
-        errors.append(float(np.hypot(*parts)))
+    number, total = sum(numbers) / 2, len(right)
+    value = precision(hits / total, rate.value, number)
+    errors = _relative_errors(hits, total, rate)
     estimate = Estimate(value, max(0.0, value * (1 - errors[0])), min(1.0, value * (1 + errors[1])))
-    if estimate.low <= BREAK_EVEN:
+    # Changing a wrong label into another wrong one does no harm: only right ones can be lost.
+    wrong = min(1.0, rate.value * count * found / (total * max(number, 1.0)))
+    doubt = errors[0] / Z
+    if value * (1 - doubt) <= 1.0 - wrong * (1 - doubt):
         return no_corrections(
-            f"suggestions are right in {estimate.value:.0%} of the cases, but perhaps in only "
-            f"{estimate.low:.0%}. Decide sample by sample, or train longer"
+            f"suggestions are right in {estimate.value:.0%} of the cases, but so unsure is that ({estimate.low:.0%} to "
+            f"{estimate.high:.0%}) that as many right labels may be lost. Decide sample by sample, or train longer"
         )
     cutoff = max(cutoffs)
     index = (probability >= cutoff).nonzero().flatten()
@@ -165,6 +167,19 @@ def _choose(
         estimate,
         f"of these changes {estimate.value:.0%} put a label right ({estimate.low:.0%} to {estimate.high:.0%}), "
         f"as counted on {len(right):,} planted samples, each half judged by the cutoff of the other",
+    )
+
+
+def _relative_errors(hits: int, total: int, rate: Estimate) -> tuple[float, float]:
+    """Of a product of a share counted on planted samples and the noise: below, and above.
+
+    Both are measured apart, so their relative errors add up in squares.
+    """
+    below, above = _beta_interval(hits, total)
+    share = max(hits, 1) / total
+    return (
+        float(np.hypot(1 - below / share, 1 - rate.low / rate.value)),
+        float(np.hypot(above / share - 1, rate.high / rate.value - 1)),
     )
 
 

@@ -26,6 +26,10 @@ class Evidence(Protocol):
         """Counts [P + 1, P + 1]; cell [0, 0] counts the samples never seen."""
         ...
 
+    def own_histogram(self) -> NDArray[np.int64]:
+        """The same of this rank's samples alone; never a collective."""
+        ...
+
     def lookup(self, table: Tensor) -> Tensor:
         """``table[misclassified, seen]`` of every sample, [N], for a table [P + 1, P + 1]."""
         ...
@@ -52,6 +56,10 @@ class StatusEvidence:
 
     def histogram(self) -> NDArray[np.int64]:
         return np.asarray(self.status.histogram(self.epochs).cpu().numpy())
+
+    def own_histogram(self) -> NDArray[np.int64]:
+        own = getattr(self.status, "local", self.status)  # a ShardedStatus' part
+        return np.asarray(own.histogram(self.epochs).cpu().numpy())
 
     def lookup(self, table: Tensor) -> Tensor:
         result: Tensor = self.status.lookup(table, self.epochs)
@@ -81,6 +89,9 @@ class TimesEvidence:
         size = int(self.times.num_epochs) + 1
         cell = self.times.misclassified.long() * size + self.times.seen.long()
         return torch.bincount(cell, minlength=size**2).reshape(size, size).cpu().numpy()
+
+    def own_histogram(self) -> NDArray[np.int64]:
+        return self.histogram()
 
     def lookup(self, table: Tensor) -> Tensor:
         table = table.to(self.times.seen.device)

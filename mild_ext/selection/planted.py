@@ -145,6 +145,7 @@ def plant_labels(
     num_classes: int | None = None,
     seed: int = 0,
     transition: Tensor | None = None,
+    repeat: int = 0,
 ) -> PlantedLabels:
     """Give a few samples a wrong label on purpose.
 
@@ -160,6 +161,8 @@ def plant_labels(
         transition: ``[K, K]``, how often a label of class ``i`` (row) is wrongly given as class ``j``;
             only the proportions within a row count, its diagonal does not. By default every other class
             is as likely. A row without any such label falls back to that.
+        repeat: how often labels were planted with the same seed before, for other trainings: other samples are
+            drawn each time, until all of a class have been.
 
     Returns:
         PlantedLabels.
@@ -185,17 +188,26 @@ def plant_labels(
         raise ValueError(
             "planting needs at least two classes: a wrong label is one of another class"
         )
+    if repeat < 0:
+        raise ValueError(f"repeat must not be negative, got {repeat}")
     weights = _transition_weights(transition, classes)
     generator = torch.Generator().manual_seed(seed)
-    index = _draw_samples(labels, share, classes, generator)
+    index = _draw_samples(labels, share, classes, generator, repeat)
     withheld = labels[index]
     planted = labels.clone()
-    planted[index] = torch.multinomial(weights[withheld], 1, generator=generator)[:, 0]
+    for _ in range(repeat + 1):
+        drawn = torch.multinomial(weights[withheld], 1, generator=generator)[:, 0]
+    planted[index] = drawn
     return PlantedLabels(planted, index, withheld, names)
 
 
-def _draw_samples(labels: Tensor, share: float, classes: int, generator: torch.Generator) -> Tensor:
-    """Ids of the samples to plant, ascending: of every class in proportion, of none above a tenth."""
+def _draw_samples(
+    labels: Tensor, share: float, classes: int, generator: torch.Generator, repeat: int
+) -> Tensor:
+    """Ids of the samples to plant, ascending: of every class in proportion, of none above a tenth.
+
+    Each repeat takes the next of a random order of the class, and begins anew at its end.
+    """
     sizes = torch.bincount(labels, minlength=classes)
     most = (sizes * MAX_SHARE).long()
     wanted = min(max(MIN_PLANTED, round(share * len(labels))), int(most.sum()))
@@ -215,7 +227,8 @@ def _draw_samples(labels: Tensor, share: float, classes: int, generator: torch.G
     order = order[labels[order].argsort(stable=True)]  # by class, in random order within each
     starts = sizes.cumsum(0) - sizes
     rank = torch.arange(len(labels)) - starts.repeat_interleave(sizes)
-    return order[rank < numbers.repeat_interleave(sizes)].sort().values
+    wanted_of, size = numbers.repeat_interleave(sizes), sizes.repeat_interleave(sizes)
+    return order[(rank - repeat * wanted_of) % size < wanted_of].sort().values
 
 
 def _transition_weights(transition: Tensor | None, classes: int) -> Tensor:

@@ -81,6 +81,7 @@ class Selection:
     _labels: Tensor | None = None
     _class_probability: Tensor | None = None
     _verdicts: Verdicts | None = None
+    _own_histogram: NDArray[np.int64] | None = None
 
     def __repr__(self) -> str:
         return f"Selection({self.summary().splitlines()[0]}; supported={self.supported})"
@@ -170,8 +171,11 @@ class Selection:
                 "how often suggested labels are right is counted on planted labels, and this selection has "
                 "none: plant some, or decide sample by sample"
             )
-        if self.noise_rate is None:
+        rate = self.noise_rate
+        if rate is None or rate.plainly_wrong is None:
             return no_corrections(self.reason)
+        if rate.low == 0.0:
+            return no_corrections("there is no clear evidence of wrong labels")
         verdicts, planted = self._verdicts, self._verdicts.planted
         open_to_change = ~self.mask & (verdicts.suggested_label >= 0)
         probability = (1.0 - self.clean_probability) * verdicts.suggestion_confidence
@@ -181,7 +185,7 @@ class Selection:
             planted.probability,
             planted.right,
             planted.index,
-            self.noise_rate,
+            rate.plainly_wrong,
             least_precision,
         )
 
@@ -193,9 +197,19 @@ class Selection:
         labels[chosen.index.to(labels.device)] = chosen.label.to(labels.device)
         return labels
 
+    @property
+    def learned(self) -> float | None:
+        """Of the labels that are not plainly wrong, the share that the network predicts in the end, [0, 1].
+
+        Below two thirds it underfits, and what it contradicts may be its own mistakes. None without planted labels.
+        """
+        return None if self._verdicts is None else self._verdicts.learned
+
     def _lookup(self, table: Tensor) -> Tensor:
         """A look-up made after the decision: only while the status is as it was decided on."""
-        unchanged = np.array_equal(self._evidence.histogram(), self.histogram)
+        # Of this rank's samples: reading a figure is no collective, whatever the status.
+        decided_on = self.histogram if self._own_histogram is None else self._own_histogram
+        unchanged = np.array_equal(self._evidence.own_histogram(), decided_on)
         if not unchanged:
             raise RuntimeError(
                 "the learning status has changed since the selection was made, so figures per "

@@ -153,6 +153,7 @@ def select_clean(
         _evidence=evidence,
         _probability=decision.probability,
         class_names=names,
+        _own_histogram=evidence.own_histogram(),
         _labels=labels,
         _class_probability=classes.probability if classes is not None and by_class else None,
     )

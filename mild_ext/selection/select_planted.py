@@ -105,6 +105,7 @@ def select_planted(
         _labels=given,
         _class_probability=verdicts.clean_probability,
         _verdicts=verdicts,
+        _own_histogram=counts.own_histogram(),
     )
 
 

@@ -43,6 +43,8 @@ def measured_summary(
 ) -> list[str]:
     """The verdict first, line by line; then what was assumed, and what to do next."""
     planted = f"{verdicts.num_planted:,} labels that were made wrong on purpose"
+    if verdicts.num_runs > 1:
+        planted += f", in {verdicts.num_runs} trainings"
     if rate is None:
         return [
             f"{_sentence(_CANNOT_TELL)}. All {num_samples:,} samples are kept.",
@@ -85,6 +87,10 @@ def measured_summary(
             f"found: {found.value:.0%} of the wrong labels ({found.low:.0%} to {found.high:.0%}), if they are as "
             "random as the planted ones. Of classes that are mixed up, and of hard samples, fewer are found."
         )
+    lines.append(
+        f"learned: {verdicts.learned:.0%} of the labels that are not plainly wrong. What a network has not learned "
+        "it may contradict by mistake."
+    )
     if verdicts.doubt is not None:
         lines.append(f"careful: {verdicts.doubt}")
     if "emptied" in reason:

@@ -25,6 +25,8 @@ Floats = NDArray[np.float64]
 SHORTFALL_WEIGHT = 1.0
 #: ... and what a nat of a one-sided confusion of classes does.
 PAIR_WEIGHT = 0.4
+#: How much of its class's mean suspicion, beyond that of all, is taken off a label: hard classes are not wrong.
+CLASS_WEIGHT = 0.5
 #: A network that has learned a smaller share of the labels that are not plainly wrong is said to underfit. It changes
 #: nothing but the words: on human labels such a network was right where it contradicted.
 FITTED = 2 / 3
@@ -74,7 +76,9 @@ class Verdicts:
         estimated_precision: share of the dropped labels that is wrong; None where nothing is dropped.
         doubt: why the verdict should be trusted less; None where it need not.
         actionable: whether anything may be dropped: planted labels are told from the others.
-        num_planted: planted samples that were seen, by which all this was measured.
+        num_planted: planted samples that were seen, by which all this was measured; of all runs.
+        num_runs: trainings that were pooled.
+        learned: of the labels that are not plainly wrong, the share that the networks predict in the end, [0, 1].
         planted: these judged by their planted labels, to see how right suggestions are.
     """
 
@@ -90,6 +94,8 @@ class Verdicts:
     doubt: str | None
     actionable: bool
     num_planted: int
+    num_runs: int
+    learned: float
     planted: PlantedSuggestions
 
 
@@ -135,6 +141,8 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
         doubt=_doubt(evidence, actionable, measured),
         actionable=actionable,
         num_planted=len(evidence.index),
+        num_runs=evidence.num_runs,
+        learned=min(measured.learned, 1.0),
         planted=of_planted,
     )
 
@@ -145,7 +153,26 @@ def _suspicion(evidence: PlantedEvidence, measured: Measurement) -> Tensor:
     score = torch.where(share >= 0, share, evidence.whole_share).clamp(min=0)
     score = score + SHORTFALL_WEIGHT / _SHORTFALL_LIMIT * evidence.shortfall
     total: Tensor = score + _pair_term(measured, evidence.trained)
-    return total
+    return torch.where(evidence.seen, total - CLASS_WEIGHT * _class_mean(evidence, total), 0.0)
+
+
+def _class_mean(evidence: PlantedEvidence, score: Tensor) -> Tensor:
+    """By how much the class of each row's label has a higher mean score than all classes, float32 ``[R N]``.
+
+    A class that the network finds hard has suspicious right labels. Of a class with few samples the mean says
+    little: it counts by how much the means of the classes differ beyond what chance makes of them.
+    """
+    others, classes = evidence.others, evidence.num_classes
+    label, values = evidence.trained[others], score[others].double()
+    count = torch.bincount(label, minlength=classes).double()
+    there = count > 0
+    mean = torch.bincount(label, weights=values, minlength=classes) / count.clamp(min=1)
+    gap = torch.where(there, mean - values.mean(), 0.0)
+    # More runs of the same samples are no more samples.
+    chance = values.var() * evidence.num_runs / count.clamp(min=1)
+    spread = (gap.square() - chance)[there].mean().clamp(min=0)
+    gap = gap * spread / (spread + chance).clamp(min=1e-12)
+    return gap.float()[evidence.trained]
 
 
 def _planted_over_runs(
@@ -157,10 +184,12 @@ def _planted_over_runs(
     every sample, in proportion to the probability of a wrong label that single runs give it. That scatter is taken out.
     """
     planted = rows[evidence.index]
-    if evidence.num_runs == 1:
+    slope = offset = 0.0
+    if evidence.num_runs > 1:
+        slope, offset = _logistic(rows[evidence.others], planted, rate, evidence.num_classes)
+    if slope == 0:
         return planted
     weight = evidence.weight
-    slope, offset = _logistic(rows[evidence.others], planted, rate, evidence.num_classes)
     runs = (weight > 0).sum(0)
     wrong = evidence.over_runs(torch.sigmoid(slope * rows + offset))
     wrong = torch.where((runs > 1) & evidence.ordinary, wrong, 0.0).double()
@@ -170,7 +199,14 @@ def _planted_over_runs(
     if not total:
         return planted
     scatter = float((within * wrong).sum()) / total * (1 - 1 / float((runs * wrong).sum() / total))
-    middle, variance = planted.mean(), float(planted.double().var(correction=0))
+    # Planted labels that happen to be true are another group: they widen the whole, and stay out.
+    chance = rate / (evidence.num_classes - 1)
+    belief = torch.sigmoid(slope * planted.double() + offset)
+    share = (1 - chance) * belief / rate
+    share = share / (share + chance * (1 - belief) / (1 - rate)).clamp(min=1e-12)
+    share = share / share.sum().clamp(min=1e-12)
+    middle = float(share @ planted.double())
+    variance = float(share @ (planted.double() - middle) ** 2)
     return middle + (planted - middle) * math.sqrt(max(0.0, 1 - scatter / max(variance, 1e-12)))
 
 
@@ -303,7 +339,8 @@ def _doubt(evidence: PlantedEvidence, actionable: bool, measured: Measurement) -
     if measured.learned < FITTED:
         return (
             f"the network has learned only {measured.learned:.0%} of the labels that are not plainly wrong, so much "
-            "of what it contradicts may be its own mistake. Train longer, or with a larger model"
+            "of what it contradicts may be its own mistake. Train longer, with smaller batches, or with a larger or a "
+            "pretrained model"
         )
     return None
 

@@ -29,7 +29,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mild_ext.files import write_atomically
+from mild_ext.files import as_text, spreadsheet_safe, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +114,7 @@ def dynamics_columns(status: Any, without: Tensor | None = None) -> dict[str, Te
     """The training dynamics of every sample as columns, over the whole record.
 
     Args:
-        status: a LearningStatus or ShardedStatus.
+        status: a LearningStatus.
         without: bool ``[N]``, samples that were trained on another label than the given one, as planted ones are.
 
     Returns:
@@ -173,11 +173,12 @@ def write_table(table: Table, path: str | os.PathLike[str]) -> None:
 def _write_csv(table: Table, path: Path) -> None:
     columns = {name: values.tolist() for name, values in table.items()}
     columns["clean_probability"] = [f"{value:.6g}" for value in columns["clean_probability"]]
+    columns["id"] = [spreadsheet_safe(i) if isinstance(i, str) else i for i in columns["id"]]
     for name, values in table.items():
         if name != "clean_probability" and np.issubdtype(values.dtype, np.floating):
             columns[name] = ["" if value != value else f"{value:.6g}" for value in columns[name]]
     columns["round_dropped"] = ["" if value < 0 else value for value in columns["round_dropped"]]
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
@@ -192,8 +193,17 @@ def _write_parquet(table: Table, path: Path) -> None:
             "Parquet needs pyarrow: pip install 'mild_ext[export]', or write .csv"
         ) from error
     missing = {"round_dropped": table["round_dropped"] < 0}
-    arrays = {name: pa.array(values, mask=missing.get(name)) for name, values in table.items()}
+    arrays = {
+        name: pa.array(_as_texts(values), mask=missing.get(name)) for name, values in table.items()
+    }
     pq.write_table(pa.table(arrays), path)
+
+
+def _as_texts(values: NDArray[Any]) -> NDArray[Any]:
+    """The same, names spelled out where they are no text."""
+    if values.dtype.kind not in "OU":
+        return values
+    return np.array([as_text(v) if isinstance(v, str) else v for v in values], dtype=object)
 
 
 def _reasons(

@@ -174,9 +174,8 @@ class PlantedEvidence:
             second = status.majority_vote(window, exclude=trained)
             united = (first.share * length).round().long()
             parts.append((first.label.long(), united, second.label.long(), second.share))
-        return Votes(
-            *(torch.cat(rows) if len(rows) > 1 else rows[0] for rows in zip(*parts, strict=True))
-        )
+        columns = zip(*parts, strict=True)
+        return Votes(*(torch.cat(rows) if len(rows) > 1 else rows[0] for rows in columns))
 
     def runner_up(self, votes: Votes) -> tuple[Tensor, Tensor]:
         """The class most voted for in all runs besides the given label, int64 ``[N]``, and its share of such votes.

@@ -72,7 +72,7 @@ class ComparisonFolder:
             raise ValueError(f"{out} is a file; --out must name a folder")
         used = not self._owned.is_untouched
         if used and overwrite:
-            self._owned.require_ours()
+            self._owned.require_ours(CONFIG)
         elif used:
             self._require_same(settings)
         self._owned.claim()

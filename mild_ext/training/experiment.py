@@ -28,6 +28,7 @@ from mild_ext.training.recipe import PRESET_NOISE, PRESETS, Recipe, preset, read
 from mild_ext.training.run_posterior import run_posterior
 from mild_ext.training.run_result import Round, RoundsResult, fresh_model
 from mild_ext.training.run_rounds import run_rounds
+from mild_ext.training.sizing import sized
 from mild_ext.training.ssl import SemiSupervisedResult, train_stage
 
 #: A line of a table of models: ``method`` is a key of `METHODS`, ``model`` what people read.
@@ -51,6 +52,8 @@ class RunSettings:
     recipe_name: str
     recipe: Recipe
     learning_logs: bool = False
+    #: Settings that somebody chose: sizes that follow from the data leave them alone. None: nothing is sized.
+    chosen: tuple[str, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__} | {
@@ -70,13 +73,18 @@ class RunSettings:
         if missing or unknown:
             raise ValueError(f"settings that are missing: {missing}, unknown: {unknown}")
         for name, value in values.items():
-            if name != "recipe" and type(value).__name__ != kinds[name]:
+            if name not in ("recipe", "chosen") and type(value).__name__ != kinds[name]:
                 raise TypeError(f"{name} must be {kinds[name]}, got {value!r}")
         if not isinstance(values["recipe"], dict):
             raise TypeError(f"recipe must be a table of settings, got {values['recipe']!r}")
         # Before there was a choice of method, there were rounds.
         recipe = Recipe(method="mild-rounds").override(values["recipe"])
-        return cls(**(values | {"recipe": recipe}))
+        chosen = values.get("chosen")
+        if chosen is not None:
+            if not isinstance(chosen, list) or any(not isinstance(name, str) for name in chosen):
+                raise TypeError(f"chosen must be a list of settings or null, got {chosen!r}")
+            chosen = tuple(chosen)
+        return cls(**(values | {"recipe": recipe, "chosen": chosen}))
 
     def code(self) -> dict[str, str]:
         """The settings that make the run import or download something: option and value.
@@ -137,7 +145,22 @@ def choose_settings(
         threads=threads,
         recipe_name=recipe_name,
         recipe=preset(base).override(loaded | dict(overrides)),
+        chosen=tuple(sorted(loaded | dict(overrides))) if base == "default" else None,
     )
+
+
+def size_by_data(settings: RunSettings, data: LabeledData) -> RunSettings:
+    """The settings with the default recipe's sizes as they suit the data; other recipes stay as they are."""
+    if settings.chosen is None:
+        return settings
+    recipe = sized(
+        settings.recipe,
+        kind=data.kind,
+        num_samples=len(data),
+        input_shape=data.input_shape,
+        keep=settings.chosen,
+    )
+    return replace(settings, recipe=recipe)
 
 
 def default_recipe(data: str) -> str:
@@ -216,6 +239,7 @@ def make_model(data: LabeledData, recipe: Recipe) -> nn.Module:
         data.input_shape,
         data.num_classes,
         width=recipe.width,
+        stride=recipe.stride,
         mean=data.mean,
         std=data.std,
         pretrained=recipe.pretrained,

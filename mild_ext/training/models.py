@@ -155,6 +155,7 @@ def build_model(
     num_classes: int,
     *,
     width: int | None = None,
+    stride: int | None = None,
     mean: Tensor | None = None,
     std: Tensor | None = None,
     pretrained: str = "none",
@@ -168,6 +169,7 @@ def build_model(
         input_shape: shape of one input, ``[C, H, W]`` for images.
         num_classes: number of logits.
         width: hidden width of the MLP, or channels of the small CNN's first block; None: their own.
+        stride: of the small CNN's first convolution; None: 2 for images of 48 pixels and more, else 1.
         mean, std: statistics of the inputs; given, the model starts with `Standardize`.
         pretrained: ``none``, ``timm`` (weights that timm downloads), or a ``.safetensors`` file, a saved
             model of a run included. Layers of another shape, as a rule the last one, start afresh.
@@ -191,7 +193,8 @@ def build_model(
                 f"model {spec} needs images [C, H, W]; inputs are {input_shape}: use mlp"
             )
         if spec == "cnn":
-            stride = 2 if min(input_shape[1:]) >= 48 else 1
+            if stride is None:
+                stride = 2 if min(input_shape[1:]) >= 48 else 1
             net = SmallCNN(input_shape[0], num_classes, stride=stride, **own)
         elif spec.startswith("resnet"):
             stem = "imagenet" if min(input_shape[1:]) >= 96 else "cifar"

@@ -24,6 +24,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mild_ext.files import PARTIAL, as_text, remove_partial, write_text, writing
+from mild_ext.reading import UnreadableFile, read_json
+from mild_ext.sealed import SEAL
 
 try:
     import fcntl
@@ -58,13 +60,25 @@ class OwnedFolder:
         """Whether this program made the folder, for this kind of work."""
         return self._marked_kind() == self.kind
 
-    def require_ours(self) -> None:
-        """Raise a ValueError unless this program made the folder, for this kind of work."""
+    def require_ours(self, config: str | None = None) -> None:
+        """Raise a ValueError unless this program made the folder, for this kind of work.
+
+        Args:
+            config: a JSON file that must not have become somebody else's meanwhile, by its seal.
+        """
         if not self.is_ours:
             raise ValueError(
                 f"{as_text(str(self.path))} was not made by mild_ext as the folder of a {self.kind} (it has no "
                 f"{MARKER} that says so), so --overwrite will not delete anything in it; use another --out"
             )
+        if config is not None and (self.path / config).is_file():
+            with contextlib.suppress(UnreadableFile):  # damaged: what the marker says counts
+                content = read_json(self.path / config)
+                if not isinstance(content, dict) or SEAL not in content:
+                    raise ValueError(
+                        f"{as_text(str(self.path / config))} was not written by this version of mild_ext, so "
+                        "--overwrite will not delete anything beside it; use another --out"
+                    )
 
     def _marked_kind(self) -> str | None:
         try:

@@ -36,6 +36,10 @@ class Recipe:
     width: int | None = _setting(
         None, "width of the MLP's hidden layers, or channels of the small CNN; none: 256, or 32"
     )
+    stride: int | None = _setting(
+        None,
+        "stride of the small CNN's first convolution; none: 2 for images of 48 pixels and more",
+    )
     method: str = _setting(
         "mild",
         "mild: one training, whose targets follow the votes once wrong labels begin to be memorized; mild-rounds: "
@@ -63,6 +67,11 @@ class Recipe:
         "auto",
         "what each round records: status, classes, or all (training dynamics); auto: classes where labels are planted",
         ("auto", "status", "classes", "all"),
+    )
+    scouts: int = _setting(
+        1,
+        "largest number of networks trained to measure the noise, each with other labels planted; fewer where "
+        "it is known well enough before",
     )
     min_removed: float = _setting(
         0.01, "mild-rounds: stop when a round drops less than this share of its samples"
@@ -144,7 +153,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in (
             *("rounds", "first_epochs", "round_epochs", "batch_size", "accumulate"),
-            *("ssl_epochs", "ssl_ratio"),
+            *("scouts", "ssl_epochs", "ssl_ratio"),
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -171,6 +180,8 @@ class Recipe:
             raise ValueError(f"ema_decay must be in (0, 1), got {self.ema_decay}")
         if self.width is not None and self.width < 1:
             raise ValueError(f"width must be at least 1, got {self.width}")
+        if self.stride is not None and self.stride < 1:
+            raise ValueError(f"stride must be at least 1, got {self.stride}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be positive, got {self.clip_norm}")
         for item in fields(self):
@@ -346,7 +357,7 @@ def read_settings(path: Path) -> dict[str, Any]:
             try:
                 loaded = yaml.safe_load(text)
             except yaml.YAMLError as error:
-                raise ValueError(str(error)) from error
+                raise ValueError(" ".join(str(error).split())) from error
         elif path.suffix == ".json":
             import json
 

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from mild_ext import processes
 from mild_ext.data.noise import LabelNoise
 from mild_ext.data.sets import LabeledData
-from mild_ext.files import as_text, write_atomically, write_text, writing
+from mild_ext.files import as_text, spreadsheet_safe, write_atomically, write_text, writing
 from mild_ext.reading import read_array, read_json, reading
 from mild_ext.recording.learning_log import write_learning_log
 from mild_ext.sealed import read_sealed_json, write_sealed_json
@@ -62,8 +62,16 @@ KNOWN = (
     *(CONFIG, "given_labels.npy", "history.jsonl", "result.safetensors", "selection.csv"),
     *("suspects.csv", SAMPLE_NAMES, ENCODING, MODEL, "summary.json", "metric.png"),
     *("report.html", "report_pictures/*.png", "report_pictures/*.jpeg"),
-    *(f"checkpoints/{name}.safetensors" for name in ("rounds", "training", "ssl", *METHODS)),
-    *("status/round-*.safetensors", "planted/round-*.safetensors", "logs/round-*.npz"),
+    *(
+        f"checkpoints/{name}.safetensors"
+        for name in ("rounds", "training", "ssl", "scout-*", *METHODS)
+    ),
+    *(
+        f"{part}/{name}-*.safetensors"
+        for part in ("status", "planted")
+        for name in ("round", "scout")
+    ),
+    *("logs/round-*.npz", "label_studio.json", "label_studio.xml"),
     *("figures/round-*.png", "tensorboard/events.out.tfevents.*"),
 )
 
@@ -152,7 +160,7 @@ class RunFolder:
             hint = go_on if self._is_run() else ""
             raise ValueError(f"{out} is not empty: use {hint}another --out")
         if used:
-            self._owned.require_ours()
+            self._owned.require_ours(CONFIG)
         self._owned.claim()
         if used:
             self.stayed = self._owned.clear()
@@ -280,6 +288,10 @@ class RunFolder:
         if done.planted is not None:
             self._subfolder("planted")
             done.planted.save(self.path / "planted" / f"{name}.safetensors")
+        for number, scout in enumerate(done.scouts, start=1):
+            file = f"scout-{number}.safetensors"
+            write_atomically(self.path / "status" / file, scout.status.save)
+            scout.planted.save(self.path / "planted" / file)
         if done.log is not None:
             self._subfolder("logs")
             write_learning_log(self.path / "logs" / f"{name}.npz", done.log)
@@ -405,7 +417,7 @@ def _selection_text(
     if data.true_labels is not None:
         columns["true_label"] = data.true_labels.tolist()
     if data.sample_names is not None:
-        columns["name"] = list(data.sample_names)
+        columns["name"] = [spreadsheet_safe(as_text(str(name))) for name in data.sample_names]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", *columns])

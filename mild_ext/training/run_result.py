@@ -28,6 +28,7 @@ from mild_ext.selection.table import Table, samples_table
 from mild_ext.training.context import Record
 from mild_ext.training.loop import derive_seed, predict
 from mild_ext.training.recipe import Recipe
+from mild_ext.training.scouting import Scout
 
 ModelFactory = Callable[[], nn.Module]
 
@@ -149,7 +150,7 @@ class Round:
     """One finished round, as handed to ``on_round``.
 
     ``log`` is there where ``learning_logs`` asks for it, ``planted`` where labels were planted in the round:
-    its status is of those.
+    its status is of those. ``scouts`` are the trainings beside it that the selection was made from as well.
     """
 
     number: int
@@ -159,6 +160,7 @@ class Round:
     record: Record
     log: LearningLog | None = None
     planted: PlantedLabels | None = None
+    scouts: tuple[Scout, ...] = ()
 
 
 def fresh_model(factory: ModelFactory, seed: int) -> nn.Module:
@@ -186,6 +188,7 @@ def round_record(outcome: RoundOutcome, selection: Selection, status: LearningSt
         "planting_note": outcome.planting_note,
         "noise_rate": None if selection.noise_rate is None else selection.noise_rate.record(),
         "doubt": selection.doubt,
+        "learned": selection.learned,
         "estimated_recall": _estimate(selection.estimated_recall),
         "estimated_precision": _estimate(selection.estimated_precision),
     }

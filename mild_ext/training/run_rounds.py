@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from mild_ext import processes
 from mild_ext.data.dataset_labels import labels_of
 from mild_ext.data.labels import check_labels
-from mild_ext.files import writing
+from mild_ext.files import remove_partial, writing
 from mild_ext.recording.learning_log import LogRecorder
 from mild_ext.rounds import Rounds
 from mild_ext.selection import select_clean
@@ -44,6 +44,7 @@ from mild_ext.training.run_result import (
     round_record,
     run_fingerprint,
 )
+from mild_ext.training.scouting import Scout, scout
 
 __all__ = ["Round", "RoundsResult", "fresh_model", "run_rounds"]
 
@@ -139,6 +140,8 @@ def run_rounds(
     if folder is not None:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        if processes.rank() == 0:
+            remove_partial(folder)
     fingerprint = run_fingerprint(recipe, seed, labels, everyone)
     context = RunContext(
         seed,
@@ -209,9 +212,23 @@ def run_rounds(
             ),
             weight_decay=recipe.first_weight_decay if number == 0 else None,
         )
-        selection = rounds.select(status)
+        scouts: tuple[Scout, ...] = ()
+        if number == 0 and rounds.planted is not None and recipe.scouts > 1:
+            scouting = scout(
+                dataset,
+                model_factory,
+                recipe,
+                context,
+                num_classes=num_classes or 0,
+                labels=labels,
+                train_ids=train_ids,
+                first=Scout(status, rounds.planted),
+            )
+            scouts = scouting.scouts[1:]
+            history.extend(scouting.history)
+        selection = rounds.select(status, scouts)
         outcome = rounds.end_round(status, selection)
-        record = round_record(outcome, selection, status)
+        record = round_record(outcome, selection, status) | {"scouts": 1 + len(scouts)}
         if true_labels is not None:
             right = (labels == true_labels)[everyone]
             record |= evaluate_selection(outcome.kept[everyone], right).record()
@@ -228,7 +245,8 @@ def run_rounds(
             if recorder is not None:
                 without = None if planted is None else planted.mask
                 log = recorder.log(status, labels, true_labels, without=without)
-            on_round(Round(number, status, selection, outcome.kept, record, log, planted))
+            kept = outcome.kept
+            on_round(Round(number, status, selection, kept, record, log, planted, scouts))
         if folder is not None:
             save_checkpoint(
                 folder / "rounds.safetensors",

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mild_ext.data.sets import LabeledData
-from mild_ext.files import FORMULA_SIGNS, spreadsheet_safe
+from mild_ext.files import FORMULA_SIGNS, as_text, spreadsheet_safe
 from mild_ext.training.run_result import RoundsResult
 
 SUSPECTS = "suspects.csv"
@@ -48,7 +48,7 @@ def sample_ids(data: LabeledData) -> list[str]:
     """What each sample is called in the files people read: its name, or else its number."""
     if data.sample_names is None:
         return [str(k) for k in range(len(data))]
-    return [str(name) for name in data.sample_names]
+    return [as_text(str(name)) for name in data.sample_names]
 
 
 def rank_suspects(

@@ -85,6 +85,26 @@ def test_a_status_on_a_device_whose_driver_is_too_old_says_what_to_do(monkeypatc
         _native.load_kernels(0)
 
 
-def test_missing_extra_comes_with_the_command(monkeypatch):
-    monkeypatch.setattr(info, "_installed", lambda name: name != "matplotlib")
-    assert "missing matplotlib: pip install 'mild_ext[plot]'" in info.report()
+def test_missing_and_old_packages_come_with_the_command(monkeypatch):
+    versions = {"matplotlib": None, "jinja2": "2.0+local"}
+    monkeypatch.setattr(info, "_version", lambda name: versions.get(name, "99.0"))
+    text = info.report()
+    assert "missing matplotlib: pip install 'mild_ext[plot]'" in text
+    # An extra that takes in another one needs what that needs.
+    assert "missing matplotlib; too old jinja2: pip install 'mild_ext[report]'" in text
+    assert "extra timm          complete" in text
+
+
+def test_what_an_extra_needs_depends_on_the_python():
+    listed = [
+        'tomli>=2; python_version < "3.11" and extra == "config"',
+        'pyyaml>=6; extra == "config"',
+        'mild-ext[config]; extra == "all"',
+        "torch>=2.4",
+    ]
+    old, new = (
+        {e: [r.name for r in rs] for e, rs in info.requirements_by_extra(listed, v).items()}
+        for v in ((3, 10), (3, 12))
+    )
+    assert old == {"config": ["tomli", "pyyaml"], "all": ["tomli", "pyyaml"]}
+    assert new == {"config": ["pyyaml"], "all": ["pyyaml"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,69 @@ def requested(page) -> list[str]:
         for message in messages
         if message["method"] == "Network.requestWillBeSent"
     ]
+
+
+# ------------------------------------------------------------------------------ the review page
+
+#: Class folders whose names a page, a spreadsheet or a CSV file could trip over.
+CLASSES = ["=SUM(A1)", "<img src=x onerror=hacked=1>", 'three, "quoted"', "four"]
+CLASSES_SORTED = sorted(CLASSES)
+NASTY = "<script>hacked=2<script>&amp;'\".png"
+
+
+def names(page):
+    return page.execute_script(
+        "return [...document.querySelectorAll('#samples .name')].map(e => e.textContent)"
+    )
+
+
+def choose(page, control, value):
+    page.execute_script(
+        "const c = document.getElementById(arguments[0]); c.value = arguments[1];"
+        "c.dispatchEvent(new Event(c.type === 'search' ? 'input' : 'change'))", control, value
+    )  # fmt: skip
+
+
+def press(page, *keys):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    actions = ActionChains(page)
+    for key in keys:
+        actions.send_keys(key)
+    actions.perform()
+
+
+def focus(page, position=0):
+    page.execute_script(
+        "document.querySelectorAll('#samples article')[arguments[0]].focus()", position
+    )
+
+
+def focused(page):
+    return page.execute_script(
+        "const a = document.activeElement.closest('article'); return a && a.querySelector('.name').textContent"
+    )
+
+
+def decisions(page):
+    return page.execute_script(
+        "return Object.fromEntries([...document.querySelectorAll('#samples article[data-decision]')]"
+        ".map(a => [a.querySelector('.name').textContent, a.querySelector('.decided').textContent]))"
+    )
+
+
+def shown_text(page, element):
+    return page.execute_script("return document.getElementById(arguments[0]).textContent", element)
+
+
+def download(page):
+    """The text of corrections.csv, as the browser saved it."""
+    profile = page.capabilities["chrome"]["userDataDir"]
+    path = Path(profile).parent / "downloads" / "corrections.csv"
+    path.unlink(missing_ok=True)
+    page.execute_script("document.getElementById('download').click()")
+    for _ in range(100):
+        if path.is_file():
+            return path.read_bytes().decode("utf-8")
+        time.sleep(0.1)
+    raise AssertionError("nothing was downloaded")

@@ -188,27 +188,6 @@ def test_batches_with_other_labels_than_those_given_are_noticed_after_an_epoch()
     assert tracker.finished
 
 
-def test_given_labels_may_be_text_and_samples_without_one_are_refused_or_left_out():
-    names = ["dog", "cat", None, "dog"]
-    with pytest.raises(
-        ValueError, match=r"missing for 1 of 4 samples \(row 2: None\).*missing='drop'"
-    ):
-        RoundTracker(4, [1], labels=names)
-    tracker = RoundTracker(4, [1], labels=names, missing="drop")
-    assert tracker.class_names == ("cat", "dog")
-    assert tracker.labels.tolist() == [1, 0, -1, 1]
-    assert tracker.kept.tolist() == [True, True, False, True]
-    assert RoundTracker(4, [1], labels=names, train_ids=torch.tensor([0, 1])).kept.sum() == 2
-
-
-def test_what_is_no_tensor_says_what_to_do():
-    tracker = RoundTracker(4, [1])
-    with pytest.raises(
-        TypeError, match=r"index must be a tensor, got ndarray; use torch.as_tensor\(index\)"
-    ):
-        tracker.update(np.arange(2), torch.zeros(2, 2), torch.zeros(2).long())
-
-
 def test_ids_out_of_range_leave_the_labels_alone():
     noted = BatchLabels(5, "cpu", known=torch.tensor([7, -1, -1, -1, -1]))
     noted.update(torch.tensor([-1, -9, 5, 99, 2]), torch.tensor([3, 3, 3, 3, 4]))

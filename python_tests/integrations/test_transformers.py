@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 
 import numpy as np
@@ -107,13 +108,67 @@ def test_training_resumed_from_a_checkpoint_ends_the_same(saving, steps, expecte
 
     trainer = make_trainer(tmp_path, **saving)
     trainer.add_callback(StopAt())
-    trainer.train()
+    stopped = pytest.warns(
+        UserWarning, match="stopped after . of 8 epochs of round 0, by a callback"
+    )
+    with stopped if steps else contextlib.nullcontext():
+        trainer.train()
     assert trainer.mild.round == (0 if steps else 1)
     resumed = make_trainer(tmp_path, **saving)
     resumed.train_rounds(resume_from_checkpoint=True)
     assert_same(resumed.mild, expected)
     assert (tmp_path / "round-00").is_dir()
     assert (tmp_path / "round-01").is_dir()
+
+
+@pytest.mark.parametrize("how", ["callback", "interrupt"])
+def test_a_round_that_was_stopped_begins_anew_without_a_checkpoint(how, tmp_path):
+    class StopOnce(transformers.TrainerCallback):
+        done = False
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 40 and not self.done:
+                self.done = True
+                if how == "interrupt":
+                    raise KeyboardInterrupt
+                control.should_training_stop = True
+
+    trainer = make_trainer(tmp_path, rounds=[4, 2], save_strategy="no")
+    trainer.add_callback(StopOnce())
+    if how == "interrupt":
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train_rounds()
+    else:
+        with pytest.warns(UserWarning, match="stopped after 3 of 4 epochs of round 0"):
+            assert len(trainer.train_rounds()) == 1  # no further round
+    assert (trainer.mild.round, trainer.mild.finished) == (0, False)
+    assert trainer.args.num_train_epochs == 2
+    with pytest.warns(UserWarning, match="round 0 was stopped after . of 4 epochs and begins anew"):
+        trainer.train()
+    assert (trainer.mild.round, trainer.mild.epochs) == (1, 4)
+    assert (trainer.mild.seen == 4).all()  # all of the round, and nothing twice
+
+
+def test_max_steps_belong_to_what_follows_the_rounds(tmp_path):
+    trainer = make_trainer(tmp_path, rounds=[1], max_steps=5)
+    with pytest.raises(ValueError, match="max_steps must be -1 while there are rounds, got 5"):
+        trainer.train_rounds()
+    trainer.args.max_steps = -1
+    trainer.train_rounds()
+    trainer.args.max_steps = 5
+    assert trainer.train().global_step == 5
+
+
+def test_a_streamed_training_set_is_refused_in_one_sentence(tmp_path):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield {}
+
+    arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, max_steps=1)
+    with pytest.raises(
+        TypeError, match=r"train_dataset must be a map-style data set.*got Stream, a stream"
+    ):
+        MILDTrainer(make_model(), arguments, train_dataset=Stream(), tracker=RoundTracker(7, [1]))
 
 
 def test_gradient_accumulation_records_every_micro_batch(tmp_path):

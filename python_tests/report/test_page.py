@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from mild_ext.cli import main
-from mild_ext.recording.status import LearningStatus
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
-from mild_ext.report import charts, shown
+from mild_ext.report import shown
 from mild_ext.report.by_class import class_noise, confusion_matrix, flows
 from mild_ext.report.page import gather, write_report
 from mild_ext.report.review import as_script_data
@@ -184,7 +183,7 @@ def test_suspects_file_is_read_in_its_order(run, tmp_path):
     )  # as a spreadsheet shows it
     assert read_suspects(copy, facts["samples"], NAMES)[0].id == "=7.png"
     (copy / "suspects.csv").write_text(SUSPECTS.replace("zero", "nobody"))
-    with pytest.raises(ValueError, match="suggested_label 'nobody' is no class of the run"):
+    with pytest.raises(ValueError, match="'nobody' is no class of the run"):
         read_suspects(copy, facts["samples"], NAMES)
 
 
@@ -280,7 +279,7 @@ def test_run_that_is_not_finished(run, tmp_path):
     """What a killed run leaves: no summary, no selection, half a line of history."""
     copy = tmp_path / "killed"
     shutil.copytree(run, copy)
-    for name in ("summary.json", "selection.csv", "report.html"):
+    for name in ("summary.json", "selection.csv", "suspects.csv", "report.html"):
         (copy / name).unlink()
     lines = (copy / "history.jsonl").read_text().splitlines()
     last = next(i for i, line in enumerate(lines) if '"round"' in line[:20])
@@ -288,6 +287,12 @@ def test_run_that_is_not_finished(run, tmp_path):
     page = Page(write_report(copy).read_text(encoding="utf-8"))
     assert "not finished" in page.words
     assert "Suggested label" not in page.words
+    # Killed during the final training: the list is there already.
+    shutil.copy(run / "suspects.csv", copy)
+    facts = gather(copy, suspicious=3)
+    assert all(s.number is not None for s in facts["listed"])
+    assert all(row[6] for row in facts["review"]["rows"])
+    assert "Suggested label" in Page(write_report(copy).read_text(encoding="utf-8")).words
 
 
 def test_run_of_an_earlier_version(run, page, tmp_path):
@@ -365,32 +370,6 @@ def test_run_without_a_round(run, tmp_path):
         write_report(tmp_path)
 
 
-def test_status_picture_averages_neighbours(tmp_path, monkeypatch):
-    """Four samples in two rows; one of them not seen in the second epoch."""
-    monkeypatch.setattr(charts, "LARGEST_HEIGHT", 2)
-    status = LearningStatus(4, 2)
-    right, wrong = [1.0, 0.0], [0.0, 1.0]
-    status.update(
-        torch.arange(4), torch.tensor([right, right, wrong, wrong]), torch.zeros(4).long()
-    )
-    status.advance()
-    status.update(torch.arange(3), torch.tensor([right, wrong, wrong]), torch.zeros(3).long())
-    status.advance()
-    starts = np.array([0, 2])
-    order = np.arange(4)
-    np.testing.assert_array_equal(charts._row_means(status, 0, order, starts), [1, 0])
-    np.testing.assert_array_equal(charts._row_means(status, 1, order, starts), [0.5, 0])
-    np.testing.assert_array_equal(
-        charts._row_means(status, 1, np.array([0, 1, 2, 3]), np.array([0, 3])), [1 / 3, np.nan]
-    )
-    (tmp_path / "status").mkdir()
-    status.save(tmp_path / "status" / "round-00.safetensors")
-    figure = charts.status_figure(tmp_path, [])
-    assert figure["rows"] == 2
-    assert figure["per_row"] == 2
-    assert figure["samples"] == 4
-
-
 def test_pictures_come_from_the_files_the_data_was_read_from(tmp_path):
     """As large as they are useful, turned as their camera says; and never from outside the data's folder."""
     from PIL import Image
@@ -422,3 +401,18 @@ def test_rows_and_texts_are_shown_in_words(tmp_path):
     assert shown._row(torch.tensor([1.0, 0.25])) == "1, 0.25"
     assert shown._row(torch.arange(20.0)).endswith("11, … (20 values)")
     assert shown._shorten("a" * 700) == "a" * 600 + " …"
+
+
+def test_texts_and_rows_of_a_table_are_shown(tmp_path):
+    lines = [f'"{w} a <b>, {k}",{w},{k}\n' for k in range(6) for w in ("good", "bad")]
+    (tmp_path / "t.csv").write_text("text,kind,size\n" + "".join(lines))
+    suspects = [Suspect(str(k), k, 0, 1, 0.5, 1.0, True) for k in (3, 0)]
+
+    def texts(spec):
+        config = {"settings": {"data": spec, "test_fraction": 0.0}, "data": {"samples": 12}}
+        return shown.show_samples(config, suspects, tmp_path / "pictures").texts
+
+    table = f"csv:{tmp_path / 't.csv'},label=kind"
+    assert texts(f"{table},text=text") == ["bad a <b>, 1", "good a <b>, 0"]
+    assert texts(f"{table},columns=size") == ["size=1", "size=0"]
+    assert not (tmp_path / "pictures").exists()

@@ -1,4 +1,4 @@
-"""The review list in a real browser: found, sorted, marked, kept, downloaded; readable by everybody."""
+"""The review list in a real browser: filtered, sorted, marked, kept, downloaded, loaded again."""
 
 import csv
 import io
@@ -6,135 +6,26 @@ import json
 import re
 import shutil
 import time
-from pathlib import Path
 
-import numpy as np
 import pytest
-from browser import emulate, requested, start_browser
-
-from mild_ext.cli import main
-
-pytest.importorskip("jinja2")
-pytest.importorskip("matplotlib")
-pytest.importorskip("sklearn")
+from browser import (
+    CLASSES_SORTED,
+    choose,
+    decisions,
+    download,
+    emulate,
+    focus,
+    focused,
+    names,
+    press,
+    shown_text,
+)
 
 from mild_ext.report import shown
-from mild_ext.report.page import gather, write_report
+from mild_ext.report.page import write_report
 from mild_ext.sealed import SEAL, write_sealed_json
 
 pytestmark = pytest.mark.slow
-
-#: Class folders whose names a page, a spreadsheet or a CSV file could trip over.
-CLASSES = ["=SUM(A1)", "<img src=x onerror=hacked=1>", 'three, "quoted"', "four"]
-CLASSES_SORTED = sorted(CLASSES)
-NASTY = "<script>hacked=2<script>&amp;'\".png"
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run on handwritten digits as PNG files, a fifth of them in the folder of another class."""
-    from PIL import Image
-    from sklearn.datasets import load_digits
-
-    folder = tmp_path_factory.mktemp("review")
-    images, labels = load_digits(n_class=len(CLASSES), return_X_y=True)
-    random = np.random.default_rng(0)
-    for i, (image, label) in enumerate(zip(images[:600], labels[:600], strict=True)):
-        wrong = random.random() < 0.2
-        given = (label + random.integers(1, len(CLASSES))) % len(CLASSES) if wrong else label
-        name = f"{NASTY if i == 0 else ''}{i:03d}-{'wrong' if wrong else 'right'}.png"
-        path = folder / "digits" / CLASSES[given] / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((image.reshape(8, 8) * 15).astype(np.uint8)).save(path)
-    out = folder / "run"
-    assert main([
-        "train", "--data", f"folder:{folder / 'digits'}", "--out", str(out), "--quiet",
-        "--model", "mlp", "--width", "64", "--augment", "none", "--first-epochs", "15",
-        "--rounds", "1", "--final-epochs", "1", "--no-compare", "--report",
-    ]) == 0  # fmt: skip
-    return out
-
-
-@pytest.fixture(scope="module")
-def listed(run):
-    """The samples in the order of the list."""
-    return gather(run, thumbnails=False)["suspects"]
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    page = start_browser(tmp_path_factory.mktemp("browser"))
-    yield page
-    page.quit()
-
-
-@pytest.fixture
-def page(chromium, run):
-    """The report, freshly opened, with nothing marked."""
-    emulate(chromium)
-    chromium.get((run / "report.html").as_uri())
-    chromium.execute_script("localStorage.clear()")
-    chromium.refresh()
-    assert not [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"]
-    return chromium
-
-
-def names(page):
-    return page.execute_script(
-        "return [...document.querySelectorAll('#samples h4')].map(e => e.textContent)"
-    )
-
-
-def choose(page, control, value):
-    page.execute_script(
-        "const c = document.getElementById(arguments[0]); c.value = arguments[1];"
-        "c.dispatchEvent(new Event(c.type === 'search' ? 'input' : 'change'))", control, value
-    )  # fmt: skip
-
-
-def press(page, *keys):
-    from selenium.webdriver.common.action_chains import ActionChains
-
-    actions = ActionChains(page)
-    for key in keys:
-        actions.send_keys(key)
-    actions.perform()
-
-
-def focus(page, position=0):
-    page.execute_script(
-        "document.querySelectorAll('#samples article')[arguments[0]].focus()", position
-    )
-
-
-def focused(page):
-    return page.execute_script(
-        "const a = document.activeElement.closest('article'); return a && a.querySelector('h4').textContent"
-    )
-
-
-def decisions(page):
-    return page.execute_script(
-        "return Object.fromEntries([...document.querySelectorAll('#samples article[data-decision]')]"
-        ".map(a => [a.querySelector('h4').textContent, a.querySelector('.decided').textContent]))"
-    )
-
-
-def shown_text(page, element):
-    return page.execute_script("return document.getElementById(arguments[0]).textContent", element)
-
-
-def download(page):
-    """The text of corrections.csv, as the browser saved it."""
-    profile = page.capabilities["chrome"]["userDataDir"]
-    path = Path(profile).parent / "downloads" / "corrections.csv"
-    path.unlink(missing_ok=True)
-    page.execute_script("document.getElementById('download').click()")
-    for _ in range(100):
-        if path.is_file():
-            return path.read_bytes().decode("utf-8")
-        time.sleep(0.1)
-    raise AssertionError("nothing was downloaded")
 
 
 def test_the_verdict_comes_first_and_then_the_flagged_samples(page, run, listed):
@@ -235,14 +126,14 @@ def test_tab_leads_into_one_card_and_on(page):
 
     reached = []
     page.execute_script("document.querySelector('.keys summary').focus()")
-    for _ in range(6):
+    for _ in range(7):
         press(page, Keys.TAB)
         reached.append(
             page.execute_script(
                 "return document.activeElement.className || document.activeElement.id"
             )
         )
-    assert reached == ["sample-0", "right", "wrong", "suggest", "relabel", "more"]
+    assert reached == ["sr", "sample-0", "right", "wrong", "suggest", "relabel", "more"]
 
 
 def test_marks_by_mouse(page, listed):
@@ -289,118 +180,28 @@ def test_corrections_file(page, listed):
     assert any(row["id"].startswith("'=SUM") for row in rows)
 
 
-def test_names_are_never_markup(page):
-    choose(page, "show", "all")
-    choose(page, "search", "000-")
-    assert len(names(page)) == 1
-    assert NASTY in names(page)[0]
-    assert page.execute_script("return typeof hacked") == "undefined"
-    assert page.execute_script("return document.querySelectorAll('script').length") == 2
-    assert page.execute_script("return document.querySelectorAll('img[onerror]').length") == 0
-    # Were a name to become markup all the same, the page's policy would not let it run.
-    page.execute_script(
-        "document.getElementById('count').innerHTML = '<img src=\"data:,\" onerror=\"hacked = 3\">'"
-    )
-    time.sleep(0.3)
-    assert page.execute_script("return typeof hacked") == "undefined"
-    page.get_log("browser")  # the policy's complaint
-
-
-def test_nothing_is_fetched(page):
-    requested(page)
-    page.refresh()
-    page.execute_script("document.getElementById('more').click()")
-    time.sleep(0.3)
-    addresses = requested(page)
-    assert addresses  # the page itself
-    assert {address.partition(":")[0] for address in addresses} <= {"file", "data", "blob"}
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_it_fits_the_screen(page, width, scheme):
-    emulate(page, width=width, height=844, scheme=scheme)
-    page.refresh()
-    assert page.execute_script("return document.documentElement.scrollWidth") <= width
-    wide = page.execute_script(
-        "return [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, pre, template, .sr') "
-        "&& e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"
-    )
-    assert wide == []
-
-
-CONTRAST = """
-const parse = (c) => c.match(/[\\d.]+/g).map(Number);
-const linear = (v) => v <= 10 ? v / 255 / 12.92 : ((v / 255 + .055) / 1.055) ** 2.4;
-const light = (c) => { const [r, g, b] = parse(c).map(linear); return .2126 * r + .7152 * g + .0722 * b; };
-const behind = (e) => {
-  for (; e; e = e.parentElement) {
-    const c = getComputedStyle(e).backgroundColor;
-    if (parse(c)[3] !== 0) return c;
-  }
-  return 'rgb(255, 255, 255)';
-};
-const least = {};
-for (const e of document.querySelectorAll('body *')) {
-  if (!e.offsetParent || e.disabled || e.closest('.matrix, template')) continue;
-  if (![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())) continue;
-  const a = light(getComputedStyle(e).color), b = light(behind(e));
-  const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-  if (ratio < 4.5) least[e.tagName + '.' + e.className] = ratio;
-}
-return least;
-"""
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out(page, scheme):
-    emulate(page, scheme=scheme)
-    page.refresh()
+def test_an_earlier_file_is_loaded_again(page, listed, tmp_path):
+    flagged = [s for s in listed if s.dropped]
+    assert flagged[0].id.startswith("=")
     focus(page)
     press(page, "r", "w", "s")
-    background = page.execute_script("return getComputedStyle(document.body).backgroundColor")
-    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(15, 19, 24)"}[scheme]
-    assert page.execute_script(CONTRAST) == {}
-
-
-def test_every_control_has_a_name(page):
-    nodes = page.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
-    roles = {
-        "button",
-        "combobox",
-        "searchbox",
-        "image",
-        "progressbar",
-        "article",
-        "group",
-        "region",
-        "link",
-    }
-    found = {}
-    for node in nodes:
-        role = node.get("role", {}).get("value")
-        if role in roles and not node.get("ignored"):
-            found.setdefault(role, []).append(node.get("name", {}).get("value", ""))
-    assert {"button", "combobox", "searchbox", "image", "article"} <= set(found)
-    assert {
-        role: names for role, names in found.items() if role != "group" and not all(names)
-    } == {}
-
-
-def test_print(page, listed):
-    focus(page)
-    press(page, "r")
-    emulate(page, medium="print", scheme="dark")
-    display = "return getComputedStyle(document.querySelector(arguments[0])).display"
-    for hidden in (".decide", ".filters", "#download", ".more"):
-        assert page.execute_script(display, hidden) == "none"
-    assert page.execute_script(display, ".decided") == "block"
-    assert (
-        page.execute_script("return getComputedStyle(document.body).backgroundColor")
-        == "rgb(255, 255, 255)"
+    before = decisions(page)
+    path = tmp_path / "corrections.csv"
+    path.write_text(download(page) + "nobody.png,four,right,four\r\n", encoding="utf-8", newline="")
+    page.execute_script("localStorage.clear()")
+    page.refresh()
+    assert decisions(page) == {}
+    page.find_element("id", "load").send_keys(str(path))
+    for _ in range(50):
+        if said := shown_text(page, "loaded"):
+            break
+        time.sleep(0.1)
+    assert said == (
+        "Loaded 3 decisions from corrections.csv. 1 lines are of no sample or class in this list."
     )
-    pdf = page.execute_cdp_cmd("Page.printToPDF", {})["data"]
-    assert len(pdf) > 10_000
+    assert decisions(page) == before
+    page.refresh()
+    assert decisions(page) == before
 
 
 def test_a_confusion_leads_to_its_samples(page, listed):
@@ -457,3 +258,57 @@ def test_two_runs_keep_their_marks_apart(chromium, run, tmp_path):
     assert decisions(chromium) == {}
     chromium.get((run / "report.html").as_uri())
     assert len(decisions(chromium)) == 1
+
+
+def test_hundreds_of_classes(chromium, run, listed, tmp_path):
+    """The options of a card are made when they are needed."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["data"]["classes"] += [f"more {k}" for k in range(400)]
+    config.pop(SEAL)
+    write_sealed_json(copy / "config.json", config)
+    emulate(chromium)
+    chromium.get(write_report(copy).as_uri())
+    assert (
+        chromium.execute_script("return document.querySelectorAll('#samples option').length") == 48
+    )
+    focus(chromium)
+    press(chromium, "l", "more 37")
+    assert list(decisions(chromium).values()) == ["is more 37"]
+    chromium.refresh()
+    assert list(decisions(chromium).values()) == ["is more 37"]
+    chromium.execute_script("localStorage.clear()")
+
+
+def test_a_browser_that_keeps_nothing_says_so(page):
+    hidden = "return document.getElementById('not-kept').hidden"
+    assert page.execute_script(hidden)
+    page.execute_script("Storage.prototype.setItem = () => { throw new DOMException('full') }")
+    focus(page)
+    press(page, "r")
+    assert not page.execute_script(hidden)
+    assert len(decisions(page)) == 1
+
+
+def test_what_is_downloaded_can_be_applied(page, run, listed, tmp_path):
+    """From the page to corrected labels: every decision reaches the samples it was made for."""
+    import numpy as np
+
+    from mild_ext.cli import main
+
+    flagged = [s for s in listed if s.dropped]
+    focus(page)
+    press(page, "r", "s", "s", "s", "w")
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text(download(page), encoding="utf-8", newline="")
+    labels = tmp_path / "labels.npy"
+    command = ["fix", str(run), "--corrections", str(corrections), "--wrong", "keep"]
+    assert main([*command, "--out", str(labels)]) == 0
+    before, after = np.load(run / "given_labels.npy"), np.load(labels)
+    changed = {s.number: s.suggested_label for s in flagged[1:4]}
+    for number, label in changed.items():
+        assert after[number] == label != before[number]
+    untouched = np.ones(len(before), dtype=bool)
+    untouched[list(changed)] = False
+    np.testing.assert_array_equal(after[untouched], before[untouched])

@@ -94,6 +94,53 @@ def test_other_settings_and_foreign_folders_are_refused(data, tmp_path, capsys):
     assert "no comparison" in capsys.readouterr().err
 
 
+def test_a_folder_of_a_comparison_follows_the_rules_of_a_runs(data, tmp_path, capsys):
+    out = tmp_path / "c"
+    options = ["--data", data, "--seeds", "0", "--methods", "mild", "--rounds=1", "--out", out]
+    # Killed while its first file was written: a lock, a marker and half a file are all there is.
+    out.mkdir()
+    (out / ".config.json.1-a.partial").write_text("{")
+    (out / ".lock").touch()
+    assert compare(*options) == 0
+    assert not list(out.rglob("*.partial"))
+    first = rows(out)
+
+    whole = (out / "results.json").read_text()
+    for damaged in (
+        whole[:40],
+        whole.replace("0.", "1.", 1),
+        "[]",
+        '{"rows": 3}',
+        '{"rows": [{}]}',
+        "\0",
+    ):
+        (out / "results.json").write_text(damaged)
+        assert compare(*options) == 1
+        error = capsys.readouterr().err
+        assert "results.json cannot be read" in error
+        assert error.count("\n") == 1
+    (out / "results.json").unlink()  # as the message advises: the checkpoints are there
+    assert compare(*options) == 0
+    assert rows(out) == first
+
+    (out / "notes.txt").write_text("mine")
+    assert compare(*options, "--lr", "0.5") == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert compare(*options, "--lr", "0.5", "--overwrite") == 0
+    assert (out / "notes.txt").exists()
+    assert json.loads((out / "config.json").read_text())["recipe"]["lr"] == 0.5
+
+
+def test_a_comparison_and_a_run_are_told_apart(data, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ["--data", data, "--rounds=1", "--first-epochs=2", "--final-epochs=1", "--model=mlp"]
+    assert main(["train", *options, "--quiet", "--device=cpu", "--out", str(out)]) == 0
+    for more in ([], ["--overwrite"]):
+        assert compare("--data", data, "--out", out, "--seeds", "0", *more) == 1
+    assert "not made by mild_ext as the folder of a comparison" in capsys.readouterr().err
+    assert (out / "summary.json").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mild_ext.data.label_column import is_missing
+from mild_ext.data.readers.skipped import parse_missing
 from mild_ext.data.readers.table_columns import apply_columns, encode_columns
 from mild_ext.data.readers.table_file import TableFile, cell_text, read_table_file
 from mild_ext.data.readers.text import apply_words, embed_texts, encode_texts
@@ -54,7 +56,8 @@ def load_table(
         id: a column that names each sample, with no value twice; None takes the path of the picture, or the number
             of the row, the first being 0.
         columns: the columns to learn from, as ``a+b+c``, where that is neither text nor pictures; None: all others.
-        missing: ``drop`` leaves out rows without a label; None refuses them.
+        missing: ``drop`` leaves out rows without a label (empty, -1, or what `mild_ext.data.check_labels` takes
+            for missing); ``refuse`` and None refuse them.
         encoder: name or folder of a Hugging Face encoder to read the text with, in place of its words.
         root: folder of the pictures; None is that of the table.
         size: side of the pictures in pixels; see `mild_ext.data.readers.folder.load_folder`.
@@ -73,8 +76,8 @@ def load_table(
     table.require(label, "label=", source)
     if text is not None and image is not None:
         raise ValueError("text= and image= are for one kind of data each: give one of them")
-    if missing not in (None, "drop"):
-        raise ValueError(f"missing must be drop, or left out; got {missing!r}")
+    if missing is not None and parse_missing(missing) == "refuse":
+        missing = None
     rows, messages = _labeled(table, label, missing, source)
     labels, names = number_labels([cell_text(table.rows[k][label]) for k in rows], label)
     ids = _ids(table, rows, id, source)
@@ -153,7 +156,13 @@ def _labeled(
     table: TableFile, label: str, missing: str | None, path: Path
 ) -> tuple[list[int], list[str]]:
     """The rows that have a label, and a message where others were left out."""
-    without = [k for k, row in enumerate(table.rows) if is_missing(row[label])]
+    cells = [cell_text(row[label]) for row in table.rows]
+    two = set(cells) <= {"-1", "1"}  # the two classes of some fields
+    without = [
+        k
+        for k, cell in enumerate(cells)
+        if is_missing(cell) or (cell in ("-1", "-1.0", "-100") and not two)
+    ]
     if without and missing is None:
         first = ", ".join(str(k) for k in without[:5])
         raise ValueError(
@@ -166,11 +175,6 @@ def _labeled(
     if not rows:
         raise ValueError(f"{path} has no row with a label in column {label}")
     return rows, [f"{len(without)} rows without a label are left out"] if without else []
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a label is not there: None, NaN, or a text that is empty or says ``nan``."""
-    return cell_text(value).lower() in ("", "nan")
 
 
 def number_labels(texts: Sequence[str], column: str) -> tuple[Tensor, list[str]]:

@@ -197,6 +197,44 @@
     say.textContent = "Downloaded corrections.csv.";
   }
 
+  // An earlier corrections.csv, of this or another browser: its decisions go before those here.
+  function parseCsv(text) {
+    const rows = [[]];
+    let field = "", quoted = false;
+    const end = () => { rows.at(-1).push(/^' *[=+\-@\t\r]/.test(field) ? field.slice(1) : field); field = ""; };
+    for (let i = 0; i < text.length; i++) {
+      const c = text[i];
+      if (quoted) {
+        if (c !== '"') field += c;
+        else if (text[i + 1] === '"') { field += c; i++; } else quoted = false;
+      } else if (c === '"') quoted = true;
+      else if (c === ",") end();
+      else if (c === "\n") { end(); rows.push([]); } else if (c !== "\r") field += c;
+    }
+    end();
+    return rows.filter((row) => row.length > 1);
+  }
+  async function load(file) {
+    const [header, ...rows] = parseCsv((await file.text()).replace(/^\uFEFF/, ""));
+    const [id, decision, label] = ["id", "decision", "label"].map((name) => (header || []).indexOf(name));
+    const byId = new Map(samples.map((s) => [s.id, s]));
+    let taken = 0;
+    for (const row of id < 0 || decision < 0 ? [] : rows) {
+      const sample = byId.get(row[id]), class_ = row[label] || "";
+      const fits = { right: true, wrong: true, relabel: data.classes.includes(class_) };
+      if (!sample || !Object.hasOwn(fits, row[decision]) || !fits[row[decision]]) continue;
+      const given = nameOf(sample.given), relabel = row[decision] === "relabel" && class_ !== given;
+      marks.set(sample.id, relabel ? { decision: "relabel", label: class_ }
+        : row[decision] === "wrong" ? { decision: "wrong", label: "" } : { decision: "right", label: given });
+      taken++;
+    }
+    writeMarks();
+    filter();
+    showProgress();
+    at("loaded").textContent = "Loaded " + taken + " decisions from " + file.name + "." + (taken === rows.length ? ""
+      : " " + (rows.length - taken) + " lines are of no sample or class in this list.");
+  }
+
   // ---- keys, while a card has the focus
   function cards() { return [...list.querySelectorAll("article")]; }
   // One card at a time can be reached with Tab, and the controls in it: arrows lead to the others.
@@ -265,6 +303,7 @@
     for (const control of Object.values(controls)) control.addEventListener(control.type === "search" ? "input" : "change", filter);
     at("more").addEventListener("click", () => { const first = rendered; more(); focusCard(cards()[first]); });
     at("download").addEventListener("click", download);
+    at("load").addEventListener("change", async (event) => { await load(event.target.files[0]); event.target.value = ""; });
     at("clear").addEventListener("click", () => {
       if (!confirm("Forget all " + marks.size + " decisions of this run in this browser?")) return;
       marks.clear();

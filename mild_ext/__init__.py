@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mild_ext.recording.transitions import TransitionTimes
     from mild_ext.selection import PlantedLabels, Selection, plant_labels, select_clean
     from mild_ext.training.load_model import TrainedModel, load_model
+    from mild_ext.training.posterior_targets import PosteriorTargets
     from mild_ext.training.recipe import Recipe
     from mild_ext.training.run_rounds import RoundsResult, run_rounds
     from mild_ext.training.ssl import train_semi_supervised
@@ -29,6 +30,7 @@ __all__ = [
     "LearningStatus",
     "MajorityVote",
     "PlantedLabels",
+    "PosteriorTargets",
     "Recipe",
     "RoundsResult",
     "Selection",
@@ -54,6 +56,7 @@ _HOMES = {
     "mild_ext.recording.transitions": ("TransitionTimes",),
     "mild_ext.selection": ("PlantedLabels", "Selection", "plant_labels", "select_clean"),
     "mild_ext.training.load_model": ("TrainedModel", "load_model"),
+    "mild_ext.training.posterior_targets": ("PosteriorTargets",),
     "mild_ext.training.recipe": ("Recipe",),
     "mild_ext.training.run_rounds": ("RoundsResult", "run_rounds"),
     "mild_ext.training.ssl": ("train_semi_supervised",),

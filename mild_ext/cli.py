@@ -246,7 +246,7 @@ def _add_train(commands: Any) -> None:
         "train",
         help="find, and then train a model without the wrong labels",
         usage="mild-ext train --data DATA --out RUN [options]",
-        description="Do what find does, in several rounds, and then train a model without the wrong labels.",
+        description="Do what find does while training a model, which goes on with what the labels probably should be.",
         epilog="data: folder:DIR  csv:FILE,label=COLUMN  npz:FILE  digits  and others (--help-all)\n"
         "examples:\n"
         "  mild-ext train --data folder:photos --test-fraction 0.2 --out runs/photos\n"
@@ -285,7 +285,7 @@ def _add_compare(commands: Any) -> None:
     run.add_argument("--seeds", default="0,1,2", help="seeds (default: 0,1,2)")
     run.add_argument(
         "--methods",
-        help="which, separated by commas (default: plain,small-loss,elr,mild,mild-ssl,clean, the last "
+        help="which, separated by commas (default: plain,small-loss,elr,mild,mild-rounds,mild-ssl,clean, the last "
         "where the true labels are known)",
     )
     add_recipe_options(parser)

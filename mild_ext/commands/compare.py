@@ -75,7 +75,11 @@ def main(options: argparse.Namespace) -> int:
         write_text(out / "table.txt", table + "\n")
     finally:
         folder.release()
-    print(f"\nTest accuracy in %, mean ± standard deviation over {len(seeds)} seeds\n{table}")
+    test = f"{len(data.test):,} test samples"  # type: ignore[arg-type]
+    over = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+    print(
+        f"\nTest accuracy in %: mean over {over}, and its 95 % interval by these and {test}\n{table}"
+    )
     return 0
 
 

@@ -12,12 +12,13 @@ import torch
 from mild_ext.data.noise import LabelNoise
 from mild_ext.data.sets import LabeledData
 from mild_ext.report.verdict import verdict
+from mild_ext.training.chance import mean_interval
 from mild_ext.training.context import Record
 from mild_ext.training.experiment import Row, RunSettings
 from mild_ext.training.methods import METHODS
 from mild_ext.training.recipe import Recipe
 from mild_ext.training.run_folder import RunFolder
-from mild_ext.training.run_rounds import RoundsResult
+from mild_ext.training.run_result import RoundsResult
 from mild_ext.training.sizing import describe_sizes
 from mild_ext.training.suspects import SUSPECTS, Suspect
 
@@ -41,16 +42,20 @@ def describe(
         text += f" ({min(rates):.0%} to {max(rates):.0%} by class)"
     for message in data.messages:
         text += f"\nnote: {message}"
-    text += f"\nrecipe {settings.recipe_name}: "
-    if recipe.rounds == 1 and not recipe.final_epochs:
-        text += f"{recipe.first_epochs} epochs"
-    else:
-        text += (
-            f"up to {recipe.rounds} rounds ({recipe.first_epochs} epochs, then {recipe.round_epochs} "
-            f"each), final training {recipe.final_epochs} epochs"
+    if recipe.method == "mild":
+        plan = (
+            f"one training of {recipe.first_epochs + recipe.final_epochs} epochs, which finds the wrong labels when "
+            "they begin to be memorized"
         )
-    text += f"; seed {settings.seed}, {device}\n"
-    if settings.chosen is not None:
+    elif recipe.rounds == 1 and not recipe.final_epochs:
+        plan = f"{recipe.first_epochs} epochs"
+    else:
+        plan = (
+            f"up to {recipe.rounds} rounds ({recipe.first_epochs} epochs, then {recipe.round_epochs} each), "
+            f"final training {recipe.final_epochs} epochs"
+        )
+    text += f"\nrecipe {settings.recipe_name}: {plan}; seed {settings.seed}, {device}\n"
+    if settings.chosen is not None and recipe.method == "mild-rounds":
         text += f"sized by the data: {describe_sizes(recipe)}\n"
     return text
 
@@ -153,7 +158,7 @@ def after_training(folder: RunFolder, seconds: float, quiet: bool) -> str:
         return f"{folder.path / SUSPECTS}"
     return (
         after_finding(folder, seconds, quiet)
-        + f"\n  mild_ext.load_model({str(folder.path)!r})   in Python: the model, trained without them."
+        + f"\n  mild_ext.load_model({str(folder.path)!r})   in Python: the model."
         + f"\nIn {folder.path}/: {folder.contents()}"
     )
 
@@ -164,41 +169,75 @@ def models_table(summary: dict[str, Any]) -> str:
     if not models:
         return "\nThere is no test split, so no test accuracy (see --test-fraction).\n"
     width = max(len(row["model"]) for row in models)
-    lines = ["", f"{'model'.ljust(width)}  samples  epochs  test accuracy"]
-    lines += [
-        f"{row['model'].ljust(width)}  {row['samples']:7d}  "
-        f"{row.get('epochs', summary['final_epochs']):6d}  "
-        f"{percent(row['test_accuracy']).rjust(13)}"
-        for row in models
-    ]
+    lines = ["", f"{'model'.ljust(width)}  samples  epochs   steps  seconds  test accuracy (95 %)"]
+    for row in models:
+        interval = row.get("test_interval")
+        shown = "" if interval is None else f" ({interval[0]:.1%} to {interval[1]:.1%})"
+        lines.append(
+            f"{row['model'].ljust(width)}  {row['samples']:7d}  {row['epochs']:6d}  {row['steps'] or '-':>6}"
+            f"  {row['seconds']:7.1f}  {percent(row['test_accuracy']).rjust(6)}{shown}"
+        )
     for name in [key for key in models[0] if key.startswith("accuracy on ")]:
         listed = ", ".join(f"{row['model']} {percent(row.get(name))}" for row in models)
         lines.append(f"{name}: {listed}")
     if summary.get("gap_closed", 0) > 0:
         lines.append(f"MILD closes {summary['gap_closed']:.0%} of the gap to correct labels only.")
-    if "warning" in summary:
-        lines.append(f"Warning: {summary['warning']}.")
+    if "against_plain" in summary:
+        lines.append(f"{summary['against_plain']}.")
     return "\n".join(lines) + "\n"
 
 
 def methods_table(rows: list[Row], methods: list[str]) -> str:
-    """Test accuracy, mean and standard deviation over seeds in percent; one column per noise."""
+    """Test accuracy in percent, mean over seeds with its interval, one column per noise; and what it cost."""
     noises = list(dict.fromkeys(row["noise"] for row in rows))
-    width = max(len(METHODS[method].title) for method in methods)
+    titles = {method: METHODS[method].title for method in methods}
+    width = max(len(title) for title in titles.values())
     lines = ["".ljust(width) + "".join(noise.rjust(20) for noise in noises)]
+    lines[0] += "epochs".rjust(14) + "steps".rjust(16) + "seconds".rjust(10)
     for method in methods:
-        cells = [_cell(rows, method, noise, "test_accuracy") for noise in noises]
-        lines.append(METHODS[method].title.ljust(width) + "".join(cell.rjust(20) for cell in cells))
+        cells = [_accuracy(rows, method, noise).rjust(20) for noise in noises]
+        own = [row for row in rows if row["method"] == method]
+        costs = [
+            _span(own, "epochs").rjust(14),
+            _span(own, "steps").rjust(16),
+            _mean(own, "seconds").rjust(10),
+        ]
+        lines.append(titles[method].ljust(width) + "".join(cells + costs))
     selecting = [m for m in methods if any(r["method"] == m and "f1" in r for r in rows)]
     if selecting:
-        lines += ["", "F1 of the kept samples"]
+        lines += ["", "F1 of the kept samples, in %, mean and standard deviation over seeds"]
     for method in selecting:
-        cells = [_cell(rows, method, noise, "f1") for noise in noises]
-        lines.append(METHODS[method].title.ljust(width) + "".join(cell.rjust(20) for cell in cells))
+        cells = [_spread(rows, method, noise, "f1").rjust(20) for noise in noises]
+        lines.append(titles[method].ljust(width) + "".join(cells))
     return "\n".join(lines)
 
 
-def _cell(rows: list[Row], method: str, noise: str, key: str) -> str:
+def _accuracy(rows: list[Row], method: str, noise: str) -> str:
+    own = [
+        row
+        for row in rows
+        if row["method"] == method and row["noise"] == noise and row["test_accuracy"] is not None
+    ]
+    if not own:
+        return "-"
+    mean, half = mean_interval([row["test_accuracy"] for row in own], own[0]["test_samples"])
+    return f"{100 * mean:.1f} ± {100 * half:.1f}"
+
+
+def _span(rows: list[Row], key: str) -> str:
+    values = [row[key] for row in rows if row.get(key) is not None]
+    if not values:
+        return "-"
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
+
+
+def _mean(rows: list[Row], key: str) -> str:
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return f"{statistics.mean(values):.1f}" if values else "-"
+
+
+def _spread(rows: list[Row], method: str, noise: str, key: str) -> str:
     values = [
         100 * row[key]
         for row in rows

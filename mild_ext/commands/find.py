@@ -36,12 +36,18 @@ from mild_ext.training.experiment import (
     split_validation,
 )
 from mild_ext.training.run_folder import CONFIG, RunFolder
-from mild_ext.training.run_rounds import Round, RoundsResult
+from mild_ext.training.run_result import Round, RoundsResult
 from mild_ext.training.summary import summarize_finding
 from mild_ext.training.suspects import SUSPECTS, Suspect, rank_suspects, sample_ids
 
 #: What a run for the list alone does not do: further rounds, a final model, held-out samples.
-FIND_ONLY = {"rounds": 1, "final_epochs": 0, "validation": 0.0, "ssl": "none"}
+FIND_ONLY = {
+    "method": "mild-rounds",
+    "rounds": 1,
+    "final_epochs": 0,
+    "validation": 0.0,
+    "ssl": "none",
+}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from mild_ext.training.context import Record
 from mild_ext.training.experiment import RunSettings
+from mild_ext.training.methods import METHODS
 
 #: Seconds between two lines where there is no terminal.
 LINE_SECONDS = 30.0
@@ -132,13 +133,17 @@ def planned_stages(
         truth: whether the true labels are known.
     """
     recipe = settings.recipe
-    stages = [("round 0", samples * recipe.first_epochs)]
-    if recipe.plants:
-        scout = samples * recipe.first_epochs
-        stages += [(f"scout {k}", scout) for k in range(1, recipe.scouts)]
-    stages += [(f"round {k}", samples * recipe.round_epochs) for k in range(1, recipe.rounds)]
     final = samples * recipe.final_epochs
-    stages.append(("final", final))
+    if recipe.method == "mild":
+        final += samples * recipe.first_epochs
+        stages = [(METHODS["mild"].stage, final)]
+    else:
+        stages = [("round 0", samples * recipe.first_epochs)]
+        if recipe.plants:
+            scout = samples * recipe.first_epochs
+            stages += [(f"scout {k}", scout) for k in range(1, recipe.scouts)]
+        stages += [(f"round {k}", samples * recipe.round_epochs) for k in range(1, recipe.rounds)]
+        stages.append(("final", final))
     if recipe.ssl != "none":
         stages.append((recipe.ssl, round(SSL_COST * samples * recipe.ssl_epochs)))
     if settings.compare and tested:

@@ -20,8 +20,9 @@ from mild_ext.commands.find import (
     write_page,
 )
 from mild_ext.training.context import RunContext
-from mild_ext.training.experiment import Outcome, compare_models, go_on_unlabeled
+from mild_ext.training.experiment import Outcome, go_on_unlabeled
 from mild_ext.training.loop import predict
+from mild_ext.training.run_models import compare_models
 from mild_ext.training.summary import summarize, validation_accuracy
 from mild_ext.training.suspects import SUSPECTS
 
@@ -35,7 +36,8 @@ def main(options: argparse.Namespace) -> int:
             started = time.monotonic()
             with display(run, options) as (context, say):
                 found = find(run, context, say)
-                say(f"Stopped: {found.result.stop_reason}.")
+                if run.settings.recipe.method == "mild-rounds":
+                    say(f"Stopped: {found.result.stop_reason}.")
                 done = _train(run, found, context)
                 summary, _ = _write_outcome(run, found, done, context)
             summary["seconds"] = round(time.monotonic() - started, 1)

@@ -176,6 +176,29 @@ class DynamicsReading(CountsReading):
             ]
         )
 
+    def ended_votes(self, index: Tensor) -> Tensor:
+        """How many of the epochs that have ended predicted each class, for some samples; waits for no device.
+
+        Args:
+            index: int64 ``[B]``, sample ids in ``[0, N)``, on the status' device.
+
+        Returns:
+            int32 ``[B, K]``.
+        """
+        record = self._record
+        if record is None:
+            raise ValueError(
+                "this status records no predicted classes; make it with LearningStatus(..., num_classes=K)"
+            )
+        bits = record.planes[: self._epoch, :, index >> 5] >> (index & 31).int() & 1
+        place = torch.arange(bits.shape[1], device=bits.device, dtype=torch.int32)
+        codes = (bits << place[:, None]).sum(1)  # [epochs, B]; 0: no vote
+        votes = torch.zeros(
+            (len(index), record.num_classes + 1), dtype=torch.int32, device=bits.device
+        )
+        votes.scatter_add_(1, codes.T, torch.ones_like(codes.T, dtype=torch.int32))
+        return votes[:, 1:]
+
     def vote_shares(
         self,
         epochs: slice | None = None,

@@ -176,6 +176,7 @@ class LogRecorder:
         true: Tensor | None = None,
         *,
         without: Tensor | None = None,
+        epochs: int | None = None,
     ) -> LearningLog:
         """The log of the samples seen at all; with the predicted classes, where the status records them.
 
@@ -183,20 +184,22 @@ class LogRecorder:
             status: the learning status recorded beside it.
             given, true: int64 [N], the given labels and, where known, the true ones.
             without: bool [N], samples to leave out: those trained on another label than the given one.
+            epochs: the first epochs of the status, to which the log is cut; None: all.
         """
+        epochs = status.num_epochs if epochs is None else epochs
         words = status.words.cpu().numpy()  # [N, W, 2]
         planes = np.ascontiguousarray(words.transpose(2, 0, 1).astype("<i8")).view(np.uint8)
-        bits = np.unpackbits(planes, axis=2, count=status.num_epochs, bitorder="little")
+        bits = np.unpackbits(planes, axis=2, count=epochs, bitorder="little")
         seen, wrong = bits.astype(np.bool_)
         there = seen.any(axis=1)
         if without is not None:
             there &= ~without.cpu().numpy()
         ids = np.flatnonzero(there)
-        loss, margin = self._values.transpose(1, 2).cpu().numpy()[:, ids]
+        loss, margin = self._values[:, :epochs].transpose(1, 2).cpu().numpy()[:, ids]
         predicted = None
         if status.record != "status":
-            epochs = [status.predictions(t).cpu().numpy()[ids] for t in range(status.num_epochs)]
-            predicted = np.stack(epochs, axis=1)
+            each = [status.predictions(t).cpu().numpy()[ids] for t in range(epochs)]
+            predicted = np.stack(each, axis=1)
         return LearningLog(
             memorized=(seen & ~wrong)[ids],
             given_label=given.cpu().numpy()[ids],

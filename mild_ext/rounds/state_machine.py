@@ -289,19 +289,22 @@ class Rounds:
         """
         self._planting.check_trained_on(status)
 
-    def end_round(self, status: LearningStatus, selection: Selection) -> RoundOutcome:
+    def end_round(
+        self, status: LearningStatus, selection: Selection, *, early: bool = False
+    ) -> RoundOutcome:
         """Follow the selection or refuse it, and go over to the next round; on an error nothing changes.
 
         Args:
             status: of the current round, with all its epochs.
             selection: of that status; only the verdict on ``watched`` counts.
+            early: the round ends before all its epochs are recorded; its training goes on.
 
         Raises:
             RuntimeError: the round's epochs are not over, or there are no more rounds.
             TypeError, ValueError: the status is not of this round, or the selection has no mask for
                 its samples.
         """
-        self._require_over(status)
+        self._require_over(status, early)
         proposed = checked_mask(selection, self.num_samples) & self.watched
         watched, learned = self.watched.clone(), self.kept.clone()
         refused = self._refusal(proposed) if selection.supported else str(selection.reason)
@@ -310,7 +313,7 @@ class Rounds:
             self.round_dropped[learned & ~proposed] = self.round
             self.round_dropped[proposed] = -1
             self.kept.copy_(proposed)  # in place: samplers may look at it
-        number, epochs = self.round, self.num_epochs
+        number, epochs = self.round, status.epoch
         changed, count = int((learned ^ self.kept).sum()), int(learned.sum())
         planted, note = self.planted, self._planting.note
         self.round += 1
@@ -338,22 +341,19 @@ class Rounds:
             note,
         )
 
-    def _require_over(self, status: LearningStatus) -> None:
+    def _require_over(self, status: LearningStatus, early: bool = False) -> None:
         if self.finished:
             raise RuntimeError(f"there are no more rounds to end: {self.stop_reason}")
-        size, expected = (
-            (status.num_samples, status.num_epochs),
-            (self.num_samples, self.num_epochs),
-        )
+        size = (status.num_samples, status.num_epochs)
+        expected = (self.num_samples, self.num_epochs)
         if size != expected:
             raise ValueError(
                 f"the status of round {self.round} must have (num_samples, num_epochs) = {expected}, got "
                 f"{size}; take it from new_status()"
             )
-        if not self.is_over(status):
+        if not early and not self.is_over(status):
             raise RuntimeError(
-                f"round {self.round} is not over: {status.epoch} of {status.num_epochs} epochs are "
-                "recorded; call advance() after each"
+                f"round {self.round} is not over: {status.epoch} of {status.num_epochs} epochs are recorded; advance()"
             )
 
     def _refusal(self, proposed: Tensor) -> str | None:

@@ -1,7 +1,8 @@
 """The training methods side by side: same data, noise, seeds and recipe.
 
-Every method trains for as many epochs as MILD spends in all: its rounds and its final training
-together. Accuracy is that of the last epoch.
+Every method makes as many optimizer steps: those of the recipe's ``first_epochs`` and ``final_epochs`` over all
+samples, or, where MILD's rounds are among the methods, of these and their final training together. The
+semi-supervised stage comes on top. Accuracy is that of the last epoch.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mild_ext.files import writing
 from mild_ext.reading import reading
 from mild_ext.sealed import read_sealed_json, write_sealed_json
 from mild_ext.selection.quality import evaluate_selection
-from mild_ext.training.context import RunContext
+from mild_ext.training.context import Record, RunContext
 from mild_ext.training.experiment import (
     Row,
     RunSettings,
@@ -28,9 +29,10 @@ from mild_ext.training.experiment import (
     prepare_data,
     train_method,
 )
-from mild_ext.training.loop import accuracy
+from mild_ext.training.loop import accuracy, steps_per_epoch
 from mild_ext.training.methods import METHODS, Method
 from mild_ext.training.owned_folder import OwnedFolder
+from mild_ext.training.run_models import cost
 
 CONFIG, RESULTS = "config.json", "results.json"
 
@@ -143,13 +145,14 @@ def compare(
         on_row: called with each row as its training is done.
 
     Returns:
-        One row per noise, seed and method: ``test_accuracy`` in [0, 1], ``epochs``, and the quality
-        of the kept set for the methods that have one.
+        One row per noise, seed and method: ``test_accuracy`` in [0, 1], ``test_samples``, ``epochs``, ``steps``,
+        ``seconds``, and the quality of the kept set for the methods that have one.
     """
     path = out / RESULTS
     rows = read_results(path)
     done = {(row["noise"], row["seed"], row["method"]): row for row in rows}
-    ordered = ["mild", *[m for m in methods if m != "mild"]]  # the others need its number of epochs
+    # Rounds end when they find nothing more: the others take as many steps as they did.
+    ordered = sorted(methods, key=lambda key: METHODS[key].finds != "mild-rounds")
     for noise, seed in itertools.product(noises, seeds):
         run = replace(settings, noise=noise, seed=seed)
         data, _ = prepare_data(run)
@@ -161,57 +164,66 @@ def compare(
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
             own = replace(context, seed=seed, folder=folder, fingerprint=run.fingerprint())
-            budget = 0 if method.rounds else done[noise, seed, "mild"]["epochs"]
+            steps = done.get((noise, seed, "mild-rounds"), {}).get("steps")
             row = {"noise": noise, "seed": seed, "method": key}
-            row |= _train(method, data, run, own, budget)
+            row |= _train(method, data, run, own, steps)
             rows.append(row)
             done[noise, seed, key] = row
             write_sealed_json(path, {"rows": rows})
             on_row(row)
-    return [
-        row
-        for row in rows
-        if row["noise"] in noises and row["seed"] in seeds and row["method"] in methods
-    ]
+    asked = itertools.product(noises, seeds, methods)
+    return [done[key] for key in asked]
 
 
 def _folder_name(run: RunSettings, method: Method) -> str:
-    key = "mild" if method.rounds else method.key  # the same rounds, whatever follows
+    key = method.finds or method.key  # the same rounds, whatever follows
     return f"{run.noise}-{run.seed}-{key}".replace(":", "-").replace("/", "-")
 
 
 def _train(
-    method: Method, data: LabeledData, run: RunSettings, context: RunContext, budget: int
+    method: Method, data: LabeledData, run: RunSettings, context: RunContext, steps: int | None
 ) -> Row:
-    """One training's row; ``budget``: epochs of a method that does not set them itself."""
+    """One training's row; ``steps``: those to be matched, None where the recipe alone says how many."""
+    recipe = run.recipe
+    epochs = recipe.first_epochs + recipe.final_epochs
+    if steps is not None:
+        epochs = round(steps / steps_per_epoch(len(data), recipe))
     model: nn.Module | None
     kept: Tensor | None
-    if method.rounds:
-        model, kept, epochs = _train_in_rounds(method, data, run, context)
+    if method.finds is not None:
+        model, kept, history = _find(method, data, run, context, epochs)
     else:
-        trained = train_method(method, data, run.recipe, context, epochs=budget, stage=method.key)
-        model, kept, epochs = trained.model, trained.kept, budget
+        trained = train_method(method, data, recipe, context, epochs=epochs, stage=method.key)
+        model, kept, history = trained.model, trained.kept, list(trained.history)
+    row: Row = {"test_accuracy": None} | cost(history)
     if model is None:
-        return {"test_accuracy": None, "epochs": epochs}
+        return row
     assert data.test is not None
-    options = {"device": context.device, "workers": run.recipe.workers}
-    row: Row = {"test_accuracy": accuracy(model, data.test, **options), "epochs": epochs}
+    options = {"device": context.device, "workers": recipe.workers}
+    row |= {
+        "test_accuracy": accuracy(model, data.test, **options),
+        "test_samples": len(data.test),  # type: ignore[arg-type]
+    }
     if kept is not None and data.true_labels is not None:
         row |= evaluate_selection(kept, data.labels == data.true_labels).record()
     return row
 
 
-def _train_in_rounds(
-    method: Method, data: LabeledData, run: RunSettings, context: RunContext
-) -> tuple[nn.Module, Tensor, int]:
-    """The model, the kept samples, and the number of epochs spent."""
-    recipe = run.recipe
+def _find(
+    method: Method, data: LabeledData, run: RunSettings, context: RunContext, epochs: int
+) -> tuple[nn.Module, Tensor, list[Record]]:
+    """The model, the kept samples, and the records of all epochs; ``epochs``: in all, of a single training."""
+    assert method.finds is not None
+    recipe = run.recipe.override({"method": method.finds})
+    if method.finds == "mild":
+        first = round(epochs * recipe.first_epochs / (recipe.first_epochs + recipe.final_epochs))
+        recipe = recipe.override({"first_epochs": first, "final_epochs": epochs - first})
     result = find_wrong_labels(data, recipe, context, report=False)
     assert result.model is not None
-    epochs = sum(record["type"] == "epoch" for record in result.history)
+    history = [record for record in result.history if record["type"] == "epoch"]
     if not method.semi_supervised:
-        return result.model, result.kept, epochs
+        return result.model, result.kept, history
     # With the recipe's method, or MixMatch where it names none.
     ssl = "mixmatch" if recipe.ssl == "none" else recipe.ssl
     semi = go_on_unlabeled(data, recipe, result, context, method=ssl)
-    return semi.model, result.kept, epochs + recipe.ssl_epochs
+    return semi.model, result.kept, history + semi.history

@@ -40,14 +40,28 @@ class Recipe:
         None,
         "stride of the small CNN's first convolution; none: 2 for images of 48 pixels and more",
     )
-    rounds: int = _setting(7, "largest number of rounds, the first one included")
-    first_epochs: int = _setting(30, "epochs of the first round, on all samples")
-    round_epochs: int = _setting(10, "epochs of every later round, on the kept samples")
-    final_epochs: int = _setting(60, "epochs of the final training on the kept samples")
-    final: str = _setting("scratch", "how the final training starts", ("scratch", "continue"))
+    method: str = _setting(
+        "mild",
+        "mild: one training, whose targets follow the votes once wrong labels begin to be memorized; mild-rounds: "
+        "rounds that drop samples, and a final training without them",
+        ("mild", "mild-rounds"),
+    )
+    rounds: int = _setting(7, "mild-rounds: largest number of rounds, the first one included")
+    first_epochs: int = _setting(
+        30, "epochs of the first round, on all samples; mild: added to final_epochs"
+    )
+    round_epochs: int = _setting(
+        10, "mild-rounds: epochs of every later round, on the kept samples"
+    )
+    final_epochs: int = _setting(
+        60, "epochs of the final training on the kept samples; mild: the rest of its one training"
+    )
+    final: str = _setting(
+        "scratch", "mild-rounds: how the final training starts", ("scratch", "continue")
+    )
     plant: float = _setting(
         DEFAULT_PLANT,
-        "share of the samples given a wrong label on purpose in each round, to measure the noise; 0: none",
+        "share of the samples given a wrong label on purpose in the first epochs, to measure the noise; 0: none",
     )
     record: str = _setting(
         "auto",
@@ -60,7 +74,7 @@ class Recipe:
         "it is known well enough before",
     )
     min_removed: float = _setting(
-        0.01, "stop when a round drops less than this share of its samples"
+        0.01, "mild-rounds: stop when a round drops less than this share of its samples"
     )
     rule: str = _setting(
         "posterior", "selection rule", ("posterior", "release", "scale", "quantile")
@@ -75,12 +89,12 @@ class Recipe:
     )
     reselect: str = _setting(
         "kept",
-        "kept: a dropped sample stays out; all: it is still watched and may return",
+        "mild-rounds: kept: a dropped sample stays out; all: it is still watched and may return",
         ("kept", "all"),
     )
     round_start: str = _setting(
         "continue",
-        "weights a later round starts from: those of the round before, or fresh ones",
+        "mild-rounds: weights a later round starts from: those of the round before, or fresh ones",
         ("continue", "scratch"),
     )
     batch_size: int = _setting(128, "samples per step")
@@ -219,6 +233,7 @@ def setting_types() -> dict[str, tuple[type, bool]]:
 
 
 _CIFAR = dict(
+    method="mild-rounds",
     model="resnet34",
     rounds=27,
     first_epochs=70,
@@ -257,6 +272,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # (Li et al., "DivideMix", ICLR 2020, and those after it); epochs and rounds are ours, since MILD's
     # authors have not published theirs. The reader cuts and mirrors the images itself.
     "webvision": dict(
+        method="mild-rounds",
         model="timm:inception_resnet_v2",
         rounds=6,
         first_epochs=30,
@@ -273,6 +289,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # ResNet-50 with ImageNet weights, SGD 0.002 and 1e-3, as everybody since Patrini et al., CVPR
     # 2017, and Li et al., 2020, has it, more or less; epochs and rounds are ours.
     "clothing1m": dict(
+        method="mild-rounds",
         model="timm:resnet50",
         pretrained="timm",
         rounds=3,

@@ -49,7 +49,7 @@ from mild_ext.training.context import Record
 from mild_ext.training.experiment import RunSettings
 from mild_ext.training.methods import METHODS
 from mild_ext.training.owned_folder import OwnedFolder
-from mild_ext.training.run_rounds import Round, RoundsResult
+from mild_ext.training.run_result import Round, RoundsResult
 from mild_ext.training.suspects import SUSPECTS, Suspect, suspects_text
 
 CONFIG = "config.json"

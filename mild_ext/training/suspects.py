@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mild_ext.data.sets import LabeledData
 from mild_ext.files import FORMULA_SIGNS, as_text, spreadsheet_safe
-from mild_ext.training.run_rounds import RoundsResult
+from mild_ext.training.run_result import RoundsResult
 
 SUSPECTS = "suspects.csv"
 COLUMNS = (

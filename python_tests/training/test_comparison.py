@@ -8,6 +8,7 @@ import pytest
 
 from mild_ext.cli import main
 from mild_ext.commands.console import methods_table
+from mild_ext.training.methods import METHODS
 
 pytestmark = pytest.mark.slow
 
@@ -38,20 +39,23 @@ def rows(out):
     return json.loads((out / "results.json").read_text())["rows"]
 
 
-def test_every_method_at_every_noise_and_seed_with_the_same_epochs(data, tmp_path, capsys):
+def test_every_method_at_every_noise_and_seed_with_as_many_steps(data, tmp_path, capsys):
     out = tmp_path / "c"
     options = ["--data", data, "--noise", "symmetric:0.4", "next:0.3", "--seeds", "0,1"]
     assert compare(*options, "--out", out) == 0
     found = {(r["noise"], r["seed"], r["method"]): r for r in rows(out)}
-    assert len(found) == len(rows(out)) == 2 * 2 * 6
+    assert len(found) == len(rows(out)) == 2 * 2 * 7
     for noise in ("symmetric:0.4", "next:0.3"):
         for seed in (0, 1):
-            epochs = {found[noise, seed, m]["epochs"] for m in ("plain", "mild", "elr", "clean")}
-            assert len(epochs) == 1
-            budget = epochs.pop()
-            assert 12 + 6 <= budget <= 12 + 4 + 6
-            assert found[noise, seed, "mild-ssl"]["epochs"] == budget + 3
-            assert found[noise, seed, "mild-ssl"]["f1"] == found[noise, seed, "mild"]["f1"]
+            steps = {m: found[noise, seed, m]["steps"] for m in METHODS}
+            whole = steps["mild-rounds"]  # of which an epoch has 7 on all samples
+            assert 7 * (12 + 6) <= whole <= 7 * (12 + 4 + 6) + 7
+            for method in ("plain", "mild", "elr", "small-loss", "clean"):
+                assert abs(steps[method] - whole) <= 7
+            assert steps["plain"] == steps["mild"]
+            assert steps["mild-ssl"] > whole
+            assert found[noise, seed, "mild-ssl"]["epochs"] > found[noise, seed, "mild"]["epochs"]
+            assert found[noise, seed, "mild-ssl"]["f1"] == found[noise, seed, "mild-rounds"]["f1"]
             assert "f1" in found[noise, seed, "mild"]
             assert "f1" in found[noise, seed, "small-loss"]
             assert "f1" not in found[noise, seed, "plain"]
@@ -60,7 +64,7 @@ def test_every_method_at_every_noise_and_seed_with_the_same_epochs(data, tmp_pat
     for word in ("plain cross-entropy", "ELR", "MILD", "symmetric:0.4", "next:0.3"):
         assert word in printed
     lines = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
-    assert len(lines) == 24
+    assert len(lines) == 28
 
 
 def test_finished_trainings_are_not_repeated_and_seeds_can_be_added(data, tmp_path, monkeypatch):
@@ -72,7 +76,7 @@ def test_finished_trainings_are_not_repeated_and_seeds_can_be_added(data, tmp_pa
     second = rows(out)
     assert second[:2] == first
     assert [(r["seed"], r["method"]) for r in second[2:]] == [
-        (0, "clean"), (1, "mild"), (1, "plain"), (1, "clean"),
+        (0, "clean"), (1, "plain"), (1, "mild"), (1, "clean"),
     ]  # fmt: skip
     monkeypatch.setattr("mild_ext.training.comparison._train", None)  # would raise if called
     assert compare(*options, "--seeds", "0,1", "--methods", "plain,mild,clean") == 0
@@ -164,14 +168,19 @@ def test_without_true_labels_there_is_no_bound(data, tmp_path, capsys):
     assert not (tmp_path / "a").exists()
     assert compare(*options, "--out", tmp_path / "b") == 0
     methods = {r["method"] for r in rows(tmp_path / "b")}
-    assert methods == {"plain", "small-loss", "elr", "mild", "mild-ssl"}
+    assert methods == set(METHODS) - {"clean"}
 
 
-def test_table_shows_mean_and_standard_deviation():
+def test_table_shows_means_with_intervals_and_what_they_cost():
     results = [
-        {"noise": "n", "seed": seed, "method": "mild", "test_accuracy": a, "f1": 0.5}
+        {"noise": "n", "seed": seed, "method": "mild", "test_accuracy": a, "f1": 0.5,
+         "test_samples": 100, "epochs": 20 + seed, "steps": 1000, "seconds": 2.0 + seed}
         for seed, a in enumerate((0.8, 0.9, 1.0))
-    ]
+    ]  # fmt: skip
     text = methods_table(results, ["mild"])
-    assert "90.0 ± 10.0" in text
+    # of the test samples sqrt(.9 * .1 / 100) = 0.03, of the seeds 0.1 / sqrt 3
+    assert f"90.0 ± {196 * (0.03**2 + 0.1**2 / 3) ** 0.5:.1f}" in text
+    assert "20-22" in text
+    assert "1,000" in text
+    assert text.splitlines()[1].endswith("3.0")
     assert "50.0 ± 0.0" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -102,7 +104,7 @@ def test_text_is_numbered_and_the_names_are_kept(labels, values, names):
         MASKED,
         np.ma.array(["b", "x", "a"], mask=[0, 1, 0]),
     ],
-    ids=repr,
+    ids=lambda value: re.sub(r" at 0x\w+", "", repr(value)),
 )
 def test_missing_labels_are_refused_with_count_and_row_or_dropped(labels):
     with pytest.raises(ValueError, match=r"are missing for 1 of 3 samples \(row 1"):
@@ -150,7 +152,7 @@ def test_missing_labels_are_refused_with_count_and_row_or_dropped(labels):
         ([1e300, 0.0], ValueError, r"got 1e\+300"),
         ([None, None], ValueError, "missing for 2 of 2"),
     ],
-    ids=repr,
+    ids=lambda value: re.sub(r" at 0x\w+", "", repr(value)),
 )
 def test_what_is_no_label_is_named_and_refused(labels, error, message):
     with pytest.raises(error, match=message):

@@ -54,7 +54,10 @@ def test_a_run_and_its_resume_keep_every_name(tmp_path):
             names = {os.fsencode(as_name(row["name"])) for row in csv.DictReader(file)}
         assert names == paths
     config = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))
-    assert sorted(map(os.fsencode, config["data"]["classes"])) == [b"caf\xe9", b"d\xc3\xb6g"]
+    assert sorted(os.fsencode(as_name(name)) for name in config["data"]["classes"]) == [
+        b"caf\xe9",
+        b"d\xc3\xb6g",
+    ]
     if cli_has_report():
         assert "caf\\udce9" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 

@@ -81,7 +81,9 @@ class RunSettings:
         recipe = Recipe(method="mild-rounds").override(values["recipe"])
         chosen = values.get("chosen")
         if chosen is not None:
-            if not isinstance(chosen, list) or any(not isinstance(name, str) for name in chosen):
+            if not isinstance(chosen, (list, tuple)) or any(
+                not isinstance(name, str) for name in chosen
+            ):
                 raise TypeError(f"chosen must be a list of settings or null, got {chosen!r}")
             chosen = tuple(chosen)
         return cls(**(values | {"recipe": recipe, "chosen": chosen}))

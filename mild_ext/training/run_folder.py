@@ -172,11 +172,8 @@ class RunFolder:
             ValueError: there is no run, its config is damaged or was changed, or is no run's.
         """
         config = self.read_config()
-        try:
+        with reading(self.path / CONFIG, "it is not the config of a run"):
             return RunSettings.from_dict(config["settings"])
-        except (KeyError, TypeError, ValueError) as error:
-            path = self.path / CONFIG
-            raise ValueError(f"{path} is not the config of a run: {error}") from error
 
     def require_command(self, command: str) -> None:
         """Raise ValueError where the run is another subcommand's."""
@@ -202,7 +199,7 @@ class RunFolder:
             raise ValueError(f"there is no run in {self.path} (no {CONFIG})")
         config = read_sealed_json(path, "run's config")
         with reading(path, "it is not the config of a run"):
-            _ = config["settings"], config["data"]["classes"]
+            _ = config["settings"]
         return config
 
     def read_samples(self) -> tuple[list[str], list[int], list[str]]:
@@ -211,7 +208,9 @@ class RunFolder:
         Raises:
             ValueError: there is no run, or part of it is missing or damaged.
         """
-        classes = [str(name) for name in self.read_config()["data"]["classes"]]
+        config, path = self.read_config(), self.path / CONFIG
+        with reading(path, "it is not the config of a run"):
+            classes = [str(name) for name in config["data"]["classes"]]
         path = self.path / "given_labels.npy"
         if not path.is_file():
             raise ValueError(f"there is no {path}; the run has not begun")

@@ -377,7 +377,14 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzzed")
     rng = np.random.default_rng(0)
     np.savez(folder / "d.npz", x_train=rng.normal(size=(20, 3)), y_train=np.arange(20) % 2)
-    options = ["--model=mlp", "--rounds=1", "--first-epochs=2", "--final-epochs=1", "--quiet"]
+    options = [
+        "--method=mild-rounds",
+        "--model=mlp",
+        "--rounds=1",
+        "--first-epochs=2",
+        "--final-epochs=1",
+        "--quiet",
+    ]
     options += ["--data", f"npz:{folder / 'd.npz'}", "--device=cpu", "--threads=1", "--no-compare"]
     assert main(["train", *options, "--out", str(folder / "run")]) == 0
     return folder / "run"

@@ -79,7 +79,7 @@ def test_the_words_of_the_command_line_are_booleans_in_files_too(tmp_path, word)
     settings = read_settings(tmp_path / "r.json")
     assert settings == {"nesterov": expected}
     assert Recipe().override(settings).nesterov is expected
-    options = build_parser().parse_args(["train", "--out", "x", "--nesterov", str(word)])
+    options = build_parser()[0].parse_args(["train", "--out", "x", "--nesterov", str(word)])
     assert options.overrides == {"nesterov": expected}
 
 
@@ -88,7 +88,7 @@ def test_other_words_are_no_booleans(tmp_path, capsys):
     with pytest.raises(ValueError, match="nesterov: expected true or false, got 'maybe'"):
         read_settings(tmp_path / "r.json")
     with pytest.raises(SystemExit):
-        build_parser().parse_args(["train", "--out", "x", "--nesterov", "maybe"])
+        build_parser()[0].parse_args(["train", "--out", "x", "--nesterov", "maybe"])
     assert "expected true or false, got 'maybe'" in capsys.readouterr().err
 
 

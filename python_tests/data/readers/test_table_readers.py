@@ -111,7 +111,7 @@ def test_labels_that_are_missing_are_counted_or_left_out(tmp_path):
         (",label=label,columns=size+label", "column label is the label or the id"),
         (",label=key", "column key has 6 different values in 6 rows"),
         (",label=same", "one value '5'"),
-        (",label=label,missing=keep", "missing must be drop"),
+        (",label=label,missing=keep", "missing must be refuse or drop"),
         (",label=label,text=color,image=key", "give one of them"),
         (",label=label,nonsense=1", "has no option 'nonsense'"),
     ],
@@ -142,9 +142,9 @@ def test_files_that_are_no_tables(tmp_path, content, message):
 
 
 def test_whole_numbers_are_classes_in_their_order(tmp_path):
-    path = write(tmp_path / "t.csv", ["x", "y"], *[[k % 3, [10, 9, -1][k % 3]] for k in range(30)])
+    path = write(tmp_path / "t.csv", ["x", "y"], *[[k % 3, [10, 9, 100][k % 3]] for k in range(30)])
     data = load_data(f"csv:{path},label=y,missing=drop")
-    assert data.class_names == ["-1", "9", "10"]
+    assert data.class_names == ["9", "10", "100"]
 
 
 def test_text_by_its_words(tmp_path):

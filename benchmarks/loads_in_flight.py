@@ -21,7 +21,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel_resources import ARCHITECTURES, SOURCES, demangled, find_nvcc
+from kernel_resources import ARCHITECTURES, DEFINES, SOURCES, demangled, find_nvcc
 
 WANTED = 4  # kUnroll in csrc/row_kernels.cuh
 _INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(.*?);")
@@ -61,7 +61,7 @@ def row_loads(nvcc: str, nvdisasm: str, architecture: str) -> list[RowLoads]:
                 nvcc,
                 "-std=c++17",
                 "-O3",
-                "-DMILD_EXT_WITH_CUDA",
+                *DEFINES,
                 f"-arch=sm_{architecture}",
             ]
             subprocess.run([*command, "-cubin", source, "-o", binary], check=True)

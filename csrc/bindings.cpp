@@ -95,6 +95,19 @@ void first_run(uintptr_t words, int64_t num_samples, int64_t num_words, int64_t 
     MILD_RUN(place, first_run, status, window, length, to);
 }
 
+// ---- devices ----
+
+#ifdef MILD_EXT_WITH_CUDA
+int cuda_driver() { return cuda::driver_version(); }
+void load_kernels(int device) {
+    cuda::load_status_kernels({device, nullptr});
+    cuda::load_dynamics_kernels({device, nullptr});
+}
+#else
+int cuda_driver() { return 0; }
+void load_kernels(int) { no_cuda(); }
+#endif
+
 // ---- instruction sets ----
 
 constexpr std::array<const char*, 3> kIsaNames{"plain", "avx2", "avx512"};
@@ -120,6 +133,9 @@ PYBIND11_MODULE(_C, m) {
     m.attr("max_epochs") = mild::kMaxEpochs;
     m.attr("num_faults") = static_cast<int>(mild::kNumFaults);
     m.attr("ignored_label") = mild::kIgnoredLabel;
+
+    m.def("cuda_driver", &bound::cuda_driver);
+    m.def("load_kernels", &bound::load_kernels, "device"_a);
 
     m.def("update", &bound::update, "words"_a, "num_samples"_a, "num_words"_a, "index"_a,
           "index_is_int64"_a, "logits"_a, "logit_type"_a, "rows"_a, "classes"_a, "row_stride"_a,

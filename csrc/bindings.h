@@ -31,6 +31,14 @@ struct Place {
     int threads;
 };
 
+inline bool is_current([[maybe_unused]] const Place& place) {
+#ifdef MILD_EXT_WITH_CUDA
+    return cuda::on_current_device({place.device, reinterpret_cast<void*>(place.stream)});
+#else
+    return false;
+#endif
+}
+
 // Runs cpu::name or cuda::name of the same arguments; both end in how the place is named there.
 #ifdef MILD_EXT_WITH_CUDA
 #define MILD_RUN(place, name, ...)                 \

@@ -25,17 +25,33 @@ unsigned grid_of_samples(int64_t samples, Target target) {
     return grid_for(ceil_div(samples, kBlock), target.device, 32);
 }
 
+template <class T>
+void load_visits() {
+    load(visits_kernel<T, 1>, visits_kernel<T, 4>, visits_kernel<T, kWarp>,
+         visits_kernel<T, kBlock>);
+}
+
 }  // namespace
+
+void load_dynamics_kernels(Target target) {
+    require_current(target.device);
+    load_visits<double>();
+    load_visits<float>();
+    load_visits<Half>();
+    load_visits<BFloat16>();
+    load(fold_kernel, predictions_kernel, votes_kernel, majority_kernel, count_predicted_kernel,
+         changes_kernel, first_run_kernel);
+}
 
 void record_visits(const RecordVisits& args, Target target) {
     if (args.batch.rows == 0) return;
-    const DeviceGuard guard(target.device);
+    require_current(target.device);
     launch_rows(args.batch, LaunchVisits{args, target});
 }
 
 void fold_epoch(const FoldEpoch& args, Target target) {
     if (args.status.num_samples == 0) return;
-    const DeviceGuard guard(target.device);
+    require_current(target.device);
     fold_kernel<<<grid_of_samples(args.status.num_samples, target), kBlock, 0,
                   static_cast<cudaStream_t>(target.stream)>>>(args);
     check(cudaGetLastError(), "fold_epoch: launch");
@@ -43,7 +59,7 @@ void fold_epoch(const FoldEpoch& args, Target target) {
 
 void predictions(const ReadClasses& read, int32_t* out, Target target) {
     if (read.classes.num_samples == 0) return;
-    const DeviceGuard guard(target.device);
+    require_current(target.device);
     predictions_kernel<<<grid_of_samples(read.classes.num_samples, target), kBlock, 0,
                          static_cast<cudaStream_t>(target.stream)>>>(read, out);
     check(cudaGetLastError(), "predictions: launch");
@@ -52,7 +68,7 @@ void predictions(const ReadClasses& read, int32_t* out, Target target) {
 void class_votes(const ReadClasses& read, int64_t first, int64_t last, int32_t* out,
                  Target target) {
     if (first >= last) return;
-    const DeviceGuard guard(target.device);
+    require_current(target.device);
     const auto stream = static_cast<cudaStream_t>(target.stream);
     const auto bytes = static_cast<size_t>((last - first) * read.num_classes) * sizeof *out;
     check(cudaMemsetAsync(out, 0, bytes, stream), "class_votes: memset");
@@ -63,7 +79,7 @@ void class_votes(const ReadClasses& read, int64_t first, int64_t last, int32_t* 
 
 void majority_vote(const ReadClasses& read, const int64_t* excluded, int32_t* out, Target target) {
     if (read.classes.num_samples == 0) return;
-    const DeviceGuard guard(target.device);
+    require_current(target.device);
     majority_kernel<<<grid_of_samples(read.classes.num_samples, target), kBlock, 0,
                       static_cast<cudaStream_t>(target.stream)>>>(read, excluded, out);
     check(cudaGetLastError(), "majority_vote: launch");
@@ -71,14 +87,14 @@ void majority_vote(const ReadClasses& read, const int64_t* excluded, int32_t* ou
 
 void count_predicted(const ReadClasses& read, const int64_t* wanted, int32_t* out, Target target) {
     if (read.classes.num_samples == 0) return;
-    const DeviceGuard guard(target.device);
+    require_current(target.device);
     count_predicted_kernel<<<grid_of_samples(read.classes.num_samples, target), kBlock, 0,
                              static_cast<cudaStream_t>(target.stream)>>>(read, wanted, out);
     check(cudaGetLastError(), "count_predicted: launch");
 }
 
 void prediction_changes(const ReadClasses& read, int32_t* out, int64_t* changed, Target target) {
-    const DeviceGuard guard(target.device);
+    require_current(target.device);
     const auto stream = static_cast<cudaStream_t>(target.stream);
     const auto length = static_cast<size_t>(read.stop - read.start);
     static_assert(kMaxEpochs * sizeof(unsigned) <= 48 * 1024, "what every architecture gives");
@@ -94,7 +110,7 @@ void prediction_changes(const ReadClasses& read, int32_t* out, int64_t* changed,
 void first_run(ConstStatusBuffer status, Window window, int64_t length, int32_t* out,
                Target target) {
     if (status.num_samples == 0) return;
-    const DeviceGuard guard(target.device);
+    require_current(target.device);
     first_run_kernel<<<grid_of_samples(status.num_samples, target), kBlock, 0,
                        static_cast<cudaStream_t>(target.stream)>>>(status, window, length, out);
     check(cudaGetLastError(), "first_run: launch");

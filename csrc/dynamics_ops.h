@@ -83,6 +83,7 @@ void first_run(ConstStatusBuffer status, Window window, int64_t length, int32_t*
 
 #ifdef MILD_EXT_WITH_CUDA
 namespace cuda {
+void load_dynamics_kernels(Target target);
 void record_visits(const RecordVisits& args, Target target);
 void fold_epoch(const FoldEpoch& args, Target target);
 void predictions(const ReadClasses& read, int32_t* out, Target target);

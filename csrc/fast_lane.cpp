@@ -12,17 +12,25 @@ namespace py = pybind11;
 namespace mild::bindings {
 namespace {
 
-// torch.Tensor and its exchange table; set once, at import, and kept for the life of the process.
+// torch.Tensor, its exchange table, and what tells a tensor's storage; set once, at import, and
+// kept for the life of the process.
 PyObject* tensor_type = nullptr;
 const TensorExchange* exchange = nullptr;
+StorageQuestions storage;
+PyObject *is_neg = nullptr, *cdata = nullptr;  // names, made once
 
-bool use_tensor_type(const py::object& type) {
+bool use_tensor_type(const py::object& type, uintptr_t storage_size, uintptr_t storage_offset) {
     const TensorExchange* const found = find_exchange(type.ptr());
-    if (found == nullptr) return false;
+    if (found == nullptr || storage_size == 0 || storage_offset == 0) return false;
+    is_neg = PyUnicode_InternFromString("is_neg");
+    cdata = PyUnicode_InternFromString("_cdata");
+    if (is_neg == nullptr || cdata == nullptr) throw py::error_already_set();
     Py_INCREF(type.ptr());
     Py_XDECREF(tensor_type);
     tensor_type = type.ptr();
     exchange = found;
+    storage = {reinterpret_cast<StorageQuestions::Ask>(storage_size),
+               reinterpret_cast<StorageQuestions::Ask>(storage_offset)};
     return true;
 }
 
@@ -68,12 +76,10 @@ std::optional<Batch> plain_batch(const Views& views, int64_t num_epochs) {
     if (!logit_type || logits.ndim != 2 || logits.shape[1] < 2 || logits.strides[0] < 0 ||
         logits.strides[1] != 1 || !logits.aligned(logits.type_bits / 8))
         return std::nullopt;
-    // A tensor whose storage was freed (as FSDP does) has its offset from null for an address. Real
-    // memory may lie as low in some processes, so the Python side decides, which can ask the
-    // storage.
-    constexpr uintptr_t kSuspicious = uintptr_t{1} << 32;
+    // No memory at all: empty, or freed. A freed one of the batch may start at an offset from null;
+    // batch_holds_its_values finds that.
     for (const TensorView& x : views)
-        if (reinterpret_cast<uintptr_t>(x.address()) < kSuspicious) return std::nullopt;
+        if (x.address() == nullptr) return std::nullopt;
     const int64_t rows = logits.shape[0];
     if (rows == 0) return std::nullopt;
     if (!is_int_vector(index, rows) || !is_int_vector(labels, rows)) return std::nullopt;
@@ -90,6 +96,36 @@ std::optional<Batch> plain_batch(const Views& views, int64_t num_epochs) {
                  reinterpret_cast<const int64_t*>(epoch.address()),
                  num_epochs,
                  reinterpret_cast<unsigned long long*>(writable(faults))};
+}
+
+// From the first element of a tensor, none of whose sizes is 0, to behind its last.
+int64_t extent(const TensorView& x) {
+    int64_t elements = 1;
+    for (int32_t d = 0; d < x.ndim; ++d) elements += (x.shape[d] - 1) * x.strides[d];
+    return elements;
+}
+
+// Whether the storage still reaches as far as the view does: it may have been freed or shrunk under
+// the tensor.
+bool in_storage(PyObject* tensor, const TensorView& view) {
+    const auto address = py::reinterpret_steal<py::object>(PyObject_GetAttr(tensor, cdata));
+    void* const implementation = address ? PyLong_AsVoidPtr(address.ptr()) : nullptr;
+    int64_t bytes = 0, offset = 0;
+    if (implementation == nullptr || !storage.ask(implementation, &bytes, &offset)) return false;
+    return (offset + extent(view)) * (view.type_bits / 8) <= bytes;
+}
+
+// What the views do not tell of a batch. False, no exception set, also where a question fails.
+bool batch_holds_its_values(PyObject* const* args, const Views& views) {
+    constexpr size_t kIndex = 3, kLogits = 4, kLabels = 5;  // the others are the status' own
+    bool holds = true;
+    for (const size_t i : {kIndex, kLogits, kLabels})
+        holds = holds && in_storage(args[i], views[i]);
+    // A tensor may stand for the negative of its memory, as z.conj().imag does.
+    const auto negative = py::reinterpret_steal<py::object>(
+        holds ? PyObject_CallMethodNoArgs(args[kLogits], is_neg) : nullptr);
+    PyErr_Clear();
+    return holds && negative.ptr() == Py_False;
 }
 
 // The views of the first six arguments, if all are plain tensors.
@@ -113,6 +149,7 @@ PyObject* run_there(const TensorView& target, const Batch& batch, long threads, 
         place.device = target.device_id;
         if (exchange->current_stream(kDeviceCuda, place.device, &stream) != 0) return nullptr;
         place.stream = reinterpret_cast<uintptr_t>(stream);
+        if (!is_current(place)) Py_RETURN_FALSE;  // torch makes it so, on the other way
     } else if (target.device_type != kDeviceCpu) {
         Py_RETURN_FALSE;
     }
@@ -146,7 +183,9 @@ PyObject* try_update(PyObject*, PyObject* const* args, Py_ssize_t count) {
     if (PyErr_Occurred()) return nullptr;
     const std::optional<Batch> batch = plain_batch(views, num_epochs);
     const TensorView& words = views[0];
-    if (!batch || !is_status(words) || words.shape[1] != words_for(num_epochs)) Py_RETURN_FALSE;
+    if (!batch || !is_status(words) || words.shape[1] != words_for(num_epochs) ||
+        !batch_holds_its_values(args, views))
+        Py_RETURN_FALSE;
     const Update update{
         {reinterpret_cast<WordPair*>(writable(words)), words.shape[0], words.shape[1]}, *batch};
     return run_there(words, *batch, threads,
@@ -171,7 +210,8 @@ PyObject* try_record(PyObject*, PyObject* const* args, Py_ssize_t count) {
     if (PyErr_Occurred()) return nullptr;
     const std::optional<Batch> batch = plain_batch(views, num_epochs);
     const TensorView& record = views[0];
-    if (!batch || !is_record(record) || batch->classes != num_classes || num_classes > kMaxClasses)
+    if (!batch || !is_record(record) || batch->classes != num_classes ||
+        num_classes > kMaxClasses || !batch_holds_its_values(args, views))
         Py_RETURN_FALSE;
     const RecordVisits visits{reinterpret_cast<int64_t*>(writable(record)), record.shape[0], *batch,
                               statistics != 0};
@@ -196,7 +236,8 @@ PyMethodDef fast_functions[] = {
 
 void add_fast_lane(py::module_& m) {
     using namespace pybind11::literals;
-    m.def("use_tensor_type", &use_tensor_type, "tensor_type"_a);
+    m.def("use_tensor_type", &use_tensor_type, "tensor_type"_a, "storage_size"_a,
+          "storage_offset"_a);
     if (PyModule_AddFunctions(m.ptr(), fast_functions) != 0) throw py::error_already_set();
 }
 

@@ -46,12 +46,32 @@ MILD_AVX512 inline __m512 load16(const Half* x, __mmask16 mask) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, x));
 }
 
+// Four at a time without masks, but for those around the label and the last: the running largest of
+// one would wait for the one before, and a comparison of two tells of a NaN in either.
 template <class T>
 MILD_AVX512 inline Scan scan_avx512(const T* row, int64_t classes, int64_t label, float* others) {
     const __m512 lowest = _mm512_set1_ps(bits_float(0xff800000u));
-    __m512 most = lowest;
+    __m512 most = lowest, most1 = lowest, most2 = lowest, most3 = lowest;
     __mmask16 nan = 0;
+    const int64_t around = label / 64 * 64;
     for (int64_t j = 0; j < classes; j += 16) {
+        for (; j + 64 <= classes && j % 64 == 0 && j != around; j += 64) {
+            const __m512 x = load16(row + j, 0xffffu);
+            const __m512 x1 = load16(row + j + 16, 0xffffu);
+            const __m512 x2 = load16(row + j + 32, 0xffffu);
+            const __m512 x3 = load16(row + j + 48, 0xffffu);
+            nan = static_cast<__mmask16>(nan | _mm512_cmp_ps_mask(x, x1, _CMP_UNORD_Q) |
+                                         _mm512_cmp_ps_mask(x2, x3, _CMP_UNORD_Q));
+            _mm512_storeu_ps(others + j, x);
+            _mm512_storeu_ps(others + j + 16, x1);
+            _mm512_storeu_ps(others + j + 32, x2);
+            _mm512_storeu_ps(others + j + 48, x3);
+            most = _mm512_max_ps(x, most);
+            most1 = _mm512_max_ps(x1, most1);
+            most2 = _mm512_max_ps(x2, most2);
+            most3 = _mm512_max_ps(x3, most3);
+        }
+        if (j >= classes) break;
         const int64_t left = classes - j;
         const auto valid = static_cast<__mmask16>(left >= 16 ? 0xffffu : (1u << left) - 1u);
         const auto at = static_cast<uint64_t>(label - j);
@@ -62,6 +82,7 @@ MILD_AVX512 inline Scan scan_avx512(const T* row, int64_t classes, int64_t label
         _mm512_storeu_ps(others + j, rest);
         most = _mm512_max_ps(rest, most);  // the second where the first is a NaN
     }
+    most = _mm512_max_ps(_mm512_max_ps(most, most1), _mm512_max_ps(most2, most3));
     return {_mm512_reduce_max_ps(most), nan != 0};
 }
 
@@ -74,8 +95,10 @@ MILD_AVX512 inline int64_t first_equal_avx512(const float* others, int64_t padde
     return 0;
 }
 
-// `other` is finite.
-MILD_AVX512 inline Sums sum_avx512(const float* others, int64_t padded, float other) {
+// `other` is finite. `ahead`: the next row, asked for meanwhile: this pass waits for nothing.
+template <class T>
+MILD_AVX512 inline Sums sum_avx512(const float* others, int64_t padded, float other,
+                                   const T* ahead) {
     const __m512 from = _mm512_set1_ps(other);
     const __m512 least = _mm512_set1_ps(-87.0f);
     const __m512 log2_e = _mm512_set1_ps(1.44269504f);
@@ -83,6 +106,7 @@ MILD_AVX512 inline Sums sum_avx512(const float* others, int64_t padded, float ot
     __m512 mass = _mm512_setzero_ps();
     __m512 square = _mm512_setzero_ps();
     for (int64_t j = 0; j < padded; j += 16) {
+        _mm_prefetch(reinterpret_cast<const char*>(ahead + j), _MM_HINT_T0);
         const __m512 d = _mm512_sub_ps(_mm512_loadu_ps(others + j), from);
         const __m512 y = _mm512_mul_ps(_mm512_max_ps(d, least), log2_e);
         const __m512 shifted = _mm512_add_ps(y, shift);

@@ -20,17 +20,43 @@ struct LaunchUpdate {
     }
 };
 
+template <class T>
+void load_update() {
+    load(update_kernel<T, 1>, update_kernel<T, 4>, update_kernel<T, kWarp>,
+         update_kernel<T, kBlock>);
+}
+
 }  // namespace
+
+int driver_version() {
+    int version = 0;
+    return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
+}
+
+bool on_current_device(Target target) {
+    int current = -1;
+    return cudaGetDevice(&current) == cudaSuccess && current == target.device;
+}
+
+void load_status_kernels(Target target) {
+    require_current(target.device);
+    load_update<double>();
+    load_update<float>();
+    load_update<Half>();
+    load_update<BFloat16>();
+    load(transition_times_kernel, histogram_kernel, lookup_kernel<uint8_t>,
+         lookup_kernel<uint32_t>);
+}
 
 void update(const Update& args, Target target) {
     if (args.batch.rows == 0) return;
-    const DeviceGuard guard(target.device);
+    require_current(target.device);
     launch_rows(args.batch, LaunchUpdate{args, target});
 }
 
 void transition_times(ConstStatusBuffer status, Window window, int32_t* out, Target target) {
     if (status.num_samples == 0) return;
-    const DeviceGuard guard(target.device);
+    require_current(target.device);
     const unsigned grid = grid_for(ceil_div(status.num_samples, kBlock), target.device, 32);
     transition_times_kernel<<<grid, kBlock, 0, static_cast<cudaStream_t>(target.stream)>>>(
         status, window, out);
@@ -39,7 +65,7 @@ void transition_times(ConstStatusBuffer status, Window window, int32_t* out, Tar
 
 void lookup(ConstStatusBuffer status, Window window, const Lookup& args, Target target) {
     if (status.num_samples == 0) return;
-    const DeviceGuard guard(target.device);
+    require_current(target.device);
     const unsigned grid = grid_for(ceil_div(status.num_samples, kBlock), target.device, 32);
     const auto stream = static_cast<cudaStream_t>(target.stream);
     if (args.element_size == 1)
@@ -56,26 +82,18 @@ void lookup(ConstStatusBuffer status, Window window, const Lookup& args, Target 
 }
 
 void histogram(ConstStatusBuffer status, Window window, int64_t* counts, Target target) {
-    const DeviceGuard guard(target.device);
+    require_current(target.device);
     const auto stream = static_cast<cudaStream_t>(target.stream);
     const int64_t side = window.length() + 1;
     check(cudaMemsetAsync(counts, 0, static_cast<size_t>(side * side) * sizeof *counts, stream),
           "histogram: memset");
     if (status.num_samples == 0) return;
 
-    constexpr int64_t kSharedBytes = 48 * 1024;  // what every architecture gives without asking
-    const int64_t all_bins = side * side * int64_t{sizeof(unsigned)};
-    static_assert((kMaxEpochs + 1) * sizeof(unsigned) <= kSharedBytes,
-                  "one row of bins always fits");
-    auto* const out = reinterpret_cast<unsigned long long*>(counts);
+    const int binned = binned_values(side);
+    const auto shared = static_cast<size_t>(binned * side) * sizeof(unsigned);
     const unsigned grid = grid_for(ceil_div(status.num_samples, kBlock), target.device, 8);
-    if (all_bins <= kSharedBytes)
-        histogram_kernel<true>
-            <<<grid, kBlock, static_cast<size_t>(all_bins), stream>>>(status, window, out);
-    else
-        histogram_kernel<false>
-            <<<grid, kBlock, static_cast<size_t>(side) * sizeof(unsigned), stream>>>(status, window,
-                                                                                     out);
+    histogram_kernel<<<grid, kBlock, shared, stream>>>(
+        status, window, binned, reinterpret_cast<unsigned long long*>(counts));
     check(cudaGetLastError(), "histogram: launch");
 }
 

@@ -123,18 +123,27 @@ __device__ __forceinline__ void count_in_warp(unsigned* bins, int key) {
     if (key >= 0) atomicAdd(bins + key, 1u);
 }
 
+// Bins that a block may keep: what every architecture gives without asking.
+constexpr int64_t kSharedBytes = 48 * 1024;
+
+// How many values of `seen`, from P downward, have bins in the block: all of them in windows of up
+// to 109 epochs, and at least P and P - 1, since most samples miss at most an epoch.
+inline int binned_values(int64_t side) {
+    static_assert(2 * (kMaxEpochs + 1) * sizeof(unsigned) <= kSharedBytes, "two rows always fit");
+    const int64_t most = kSharedBytes / (side * int64_t{sizeof(unsigned)});
+    return static_cast<int>(most < side ? most : side);
+}
+
 // counts: [P + 1, P + 1] over (misclassified, seen), zeroed before.
-// Shared memory, unsigned each:
-//   kAllBins   [P + 1, P + 1] over (seen, misclassified): every bin
-//   otherwise  [P + 1] over misclassified: the samples seen in every epoch, nearly all; the others
-//   go to `counts`
-template <bool kAllBins>
+// Shared memory, unsigned [binned, P + 1] over (seen - (P + 1 - binned), misclassified); the
+// samples seen in fewer epochs go to `counts`.
 __global__ void __launch_bounds__(kBlock)
-    histogram_kernel(const ConstStatusBuffer status, const Window window,
+    histogram_kernel(const ConstStatusBuffer status, const Window window, const int binned,
                      unsigned long long* counts) {
     extern __shared__ unsigned histogram_bins[];
     const int side = static_cast<int>(window.length()) + 1;
-    const int num_bins = kAllBins ? side * side : side;
+    const int first_seen = side - binned;
+    const int num_bins = binned * side;
     for (int b = static_cast<int>(threadIdx.x); b < num_bins; b += kBlock) histogram_bins[b] = 0;
     __syncthreads();
 
@@ -145,10 +154,8 @@ __global__ void __launch_bounds__(kBlock)
         int key = -1;
         if (i < status.num_samples) {
             const Totals t = totals(status.words + i * status.num_words, window);
-            if (kAllBins)
-                key = t.seen * side + t.misclassified;
-            else if (t.seen == side - 1)
-                key = t.misclassified;
+            if (t.seen >= first_seen)
+                key = (t.seen - first_seen) * side + t.misclassified;
             else
                 atomicAdd(counts + int64_t{t.misclassified} * side + t.seen, 1ull);
         }
@@ -158,10 +165,8 @@ __global__ void __launch_bounds__(kBlock)
 
     for (int b = static_cast<int>(threadIdx.x); b < num_bins; b += kBlock) {
         const unsigned count = histogram_bins[b];
-        const int seen = kAllBins ? b / side : side - 1;
-        const int misclassified = kAllBins ? b % side : b;
         if (count != 0)
-            atomicAdd(counts + int64_t{misclassified} * side + seen,
+            atomicAdd(counts + int64_t{b % side} * side + first_seen + b / side,
                       static_cast<unsigned long long>(count));
     }
 }

@@ -97,13 +97,16 @@ void advise_large_pages(void* memory, int64_t bytes);
 }  // namespace cpu
 
 #ifdef MILD_EXT_WITH_CUDA
-// `stream` is a cudaStream_t of `device`. All errors are std::runtime_error; the current device is
-// restored.
+// `stream` is a cudaStream_t of `device`, which must be the current device. All errors are
+// std::runtime_error.
 namespace cuda {
 struct Target {
     int device;
     void* stream;
 };
+int driver_version();  // the newest CUDA that the driver knows, 1000 major + 10 minor; 0: none
+bool on_current_device(Target target);
+void load_status_kernels(Target target);
 void update(const Update& args, Target target);
 void transition_times(ConstStatusBuffer status, Window window, int32_t* out, Target target);
 void histogram(ConstStatusBuffer status, Window window, int64_t* counts, Target target);

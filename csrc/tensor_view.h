@@ -53,6 +53,19 @@ struct TensorExchange {  // DLPackExchangeAPI
     int (*current_stream)(int device_type, int32_t device_id, void** out);
 };
 
+// Two functions of torch's C interface for compiled models (aoti_torch_get_storage_size, in bytes,
+// and aoti_torch_get_storage_offset, in elements). Their handle is the address of an at::Tensor,
+// which is a pointer to its implementation and nothing else; Python's _cdata is that pointer.
+struct StorageQuestions {
+    using Ask = int32_t (*)(void** tensor, int64_t* out);  // 0, or an error
+    Ask size = nullptr;
+    Ask offset = nullptr;
+
+    bool ask(void* implementation, int64_t* bytes, int64_t* offset_out) const {
+        return size(&implementation, bytes) == 0 && offset(&implementation, offset_out) == 0;
+    }
+};
+
 // The table of `tensor_type`, or null (no exception set) where this torch has none that we can
 // read.
 inline const TensorExchange* find_exchange(PyObject* tensor_type) {

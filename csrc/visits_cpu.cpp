@@ -17,7 +17,7 @@ constexpr int64_t kLanes =
     16;  // classes, or rows, that a loop does at a time: vector code anywhere
 
 // Fused multiply-add only where it is an instruction: as a library call it would be slow.
-constexpr bool has_fma(Isa isa) {
+constexpr bool has_fma([[maybe_unused]] Isa isa) {
 #if defined(__aarch64__) || defined(__FMA__)
     return true;
 #else
@@ -112,8 +112,9 @@ constexpr bool has_own_passes() {
 
 template <Isa isa, class T>
 MILD_HD RowFacts facts_of_row(const T* row, int64_t classes, int64_t label, bool statistics,
-                              ValueOf<T>* others) {
+                              ValueOf<T>* others, const T* ahead) {
     using Value = ValueOf<T>;
+    (void)ahead;  // the next row, for those who look ahead
     const int64_t padded = ceil_div(classes, kLanes) * kLanes;
     const Value own = value_of(row[label]);
     RowFacts facts{};
@@ -160,7 +161,7 @@ MILD_HD RowFacts facts_of_row(const T* row, int64_t classes, int64_t label, bool
         if (other - other == 0) {  // not infinite, nor a NaN
             x86::Sums sums;
             if constexpr (isa == Isa::kAvx512)
-                sums = x86::sum_avx512(others, padded, other);
+                sums = x86::sum_avx512(others, padded, other, ahead);
             else
                 sums = x86::sum_avx2(others, padded, other);
             facts.mass = sums.mass;
@@ -260,8 +261,9 @@ struct RecordRows {
                 if (i + k + kAhead < end)
                     prefetch_for_write(args.record + batch.index[i + k + kAhead]);
                 if (ignores(i + k)) continue;
+                const T* const ahead = i + k + 1 < end ? row + batch.row_stride : row;
                 facts.put(k, facts_of_row<isa>(row, batch.classes, batch.labels[i + k],
-                                               args.statistics, others));
+                                               args.statistics, others, ahead));
             }
             int64_t visits[kLanes];
             facts.pack_visits<kFused>(args.statistics, visits);

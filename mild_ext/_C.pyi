@@ -17,6 +17,12 @@ no_visit: int
 num_sums: int
 num_shortfall_sums: int
 
+def cuda_driver() -> int:
+    """The newest CUDA that the NVIDIA driver knows, 1000 major + 10 minor; 0: no driver, or a build without CUDA."""
+
+def load_kernels(device: int) -> None:
+    """Loads every kernel onto a CUDA device, which is the current one; a RuntimeError where it has none to run."""
+
 def update(
     words: int,
     num_samples: int,
@@ -183,7 +189,7 @@ def prediction_changes(
     stream: int,
     threads: int,
 ) -> None: ...
-def use_tensor_type(tensor_type: type) -> bool:
+def use_tensor_type(tensor_type: type, storage_size: int, storage_offset: int) -> bool:
     """Lets ``try_update`` read tensors of exactly this type; False where this torch has no table for that."""
 
 def try_update(

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mild_ext.booleans import parse_bool
+from mild_ext.commands.options import (
+    AFTER_THE_FIRST_ROUND,
+    SHOWN,
+    add_finding_options,
+    add_recipe_options,
+    add_run_options,
+)
+from mild_ext.commands.parser import Parser
+
+#: Selection rules; as in `mild_ext.selection.decide`, whose import takes longer than a help text may.
+SELECTION_RULES = ("posterior", "release", "scale", "quantile")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    options = build_parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # File names need not be text, and a terminal need not know every character.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    options = argparse.Namespace(traceback="--traceback" in sys.argv)
     try:
+        options = _parse(sys.argv[1:] if arguments is None else arguments)
         status: int = options.run(options)
         return status
     except KeyboardInterrupt:
@@ -25,29 +41,137 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"mild-ext: error: {error}", file=sys.stderr)
         return 1
+    except Exception as error:
+        if options.traceback:
+            raise
+        print(
+            f"mild-ext: unexpected error: {type(error).__name__}: {error}; please report it with what "
+            "mild-ext --traceback ... shows",
+            file=sys.stderr,
+        )
+        return 1
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all subcommands."""
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    from mild_ext.spelling import did_you_mean
+
+    parser, subparsers = build_parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        parser.exit(0 if not unknown else 2)
+    if unknown:
+        known = subparsers[options.command].option_names()
+        name = unknown[0].partition("=")[0]
+        guess = did_you_mean(name, known) if name.startswith("-") else ""
+        subparsers[options.command].error(f"there is no argument {unknown[0]}{guess}")
+    return options
+
+
+def build_parser() -> tuple[Parser, dict[str, Parser]]:
+    """The parser of all subcommands, and that of each by its name."""
     from mild_ext import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mild-ext",
         description="Find wrong labels by watching how each sample is learned.",
+        epilog="first steps:\n"
+        "  mild-ext find --data folder:photos --out runs/photos     which labels are wrong?\n"
+        "  mild-ext fix runs/photos --auto --out photos-fixed       correct them, in a copy",
     )
     parser.add_argument("--version", action="version", version=f"mild_ext {__version__}")
     parser.add_argument(
         "--traceback", action="store_true", help="show where an error came from in the code"
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_info(commands)
-    _add_train(commands)
-    _add_compare(commands)
-    _add_selfcheck(commands)
-    _add_bench(commands)
-    _add_select(commands)
-    _add_report(commands)
-    return parser
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", title="commands")
+    for add in (
+        *(_add_find, _add_fix, _add_train, _add_report, _add_select),
+        *(_add_compare, _add_info, _add_selfcheck, _add_bench),
+    ):
+        add(commands)
+    return parser, commands.choices
+
+
+def _add_find(commands: Any) -> None:
+    parser = commands.add_parser(
+        "find",
+        help="list the labels that are probably wrong, and what they should be",
+        usage="mild-ext find --data DATA --out RUN [options]",
+        description="List the labels of a data set that are probably wrong, and what they should be.",
+        epilog="data: folder:DIR  csv:FILE,label=COLUMN  parquet:FILE,label=COLUMN  npz:FILE  hf:NAME  digits\n"
+        "      module:factory  and others (--help-all); options follow after commas: folder:photos,size=96\n"
+        "example: mild-ext find --data folder:photos --out runs/photos",
+    )
+    add_finding_options(parser)
+    add_recipe_options(parser, leave_out=AFTER_THE_FIRST_ROUND)
+    parser.hide(SHOWN)
+    parser.set_defaults(run=_run_find)
+
+
+def _run_find(options: argparse.Namespace) -> int:
+    from mild_ext.commands.find import main
+
+    return main(options)
+
+
+def _add_fix(commands: Any) -> None:
+    parser = commands.add_parser(
+        "fix",
+        help="correct labels that find found: to a copy, by your decisions or by itself",
+        usage="mild-ext fix RUN (--corrections FILE | --auto | --undo) --out OUT [options]",
+        description="Write the data set of a run with corrected labels; the original is never touched.",
+        epilog="OUT is a new folder (of a folder: data set; files are copied or linked),\n"
+        "FILE.csv or FILE.parquet (of a csv: or parquet: data set the corrected table, of others\n"
+        "id and label), or FILE.npy (labels as class numbers). Every change is noted in\n"
+        "OUT/changes.csv, or beside the file in FILE.changes.csv.\n"
+        "examples:\n"
+        "  mild-ext fix runs/photos --corrections corrections.csv --out photos-fixed\n"
+        "  mild-ext fix runs/photos --auto --out photos-fixed",
+    )
+    parser.add_argument("run_folder", metavar="RUN", help="folder that find or train wrote")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--corrections",
+        metavar="FILE",
+        help="decisions, with a column id and a column label (class names); from report.html, or your own",
+    )
+    what.add_argument(
+        "--auto",
+        action="store_true",
+        help="follow the suggestions of which enough are right, as counted on planted labels",
+    )
+    what.add_argument(
+        "--undo", action="store_true", help="take the changes noted for OUT back, in OUT"
+    )
+    parser.add_argument("--out", required=True, help="folder or file to write")
+    parser.add_argument(
+        "--precision",
+        type=float,
+        default=0.8,
+        help="with --auto: share of the changes that shall be right (default: 0.8)",
+    )
+    parser.add_argument(
+        "--files",
+        choices=("copy", "hardlink", "symlink"),
+        default="copy",
+        help="of a folder: copy its files, or link to them (default: copy)",
+    )
+    parser.add_argument(
+        "--wrong",
+        choices=("leave-out", "keep"),
+        help="samples marked wrong without a label: leave them out (default; not of .npy), or keep their label",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what fix wrote to OUT before"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print errors and one line only")
+    parser.set_defaults(run=_run_fix)
+
+
+def _run_fix(options: argparse.Namespace) -> int:
+    from mild_ext.commands.fix import main
+
+    return main(options)
 
 
 def _add_info(commands: Any) -> None:
@@ -67,15 +191,21 @@ def _add_select(commands: Any) -> None:
         help="find wrong labels in a saved learning status or log, without training",
         description="Find wrong labels in a learning status that LearningStatus.save wrote, or in a learning log, "
         "without training.",
-        epilog="example: mild-ext select runs/digits/status/round-00.safetensors --out issues.csv",
+        epilog="example: mild-ext select runs/digits --out issues.csv",
     )
     parser.add_argument(
         "status",
-        metavar="FILE",
-        help="saved status (.safetensors), or learning log (.npz) of train --learning-logs",
+        metavar="RUN|FILE",
+        help="folder of a run (its first round), saved status (.safetensors), or learning log (.npz) of train "
+        "--learning-logs",
     )
     parser.add_argument("--out", help="also write a table of the samples: FILE.csv or FILE.parquet")
-    parser.add_argument("--rule", default="posterior", help="selection rule (default: posterior)")
+    parser.add_argument(
+        "--rule",
+        default="posterior",
+        choices=SELECTION_RULES,
+        help="selection rule (default: posterior)",
+    )
     parser.add_argument(
         "--level",
         type=float,
@@ -85,8 +215,16 @@ def _add_select(commands: Any) -> None:
     parser.add_argument("--epochs", metavar="A:B", help="window of epochs (default: all)")
     parser.add_argument(
         "--labels",
-        metavar="FILE.npy",
-        help="given labels: figures per class, no class is emptied (default: a log's own)",
+        metavar="FILE",
+        help="given labels, .npy of integers, or .csv with a column given_label or label: figures per class, no "
+        "class is emptied (default: a run's or log's own)",
+    )
+    parser.add_argument(
+        "--missing",
+        choices=("refuse", "drop"),
+        default="refuse",
+        help="samples without a label (-1, NaN, empty text) in --labels: refuse them, or leave them out "
+        "(default: refuse)",
     )
     parser.add_argument(
         "--planted",
@@ -106,67 +244,22 @@ def _run_select(options: argparse.Namespace) -> int:
 def _add_train(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
-        help="find the wrong labels of a data set and train a model without them",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Find the wrong labels of a data set and train a model without them.",
-        epilog="examples:\n"
-        "  mild-ext train --data folder:photos --out runs/photos\n"
-        "  mild-ext train --data digits --noise symmetric:0.5 --out runs/digits\n\n" + _data_help(),
+        help="find, and then train a model without the wrong labels",
+        usage="mild-ext train --data DATA --out RUN [options]",
+        description="Do what find does while training a model, which goes on with what the labels probably should be.",
+        epilog="data: folder:DIR  csv:FILE,label=COLUMN  npz:FILE  digits  and others (--help-all)\n"
+        "examples:\n"
+        "  mild-ext train --data folder:photos --test-fraction 0.2 --out runs/photos\n"
+        "  mild-ext train --data digits --noise symmetric:0.5 --out runs/digits",
     )
-    run = _add_run_options(parser)
-    run.add_argument("--noise", help="label noise to add, e.g. symmetric:0.5 (default: none)")
-    run.add_argument("--seed", type=int, help="seed of everything random (default: 0)")
-    run.add_argument("--overwrite", action="store_true", help="delete an earlier run in --out")
-    run.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    run.add_argument("--tensorboard", action="store_true", help="log for TensorBoard, too")
+    run = add_finding_options(parser)
     run.add_argument("--no-compare", action="store_true", help="train MILD only")
-    run.add_argument("--report", action="store_true", help="write report.html at the end")
     run.add_argument(
-        "--learning-logs",
-        action="store_true",
-        help="write logs/round-NN.npz: status, loss and margin of every sample and epoch",
+        "--report", action="store_true", help="fail at once where report.html cannot be made"
     )
     add_recipe_options(parser)
+    parser.hide((*SHOWN, "rounds", "final_epochs", "test_fraction", "no_compare"))
     parser.set_defaults(run=_run_train)
-
-
-def _data_help() -> str:
-    """What ``--data`` takes."""
-    from mild_ext.data.readers.sources import SOURCES
-
-    lines = [f"  {source.form:16} {source.help}" for source in SOURCES.values()]
-    lines.append("  module:factory   your own data set in Python")
-    return "data (options follow after commas, e.g. folder:photos,size=96):\n" + "\n".join(lines)
-
-
-def _add_run_options(parser: argparse.ArgumentParser) -> Any:
-    """Options of every command that trains."""
-    run = parser.add_argument_group("run")
-    run.add_argument(
-        "--data", help="what to train on, e.g. digits, npz:FILE, folder:DIR, cifar10:ARCHIVE"
-    )
-    run.add_argument("--out", required=True, help="folder for the results")
-    run.add_argument(
-        "--recipe", help="name of a preset, or a .toml, .yaml or .json file of settings"
-    )
-    run.add_argument(
-        "--test-fraction",
-        type=float,
-        default=0.0,
-        help="share of each class to set aside for testing, where the data has no test split",
-    )
-    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: auto)")
-    run.add_argument(
-        "--threads", type=int, default=0, help="CPU threads (default: 0, as many as are worth it)"
-    )
-    run.add_argument("--quiet", action="store_true", help="print errors and the result only")
-    run.add_argument(
-        "--checkpoint-seconds",
-        type=float,
-        default=30.0,
-        help="least time between checkpoints inside a round; 0: every epoch (default: 30)",
-    )
-    return run
 
 
 def _run_train(options: argparse.Namespace) -> int:
@@ -179,18 +272,20 @@ def _add_compare(commands: Any) -> None:
     parser = commands.add_parser(
         "compare",
         help="MILD against other methods: mean and spread over seeds",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Train MILD and other methods on the same data, noise, seeds and epochs.\n"
         "Run it again to go on with an interrupted comparison or to add noises and seeds.",
         epilog="example: mild-ext compare --data digits --noise symmetric:0.2 symmetric:0.5 "
         "--seeds 0,1,2 --out runs/compare",
     )
-    run = _add_run_options(parser)
+    run = add_run_options(parser)
     run.add_argument("--noise", nargs="+", help="one or more noises (default: none)")
+    run.add_argument(
+        "--overwrite", action="store_true", help="delete an earlier comparison in --out"
+    )
     run.add_argument("--seeds", default="0,1,2", help="seeds (default: 0,1,2)")
     run.add_argument(
         "--methods",
-        help="which, separated by commas (default: plain,small-loss,elr,mild,mild-ssl,clean, the last "
+        help="which, separated by commas (default: plain,small-loss,elr,mild,mild-rounds,mild-ssl,clean, the last "
         "where the true labels are known)",
     )
     add_recipe_options(parser)
@@ -265,15 +360,23 @@ def _run_bench(options: argparse.Namespace) -> int:
 def _add_report(commands: Any) -> None:
     parser = commands.add_parser(
         "report",
-        help="one HTML page about a run: rounds, mixture, noise per class, suspicious samples",
-        description="Write one self-contained HTML page about a run.",
+        help="one HTML page about a run: the suspicious samples to review, and how they were found",
+        description="Write one HTML page about a run: review its suspicious labels and download corrections.csv.",
     )
-    parser.add_argument("run_folder", metavar="RUN", help="folder that train wrote")
-    parser.add_argument("--out", help="file to write (default: RUN/report.html)")
+    parser.add_argument("run_folder", metavar="RUN", help="folder that find or train wrote")
+    parser.add_argument("--out", help="file to write (default: in RUN)")
     parser.add_argument(
-        "--suspicious", type=int, default=48, help="suspicious samples to show (default: 48)"
+        "--suspicious", type=int, help="samples to list, most suspicious first (default: 2000)"
+    )
+    parser.add_argument(
+        "--export",
+        choices=("label-studio",),
+        help="write tasks for another tool instead: label_studio.json, and its labeling interface",
     )
     parser.add_argument("--no-thumbnails", action="store_true", help="do not read the data again")
+    parser.add_argument(
+        "--data", help="the run's data, where it has moved, or is module:factory or hf:NAME"
+    )
     parser.set_defaults(run=_run_report)
 
 
@@ -281,48 +384,3 @@ def _run_report(options: argparse.Namespace) -> int:
     from mild_ext.commands.report import main
 
     return main(options)
-
-
-class _Override(argparse.Action):
-    """Collects recipe settings given on the command line in ``options.overrides``."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        namespace.overrides = namespace.overrides | {self.dest: values}
-
-
-def add_recipe_options(parser: argparse.ArgumentParser) -> None:
-    """One option per recipe setting; those given end up in ``options.overrides``."""
-    from dataclasses import fields
-
-    from mild_ext.training.recipe import Recipe, setting_types
-
-    group = parser.add_argument_group("recipe settings (default: the recipe's)")
-    types = setting_types()
-    for item in fields(Recipe):
-        kind, optional = types[item.name]
-        parse: Any = _parse_bool if kind is bool else kind
-        group.add_argument(
-            f"--{item.name.replace('_', '-')}",
-            dest=item.name,
-            action=_Override,
-            type=_or_none(parse) if optional else parse,
-            choices=item.metadata["choices"] or None,
-            default=argparse.SUPPRESS,
-            metavar=None if item.metadata["choices"] else kind.__name__.upper(),
-            help=item.metadata["help"].replace("%", "%%"),
-        )
-    parser.set_defaults(overrides={})
-
-
-def _parse_bool(text: str) -> bool:
-    try:
-        return parse_bool(text)
-    except ValueError as error:  # argparse shows the message of its own error only
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _or_none(parse: Any) -> Any:
-    def parse_optional(text: str) -> Any:
-        return None if text.lower() == "none" else parse(text)
-
-    return parse_optional

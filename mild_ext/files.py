@@ -1,15 +1,72 @@
-"""The one way this package writes a file: complete and on disk, or not at all."""
+"""The one way this package writes a file: complete and on disk, or not at all.
+
+What cannot be written (a full disk, a folder that is gone) is one `CannotWrite` that says which file it was, what is
+safe, and what to do. Text is UTF-8, whatever the names in it are: see `as_text`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import secrets
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 #: Files in the making end in this; one that stays behind is of a process that was killed.
 PARTIAL = ".partial"
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of the quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.ENOENT: "see where its folder has gone, or choose another",
+    errno.ENOTDIR: "see where its folder has gone, or choose another",
+    errno.EACCES: "make the folder writable, or choose another",
+    errno.EPERM: "make the folder writable, or choose another",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+class CannotWrite(OSError):
+    """A file that could not be written; the message says which, why, what is safe, and what to do."""
+
+    def __str__(self) -> str:
+        return str(self.args[-1])
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what the system refuses while ``path`` is written into a `CannotWrite`.
+
+    Raises:
+        CannotWrite: for every OSError, and for what a library makes of one; with its ``errno``.
+    """
+    try:
+        yield
+    except CannotWrite:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else _number_in(error)
+        if number is None and not isinstance(error, OSError):
+            raise
+        number = number or errno.EIO
+        remedy = _REMEDIES.get(number, "look at the disk")
+        raise CannotWrite(
+            number,
+            f"cannot write {as_text(os.fspath(path))}: {os.strerror(number)}; what was written before, an "
+            f"earlier file of that name included, is complete and stays: {remedy}, then go on from there "
+            "(mild-ext train: with --resume)",
+        ) from error
+
+
+def _number_in(error: Exception) -> int | None:
+    """The system's number of an error that a library put into words, as safetensors does."""
+    found = re.search(r"os error (\d+)", str(error))
+    return None if found is None else int(found[1])
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
@@ -22,35 +79,87 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
         path: the file; its folder exists.
         write: called with the temporary path, beside ``path`` and with the same suffixes before
             `PARTIAL`; writes the whole file.
+
+    Raises:
+        CannotWrite: the disk is full, the folder is gone, ...; ``path`` is as it was.
     """
     path = Path(path)
     # A name of its own: two processes that write the same file do not mix their bytes.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-    _flush_folder(path.parent)
+    with writing(path):
+        try:
+            write(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        _flush_folder(path.parent)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in UTF-8, as `write_atomically` does; line ends stay as they are."""
+    """Write a text file in UTF-8 (see `as_text`), as `write_atomically` does; line ends stay as they are."""
 
     def write(temporary: Path) -> None:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.write(text)
 
     write_atomically(path, write)
 
 
+def as_text(name: str) -> str:
+    r"""A name as every file, page and terminal can hold it; `as_name` gives it back.
+
+    A file name is bytes, which need not be text: Python keeps such a byte as half a surrogate pair, which no
+    encoding can write. It is spelled out here, and so are line ends and other control characters.
+
+    >>> as_text("caf\udce9.jpg"), as_name(as_text("caf\udce9.jpg")) == "caf\udce9.jpg"
+    ('caf\\udce9.jpg', True)
+    """
+    if name.isprintable():
+        return name
+    return "".join(
+        f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cs") else c for c in name
+    )
+
+
+def as_name(text: str) -> str:
+    """The name that `as_text` spelled out, as `open` and `os.listdir` have it."""
+    return re.sub(
+        r"\\u(d[89a-f][0-9a-f]{2}|00[0189][0-9a-f]|007f)",
+        lambda found: chr(int(found[1], 16)),
+        text,
+    )
+
+
+#: What a spreadsheet takes for the beginning of a formula.
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def spreadsheet_safe(text: str) -> str:
+    """Text for a cell of a CSV file that a spreadsheet shows and never computes.
+
+    A cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return gets an apostrophe
+    before it, whatever blanks stand in front. It is for text alone: a number keeps its sign.
+
+    Source: OWASP, *CSV Injection*.
+
+    Examples:
+        >>> print(spreadsheet_safe("=1+1"), spreadsheet_safe("cat"))
+        '=1+1 cat
+    """
+    begins = text.lstrip(" ")[:1]
+    return f"'{text}" if begins in FORMULA_SIGNS and begins else text
+
+
 def remove_partial(folder: Path) -> None:
     """Delete what killed processes left half-written in a folder and below; nobody may be writing there."""
-    for path in folder.rglob(f".*{PARTIAL}"):
-        path.unlink(missing_ok=True)
+    for parent, _, names in os.walk(folder):  # which follows no link out of the folder
+        for name in names:
+            if name.startswith(".") and name.endswith(PARTIAL):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(parent, name))
 
 
 def _flush_folder(folder: Path) -> None:

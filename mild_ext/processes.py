@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -61,6 +62,54 @@ def add_up(values: Sequence[float], device: torch.device, group: Group = None) -
     return total
 
 
+def first_rank_does(what: Callable[[], object], name: str) -> None:
+    """Let the first rank do something, while the others wait until it is done; a collective.
+
+    Raises:
+        What ``what`` raises, on the first rank; RuntimeError on the others then, that says so.
+    """
+    error: Exception | None = None
+    if rank() == 0:
+        try:
+            what()
+        except Exception as raised:
+            error = raised
+    failed = add_up([float(error is not None)], torch.device("cpu"))[0]
+    if error is not None:
+        raise error
+    if failed:
+        raise RuntimeError(f"{name}: the first rank has failed; see what it says")
+
+
+def require_same(facts: Mapping[str, bytes], group: Group = None) -> None:
+    """Make sure that all ranks have the same; a collective.
+
+    Args:
+        facts: what must be the same, by what it is called, e.g. ``{"labels": labels.numpy().tobytes()}``; the same
+            names on each rank.
+
+    Raises:
+        ValueError: on all ranks, naming those that differ from most others, and in what.
+    """
+    if world_size(group) == 1:
+        return
+    digests = [hashlib.sha256(fact).digest()[:8] for fact in facts.values()]
+    mine = torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests])
+    wire = Wire(group, torch.device("cpu"), DEFAULT_TIMEOUT)
+    wire.check_alive()
+    table = wire.all_gather(mine).tolist()
+    for name, column in zip(facts, zip(*table, strict=True), strict=True):
+        usual = max(column, key=column.count)
+        others = [rank for rank, digest in enumerate(column) if digest != usual]
+        if others:
+            listed = ", ".join(map(str, others))
+            raise ValueError(
+                f"all ranks must have the same {name}, but {'ranks' if len(others) > 1 else 'rank'} {listed} of "
+                f"{len(column)} {'have' if len(others) > 1 else 'has'} others than rank {column.index(usual)}; look at "
+                "the files and options on that machine"
+            )
+
+
 def data_parallel(model: nn.Module, group: Group = None) -> nn.Module:
     """The model for the forward pass in training: wrapped to average gradients over the ranks."""
     if world_size(group) == 1:
@@ -76,9 +125,9 @@ def launched_by_torchrun() -> Iterator[None]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-        dist.init_process_group("cpu:gloo,cuda:nccl")
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=timedelta(seconds=DEFAULT_TIMEOUT))
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=timedelta(seconds=DEFAULT_TIMEOUT))
     try:
         yield
         dist.barrier()

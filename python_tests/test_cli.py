@@ -18,7 +18,7 @@ from mild_ext.recording.learning_log import read_learning_log
 from mild_ext.recording.status import LearningStatus
 from mild_ext.training.models import build_model
 from mild_ext.training.run_rounds import RoundsResult
-from mild_ext.training.summary import behind_plain, gap_closed
+from mild_ext.training.summary import against_plain, gap_closed
 
 FAST = [
     "--model=mlp", "--width=32", "--rounds=2", "--first-epochs=15", "--round-epochs=6",
@@ -95,7 +95,15 @@ def test_train_writes_everything_a_person_or_program_needs(npz, tmp_path, capsys
     report = summary(out)
     assert [m["model"].split()[0] for m in report["models"]] == ["plain", "MILD", "correct"]
     assert [m["method"] for m in report["models"]] == ["plain", "mild", "clean"]
-    assert [m["samples"] for m in report["models"]] == [240, sum(kept), 240 - sum(wrong)]
+    assert [m["samples"] for m in report["models"]] == [240, 240, 240 - sum(wrong)]
+    epochs, steps = ([m[key] for m in report["models"]] for key in ("epochs", "steps"))
+    assert epochs[:2] == [21, 21]  # 15 and 6
+    assert steps[0] == steps[1] == 21 * 8
+    assert abs(steps[2] - steps[0]) <= 8
+    for row in report["models"]:
+        assert row["test_interval"][0] < row["test_accuracy"] <= row["test_interval"][1]
+    assert set(report["models"][1]["against_plain"]) == {"difference", "low", "high"}
+    assert report["against_plain"].startswith("MILD is ")
     assert report["f1"] > 0.85
 
     model = build_model("mlp", (8,), 3, width=32, mean=torch.zeros(8), std=torch.ones(8)).eval()
@@ -104,9 +112,12 @@ def test_train_writes_everything_a_person_or_program_needs(npz, tmp_path, capsys
         predicted = model(torch.tensor(arrays()["x_train"], dtype=torch.float32)).argmax(1)
     assert predicted.tolist() == [int(row["predicted_label"]) for row in rows]
 
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    rounds = [r for r in history if r["type"] == "round"]
     status = LearningStatus.load(out / "status" / "round-00.safetensors")
     assert status.num_samples == 240
-    assert status.epoch == 15
+    assert status.epoch == rounds[0]["epochs"]
+    assert 10 <= status.epoch <= status.num_epochs == 21  # until labels are memorized
     planted = PlantedLabels.load(out / "planted" / "round-00.safetensors")
     dropped_first = [i for i, row in enumerate(rows) if row["round_dropped"] == "0"]
     counts = status.compute().misclassified
@@ -114,50 +125,68 @@ def test_train_writes_everything_a_person_or_program_needs(npz, tmp_path, capsys
     counts[planted.index] = status.misclassified_for(planted.given)[planted.index]
     assert counts[dropped_first].tolist() == [int(rows[i]["misclassified"]) for i in dropped_first]
 
-    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-    rounds = [r for r in history if r["type"] == "round"]
     assert len(rounds) == report["rounds"]
     stages = {r["stage"] for r in history if r["type"] == "epoch"}
-    assert stages >= {"round 0", "final", "plain cross-entropy", "correct labels only"}
+    assert stages == {"MILD", "plain cross-entropy", "correct labels only"}
 
     printed = capsys.readouterr().out
-    for word in ("noise removed", "precision", "test accuracy", "plain cross-entropy", "Stopped:"):
+    for word in ("noise removed", "precision", "test accuracy", "plain cross-entropy", "chance"):
         assert word in printed
 
 
-def test_compared_models_have_the_same_number_of_epochs_and_the_same_start(npz, tmp_path):
-    """Without noise and with everything kept, the three trainings are one and the same."""
+@pytest.mark.parametrize("method", ["mild", "mild-rounds"])
+def test_without_noise_all_trainings_are_as_long(npz, tmp_path, method):
     out = tmp_path / "run"
     values = arrays()
-    assert (
-        train("--data", npz(**values, y_true=values["y_train"]), "--first-epochs=1", "--out", out)
-        == 0
-    )
+    spec = npz(**values, y_true=values["y_train"])
+    options = ["--first-epochs=1", f"--method={method}"]
+    assert train("--data", spec, *options, "--out", out) == 0
     report = summary(out)
     assert report["kept"] == 240
-    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-    last = {r["stage"]: r["epoch"] for r in history if r["type"] == "epoch"}
-    assert last["final"] == last["plain cross-entropy"] == last["correct labels only"] == 5
+    epochs = {row["epochs"] for row in report["models"]}
+    assert epochs == ({7} if method == "mild" else {6})
+    assert len({row["steps"] for row in report["models"]}) == 1
 
 
-def test_a_warning_where_dropping_did_harm():
-    def models(plain, mild, semi=None):
-        rows = {"plain": plain, "mild": mild, "clean": 0.9}
-        if semi is not None:
-            rows["mild-ssl"] = semi
+def test_a_final_training_on_fewer_samples_makes_as_many_steps(npz, tmp_path):
+    out = tmp_path / "run"
+    options = ["--noise", "symmetric:0.4", "--method=mild-rounds", "--plant=0", "--rounds=1"]
+    assert train("--data", npz(**arrays()), *options, "--out", out) == 0
+    plain, mild, _ = summary(out)["models"]
+    assert mild["samples"] < 200
+    assert mild["epochs"] > plain["epochs"]
+    assert abs(mild["steps"] - plain["steps"]) < 8
+
+
+def test_whether_mild_is_ahead_beyond_chance():
+    def models(low, difference, high, method="mild"):
+        against = {"low": low, "difference": difference, "high": high}
+        return [
+            {"method": "plain", "test_accuracy": 0.5},
+            {"method": method, "test_accuracy": 0.5 + difference, "against_plain": against},
+            {"method": "mild-ssl", "test_accuracy": 0.9},
+        ]
+
+    said = against_plain(models(0.02, 0.04, 0.06))
+    assert "4.0 points ahead of plain cross-entropy" in said
+    assert said.endswith("(95 % interval +2.0 to +6.0 by the test samples): beyond chance")
+    said = against_plain(models(-0.06, -0.04, -0.02, "mild-rounds"))
+    assert "4.0 points behind" in said
+    assert said.endswith(": beyond chance")
+    assert against_plain(models(-0.01, 0.01, 0.03)).endswith("no difference beyond chance")
+    assert "level with" in against_plain(models(-0.01, 0.0, 0.01))
+    assert against_plain([]) is None
+    assert against_plain([{"method": "mild", "test_accuracy": 0.5}]) is None
+
+
+def test_the_share_of_the_gap_to_the_bound_that_is_closed():
+    def models(plain, mild, bound=0.9):
+        rows = {"plain": plain, "mild": mild, "mild-ssl": 0.85, "clean": bound}
         return [{"method": key, "test_accuracy": value} for key, value in rows.items()]
 
-    assert "(40.0% against 46.0%)" in behind_plain(models(0.46, 0.40), 1000)
-    assert behind_plain(models(0.46, 0.40), 100) is None  # by chance, as well
-    assert behind_plain(models(0.40, 0.46), 1000) is None
-    assert behind_plain(models(0.46, 0.40, 0.50), 1000) is None
-    assert "(44.0% against 50.0%)" in behind_plain(models(0.50, 0.40, 0.44), 1000)
-    assert behind_plain(models(None, 0.46), 1000) is None
-    assert behind_plain(models(0.46, None), 1000) is None
-    assert behind_plain([], 1000) is None
-
-    assert gap_closed(models(0.5, 0.8, 0.85)) == pytest.approx(0.75)
+    assert gap_closed(models(0.5, 0.8)) == pytest.approx(0.75)
     assert gap_closed(models(0.5, 0.8)[:2]) is None  # no bound
+    assert gap_closed(models(0.5, None)) is None
     assert gap_closed(models(None, 0.8)) is None
     assert gap_closed(models(0.95, 0.8)) is None  # no gap
 
@@ -173,7 +202,9 @@ def test_learning_logs_of_every_round(npz, tmp_path, capsys):
     assert len(logs) == summary(out)["rounds"]
     log = read_learning_log(logs[0])
     planted = PlantedLabels.load(out / "planted" / "round-00.safetensors")
-    assert log.memorized.shape == (180 - len(planted), 15)  # those neither held out nor planted
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    (epochs,) = (r["epochs"] for r in history if r["type"] == "round")
+    assert log.memorized.shape == (180 - len(planted), epochs)  # neither held out nor planted
     assert not np.isin(log.ids, planted.index).any()
     status = LearningStatus.load(out / "status" / "round-00.safetensors")
     ids = torch.from_numpy(log.ids)
@@ -348,7 +379,7 @@ def test_interrupt_by_the_user_says_how_to_go_on(npz, tmp_path, monkeypatch, cap
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mild_ext.training.experiment.run_rounds", interrupt)
+    monkeypatch.setattr("mild_ext.training.experiment.run_posterior", interrupt)
     assert train("--data", npz(**arrays(count=30)), "--out", tmp_path / "run") == 130
     assert "--resume" in capsys.readouterr().err
 
@@ -356,11 +387,14 @@ def test_interrupt_by_the_user_says_how_to_go_on(npz, tmp_path, monkeypatch, cap
 def test_truncated_checkpoint_is_refused_with_its_name(npz, tmp_path, capsys):
     out = tmp_path / "run"
     assert train("--data", npz(**arrays(count=30)), "--out", out) == 0
-    path = out / "checkpoints" / "rounds.safetensors"
+    path = out / "checkpoints" / "training.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
     assert main(["train", "--resume", "--out", str(out)]) == 1
     error = capsys.readouterr().err
-    assert "rounds.safetensors is truncated" in error
+    assert (
+        "training.safetensors cannot be read: it is damaged or no safetensors file, or truncated"
+        in error
+    )
     assert "delete it" in error
     path.unlink()
     assert main(["train", "--resume", "--out", str(out)]) == 0
@@ -413,7 +447,7 @@ def test_figure_of_the_metric(npz, tmp_path):
 def test_help_is_quick_to_load_and_names_every_setting(tmp_path):
     code = (
         "import sys, mild_ext.cli\n"
-        "try: mild_ext.cli.main(['train', '--help'])\n"
+        "try: mild_ext.cli.main(['train', '--help-all'])\n"
         "except SystemExit: pass\n"
         "heavy = {'matplotlib', 'sklearn', 'scipy.optimize', 'scipy.special', 'scipy.stats'}\n"
         "print(sorted(heavy & set(sys.modules)))"

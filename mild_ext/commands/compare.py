@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +12,10 @@ import torch
 
 from mild_ext.commands import console
 from mild_ext.files import write_text
-from mild_ext.training.comparison import compare
+from mild_ext.training.comparison import ComparisonFolder, compare
 from mild_ext.training.context import RunContext
 from mild_ext.training.experiment import (
     Row,
-    RunSettings,
     choose_settings,
     pick_device,
     pick_threads,
@@ -25,7 +23,6 @@ from mild_ext.training.experiment import (
     size_by_data,
 )
 from mild_ext.training.methods import METHODS
-from mild_ext.training.run_folder import CONFIG
 
 
 def main(options: argparse.Namespace) -> int:
@@ -55,24 +52,34 @@ def main(options: argparse.Namespace) -> int:
             left_out = ", ".join(key for key in methods if key not in blind)
             raise ValueError(f"the true labels are not known: leave out the method {left_out}")
         methods = blind
-    _prepare_folder(out, settings)
-    rows = compare(
-        settings,
-        noises,
-        seeds,
-        methods,
-        out,
-        RunContext(
-            device=pick_device(settings.device),
-            checkpoint_seconds=options.checkpoint_seconds,
-            progress=not options.quiet,
-        ),
-        on_row=lambda row: None if options.quiet else _print_row(row),
+    folder = ComparisonFolder(out)
+    try:
+        folder.prepare(settings, overwrite=options.overwrite)
+        if folder.stayed:
+            print(console.what_stayed(out, folder.stayed, "comparison"), flush=True)
+        rows = compare(
+            settings,
+            noises,
+            seeds,
+            methods,
+            out,
+            RunContext(
+                device=pick_device(settings.device),
+                checkpoint_seconds=options.checkpoint_seconds,
+                progress=not options.quiet,
+            ),
+            on_row=lambda row: None if options.quiet else _print_row(row),
+        )
+        write_text(out / "results.csv", _csv(rows))
+        table = console.methods_table(rows, methods)
+        write_text(out / "table.txt", table + "\n")
+    finally:
+        folder.release()
+    test = f"{len(data.test):,} test samples"  # type: ignore[arg-type]
+    over = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+    print(
+        f"\nTest accuracy in %: mean over {over}, and its 95 % interval by these and {test}\n{table}"
     )
-    write_text(out / "results.csv", _csv(rows))
-    table = console.methods_table(rows, methods)
-    write_text(out / "table.txt", table + "\n")
-    print(f"\nTest accuracy in %, mean ± standard deviation over {len(seeds)} seeds\n{table}")
     return 0
 
 
@@ -89,18 +96,6 @@ def _seeds(text: str) -> list[int]:
         return [int(seed) for seed in text.split(",")]
     except ValueError as error:
         raise ValueError(f"--seeds must be numbers like 0,1,2; got {text!r}") from error
-
-
-def _prepare_folder(out: Path, settings: RunSettings) -> None:
-    """Make the folder, or go on in that of the same comparison."""
-    out.mkdir(parents=True, exist_ok=True)
-    config = json.dumps(settings.to_dict(), indent=2) + "\n"
-    path = out / CONFIG
-    if path.exists() and path.read_text(encoding="utf-8") != config:
-        raise ValueError(f"{out} holds a comparison with other settings; use another --out")
-    if not path.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty and holds no comparison; use another --out")
-    write_text(path, config)
 
 
 def _print_row(row: Row) -> None:

@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mild_ext.data.noise import LabelNoise
 from mild_ext.data.sets import LabeledData
+from mild_ext.report.verdict import verdict
+from mild_ext.training.chance import mean_interval
 from mild_ext.training.context import Record
 from mild_ext.training.experiment import Row, RunSettings
 from mild_ext.training.methods import METHODS
-from mild_ext.training.run_rounds import RoundsResult
+from mild_ext.training.recipe import Recipe
+from mild_ext.training.run_folder import RunFolder
+from mild_ext.training.run_result import RoundsResult
 from mild_ext.training.sizing import describe_sizes
+from mild_ext.training.suspects import SUSPECTS, Suspect
 
 
 def percent(value: float | None) -> str:
@@ -38,21 +42,36 @@ def describe(
         text += f" ({min(rates):.0%} to {max(rates):.0%} by class)"
     for message in data.messages:
         text += f"\nnote: {message}"
-    text += (
-        f"\nrecipe {settings.recipe_name}: up to {recipe.rounds} rounds "
-        f"({recipe.first_epochs} epochs, then {recipe.round_epochs} each), "
-        f"final training {recipe.final_epochs} epochs; seed {settings.seed}, {device}\n"
-    )
-    if settings.chosen is not None:
+    if recipe.method == "mild":
+        plan = (
+            f"one training of {recipe.first_epochs + recipe.final_epochs} epochs, which finds the wrong labels when "
+            "they begin to be memorized"
+        )
+    elif recipe.rounds == 1 and not recipe.final_epochs:
+        plan = f"{recipe.first_epochs} epochs"
+    else:
+        plan = (
+            f"up to {recipe.rounds} rounds ({recipe.first_epochs} epochs, then {recipe.round_epochs} each), "
+            f"final training {recipe.final_epochs} epochs"
+        )
+    text += f"\nrecipe {settings.recipe_name}: {plan}; seed {settings.seed}, {device}\n"
+    if settings.chosen is not None and recipe.method == "mild-rounds":
         text += f"sized by the data: {describe_sizes(recipe)}\n"
     return text
+
+
+def what_stayed(folder: Path, files: list[str], kind: str) -> str:
+    """The note on files that ``--overwrite`` left in a folder, as they are not of a run, or comparison."""
+    listed = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
+    return f"note: {len(files)} files in {folder} are not of a {kind} and stay: {listed}"
 
 
 class RoundsTable:
     """Prints one line per round as the rounds finish."""
 
-    def __init__(self, say: Callable[[str], None], data: LabeledData) -> None:
+    def __init__(self, say: Callable[[str], None], data: LabeledData, recipe: Recipe) -> None:
         self.say = say
+        self.watches_all = recipe.reselect == "all"
         self.columns = [("round", 5), ("epochs", 6), ("trained on", 10), ("kept", 8)]
         self.rates: list[tuple[str, str]] = []
         if data.true_labels is not None:
@@ -76,15 +95,72 @@ class RoundsTable:
         line = [str(c).rjust(width) for c, (_, width) in zip(cells, self.columns, strict=True)]
         line += [percent(record.get(key)).rjust(max(7, len(name))) for name, key in self.rates]
         self.say("  ".join(line))
+        if self.watches_all and record["kept"] > record["trained_on"]:
+            self.say(
+                "       (more kept than trained on: dropped samples are still watched, and "
+                f"{record['kept'] - record['trained_on']} more came back than were dropped)"
+            )
 
 
-def measured_noise(result: RoundsResult) -> str:
-    """What the first round's planted labels measured, in a line or two; or why there were none."""
-    first = result.rounds[0]
-    if first["planted"]:
-        return f"Measured with {first['planted']} planted labels: {first['reason']}."
-    how = "estimated from counts alone, which cannot tell a hard label from a wrong one"
-    return f"The noise is {how}: {first['planting_note'] or 'no labels were planted'}."
+# ------------------------------------------------------------------------------------- the verdict
+
+
+def verdict_lines(result: RoundsResult, samples: int, path: Path) -> str:
+    """How many labels are wrong, what the list holds of them, and whether to trust it: the report's own words.
+
+    Args:
+        result: of the rounds.
+        samples: number of samples that took part.
+        path: of the list.
+    """
+    found = verdict(
+        result.rounds, num_samples=samples, num_dropped=int((result.round_dropped >= 0).sum())
+    )
+    return "\n".join(["", *(line.replace("The list below", f"{path}") for line in found.lines)])
+
+
+def most_suspicious(suspects: list[Suspect], count: int = 10) -> str:
+    """The first lines of the list."""
+    rows = [("", "given", "suggested")]
+    for s in suspects[:count]:
+        sure = "" if s.suggestion_confidence is None else f" ({s.suggestion_confidence:.0%})"
+        rows.append((s.id, s.given_label, (s.suggested_label or "-") + sure))
+    widths = [max(len(row[k]) for row in rows) for k in range(2)]
+    lines = ["", "The most suspicious:"]
+    lines += [f"  {row[0].ljust(widths[0])}  {row[1].ljust(widths[1])}  {row[2]}" for row in rows]
+    return "\n".join(lines)
+
+
+def after_finding(folder: RunFolder, seconds: float, quiet: bool) -> str:
+    """Where the list is, and what to do with it."""
+    suspects, page = folder.path / SUSPECTS, folder.path / "report.html"
+    if quiet:
+        return f"{suspects}"
+    lines = ["", f"Wrote {suspects} in {seconds:.0f} s. Next:"]
+    if page.exists():
+        lines.append(
+            f"  open {page}: look through the samples, mark them, download corrections.csv;"
+        )
+        lines.append(
+            f"  mild-ext fix {folder.path} --corrections corrections.csv --out FIXED   applies that, or"
+        )
+    else:
+        lines.append(f"  mild-ext report {folder.path}   makes a page to look through the samples;")
+    lines.append(
+        f"  mild-ext fix {folder.path} --auto --out FIXED   follows the suggestions that are sure enough."
+    )
+    return "\n".join(lines)
+
+
+def after_training(folder: RunFolder, seconds: float, quiet: bool) -> str:
+    """What a finished training left, and what to do with it."""
+    if quiet:
+        return f"{folder.path / SUSPECTS}"
+    return (
+        after_finding(folder, seconds, quiet)
+        + f"\n  mild_ext.load_model({str(folder.path)!r})   in Python: the model."
+        + f"\nIn {folder.path}/: {folder.contents()}"
+    )
 
 
 def models_table(summary: dict[str, Any]) -> str:
@@ -93,86 +169,75 @@ def models_table(summary: dict[str, Any]) -> str:
     if not models:
         return "\nThere is no test split, so no test accuracy (see --test-fraction).\n"
     width = max(len(row["model"]) for row in models)
-    lines = ["", f"{'model'.ljust(width)}  samples  epochs  test accuracy"]
-    lines += [
-        f"{row['model'].ljust(width)}  {row['samples']:7d}  "
-        f"{row.get('epochs', summary['final_epochs']):6d}  "
-        f"{percent(row['test_accuracy']).rjust(13)}"
-        for row in models
-    ]
+    lines = ["", f"{'model'.ljust(width)}  samples  epochs   steps  seconds  test accuracy (95 %)"]
+    for row in models:
+        interval = row.get("test_interval")
+        shown = "" if interval is None else f" ({interval[0]:.1%} to {interval[1]:.1%})"
+        lines.append(
+            f"{row['model'].ljust(width)}  {row['samples']:7d}  {row['epochs']:6d}  {row['steps'] or '-':>6}"
+            f"  {row['seconds']:7.1f}  {percent(row['test_accuracy']).rjust(6)}{shown}"
+        )
     for name in [key for key in models[0] if key.startswith("accuracy on ")]:
         listed = ", ".join(f"{row['model']} {percent(row.get(name))}" for row in models)
         lines.append(f"{name}: {listed}")
     if summary.get("gap_closed", 0) > 0:
         lines.append(f"MILD closes {summary['gap_closed']:.0%} of the gap to correct labels only.")
-    if "warning" in summary:
-        lines.append(f"Warning: {summary['warning']}.")
+    if "against_plain" in summary:
+        lines.append(f"{summary['against_plain']}.")
     return "\n".join(lines) + "\n"
 
 
-def next_steps(
-    out: Path,
-    result: RoundsResult,
-    data: LabeledData,
-    train_ids: Tensor | None,
-    logits: Tensor,
-    count: int = 5,
-) -> str:
-    """What a person with labels of their own should look at now; ``logits`` are the final model's."""
-    ids = torch.arange(len(data)) if train_ids is None else train_ids
-    dropped = ids[~result.kept[ids]]
-    if len(dropped) == 0:
-        return f"\nNo label stands out: all {len(ids)} samples were kept ({result.stop_reason})."
-    # What shares one probability, the final model, which was trained without them, tells apart.
-    predicted = logits.argmax(1)
-    agreement = logits.softmax(1).gather(1, result.labels[:, None])[:, 0]
-    order = sorted(
-        dropped.tolist(),
-        key=lambda i: (
-            float(result.clean_probability[i]),
-            -float(result.suspicion[i]),
-            float(agreement[i]),
-        ),
-    )
-    names, page = data.class_names, out / "report.html"
-    lines = ["", f"{len(dropped)} of {len(ids)} labels may be wrong. The most suspicious:"]
-    for i in order[:count]:
-        name = f"sample {i}" if data.sample_names is None else data.sample_names[i]
-        given, seen_as = names[int(result.labels[i])], names[int(predicted[i])]
-        guess = "the model agrees in the end" if given == seen_as else f"looks like {seen_as}"
-        lines.append(f"  {name}: labeled {given}, {guess}")
-    lines += [
-        "",
-        "Next:",
-        f"  check the samples with kept=0 in {out / 'selection.csv'} (sort by suspicion),",
-        "  correct or delete those that are wrong, and run again with another --out;",
-        f"  the model in {out / 'model.safetensors'} was trained without them.",
-        (f"  {page} is" if page.exists() else f"  mild-ext report {out} makes")
-        + " a page of the rounds, the classes and these samples' pictures.",
-    ]
-    if data.test is None:
-        lines.append("  Add --test-fraction 0.2 to see test accuracy (by the labels as they are).")
-    return "\n".join(lines)
-
-
 def methods_table(rows: list[Row], methods: list[str]) -> str:
-    """Test accuracy, mean and standard deviation over seeds in percent; one column per noise."""
+    """Test accuracy in percent, mean over seeds with its interval, one column per noise; and what it cost."""
     noises = list(dict.fromkeys(row["noise"] for row in rows))
-    width = max(len(METHODS[method].title) for method in methods)
+    titles = {method: METHODS[method].title for method in methods}
+    width = max(len(title) for title in titles.values())
     lines = ["".ljust(width) + "".join(noise.rjust(20) for noise in noises)]
+    lines[0] += "epochs".rjust(14) + "steps".rjust(16) + "seconds".rjust(10)
     for method in methods:
-        cells = [_cell(rows, method, noise, "test_accuracy") for noise in noises]
-        lines.append(METHODS[method].title.ljust(width) + "".join(cell.rjust(20) for cell in cells))
+        cells = [_accuracy(rows, method, noise).rjust(20) for noise in noises]
+        own = [row for row in rows if row["method"] == method]
+        costs = [
+            _span(own, "epochs").rjust(14),
+            _span(own, "steps").rjust(16),
+            _mean(own, "seconds").rjust(10),
+        ]
+        lines.append(titles[method].ljust(width) + "".join(cells + costs))
     selecting = [m for m in methods if any(r["method"] == m and "f1" in r for r in rows)]
     if selecting:
-        lines += ["", "F1 of the kept samples"]
+        lines += ["", "F1 of the kept samples, in %, mean and standard deviation over seeds"]
     for method in selecting:
-        cells = [_cell(rows, method, noise, "f1") for noise in noises]
-        lines.append(METHODS[method].title.ljust(width) + "".join(cell.rjust(20) for cell in cells))
+        cells = [_spread(rows, method, noise, "f1").rjust(20) for noise in noises]
+        lines.append(titles[method].ljust(width) + "".join(cells))
     return "\n".join(lines)
 
 
-def _cell(rows: list[Row], method: str, noise: str, key: str) -> str:
+def _accuracy(rows: list[Row], method: str, noise: str) -> str:
+    own = [
+        row
+        for row in rows
+        if row["method"] == method and row["noise"] == noise and row["test_accuracy"] is not None
+    ]
+    if not own:
+        return "-"
+    mean, half = mean_interval([row["test_accuracy"] for row in own], own[0]["test_samples"])
+    return f"{100 * mean:.1f} ± {100 * half:.1f}"
+
+
+def _span(rows: list[Row], key: str) -> str:
+    values = [row[key] for row in rows if row.get(key) is not None]
+    if not values:
+        return "-"
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
+
+
+def _mean(rows: list[Row], key: str) -> str:
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return f"{statistics.mean(values):.1f}" if values else "-"
+
+
+def _spread(rows: list[Row], method: str, noise: str, key: str) -> str:
     values = [
         100 * row[key]
         for row in rows

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import operator
 import platform
 import re
+import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 import mild_ext
-from mild_ext.recording._native import _C, has_cuda
+from mild_ext.recording._native import _C, driver_problem, has_cuda
 
-_EXTRA = re.compile(r"[\w.-]+")
+_REQUIREMENT = re.compile(
+    r"(?P<name>[\w.-]+)(\[(?P<extras>[^\]]*)\])?\s*(.*?>=\s*(?P<least>[\d.]+))?"
+)
 _OF_EXTRA = re.compile(r"""extra\s*==\s*["']([\w-]+)["']""")
+_OF_PYTHON = re.compile(r"""python_version\s*(<=|>=|<|>|==)\s*["'](\d+)\.(\d+)["']""")
+_COMPARE = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+}
 _FOR_DEVELOPERS = ("demo", "test", "lint", "docs")
 
 _REBUILD = "where nvcc is on PATH: MILD_EXT_CUDA=ON pip install --force-reinstall --no-deps . in a checkout"
@@ -68,6 +81,12 @@ def _cuda() -> list[tuple[str, str]]:
             ),
         ]
     lines = []
+    problem = driver_problem(_C.cuda_version, _C.cuda_driver()) if has_cuda() else None
+    if problem is not None:
+        lines.append(("driver", problem))
+    elif has_cuda():
+        driver = _C.cuda_driver()
+        lines.append(("driver", f"knows CUDA up to {driver // 1000}.{driver % 1000 // 10}"))
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         capability = 10 * properties.major + properties.minor
@@ -82,6 +101,8 @@ def _cuda() -> list[tuple[str, str]]:
                 (f"cuda:{index}", f"{name}: this build has no code for sm_{capability}"),
                 ("", f"rebuild with MILD_EXT_CUDA_ARCHITECTURES={capability} set, {_REBUILD}"),
             ]
+        elif problem is not None:
+            lines.append((f"cuda:{index}", f"{name}: not usable with this driver"))
         else:
             lines.append((f"cuda:{index}", f"{name}: usable; try mild-ext selfcheck --device cuda"))
     return lines
@@ -107,27 +128,73 @@ def runs_on(capability: int, architectures: list[str]) -> bool:
 
 def _extras() -> list[tuple[str, str]]:
     """Which optional parts are complete, and how to get the others."""
-    needed: dict[str, list[str]] = {}
-    for requirement in requires("mild_ext") or []:
-        # e.g. matplotlib>=3.7; extra == "plot"
-        name, extra = _EXTRA.match(requirement), _OF_EXTRA.search(requirement)
-        if name and extra and extra[1] not in _FOR_DEVELOPERS:
-            needed.setdefault(extra[1], []).append(name[0])
+    needed = requirements_by_extra(requires("mild_ext") or [])
     lines = []
-    for extra_name, names in sorted(needed.items()):
-        missing = [name for name in names if not _installed(name)]
-        text = (
-            f"missing {', '.join(missing)}: pip install 'mild_ext[{extra_name}]'"
-            if missing
-            else "complete"
+    for extra in sorted(set(needed) - set(_FOR_DEVELOPERS)):
+        versions = {r: _version(r.name) for r in needed[extra]}
+        missing = sorted({r.name for r, there in versions.items() if there is None})
+        old = sorted(
+            {
+                r.name
+                for r, there in versions.items()
+                if there and _numbers(there) < _numbers(r.least)
+            }
         )
-        lines.append((f"extra {extra_name}", text))
+        parts = [f"missing {', '.join(missing)}"] if missing else []
+        parts += [f"too old {', '.join(old)}"] if old else []
+        text = f"{'; '.join(parts)}: pip install 'mild_ext[{extra}]'" if parts else "complete"
+        lines.append((f"extra {extra}", text))
     return lines
 
 
-def _installed(name: str) -> bool:
+class Requirement(NamedTuple):
+    """A package that is needed, and its least version."""
+
+    name: str
+    least: str
+
+
+def requirements_by_extra(
+    requirements: list[str], python: tuple[int, int] = sys.version_info[:2]
+) -> dict[str, list[Requirement]]:
+    """What each extra needs on a version of Python; an extra of this package stands for what it needs itself.
+
+    >>> requirements_by_extra(['a>=1; extra == "x"', 'mild_ext[x]; extra == "y"'])["y"]
+    [Requirement(name='a', least='1')]
+    """
+    own: dict[str, list[Requirement]] = {}
+    others: dict[str, list[str]] = {}
+    for text in requirements:
+        found, marker = _REQUIREMENT.match(text), text.partition(";")[2]
+        extra, limit = _OF_EXTRA.search(marker), _OF_PYTHON.search(marker)
+        if found is None or extra is None:
+            continue
+        entry = own.setdefault(extra[1], [])
+        if limit is not None and not _COMPARE[limit[1]](python, (int(limit[2]), int(limit[3]))):
+            continue
+        if found["name"].replace("-", "_") == "mild_ext":
+            others.setdefault(extra[1], []).extend(found["extras"].replace(" ", "").split(","))
+        else:
+            entry.append(Requirement(found["name"], found["least"] or "0"))
+
+    def all_of(extra: str, seen: tuple[str, ...] = ()) -> list[Requirement]:
+        more = [
+            r for o in others.get(extra, []) if o not in seen for r in all_of(o, (*seen, extra))
+        ]
+        return own.get(extra, []) + more
+
+    return {extra: all_of(extra) for extra in own}
+
+
+def _version(name: str) -> str | None:
+    """The installed version of a package; None where it is not installed."""
     try:
-        version(name)
+        return version(name)
     except PackageNotFoundError:
-        return False
-    return True
+        return None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """The release of a version: ``2.10.1+cpu`` is (2, 10, 1)."""
+    found = re.match(r"\d+(\.\d+)*", text)
+    return tuple(map(int, found[0].split("."))) if found else ()

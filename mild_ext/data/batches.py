@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mild_ext import processes
-from mild_ext.data.sets import ArrayDataset, IndexedDataset
+from mild_ext.data.indexed import IndexedDataset
+from mild_ext.data.sets import ArrayDataset
 
 Batch = tuple[Tensor, Any, Tensor]
 

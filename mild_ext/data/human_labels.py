@@ -46,10 +46,7 @@ def read_human_labels(path: Path, variant: str, true: np.ndarray[Any, Any]) -> n
         raise ValueError(f"CIFAR-N has the label sets {', '.join(VARIANTS)}; got {variant!r}")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    try:
-        content = read_npy(path) if path.suffix == ".npy" else read_torch_file(path)
-    except ValueError as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+    content = read_npy(path) if path.suffix == ".npy" else read_torch_file(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a dict of label arrays, as the files of CIFAR-N do")
     key = next((k for k in VARIANTS[variant] if k in content), None)

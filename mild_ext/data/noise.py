@@ -31,6 +31,7 @@ A specification is text, ``KIND:RATE``:
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from mild_ext.data.labels import check_labels
 from mild_ext.data.sets import ArrayDataset
+from mild_ext.reading import read_array, read_text, reading
+from mild_ext.spelling import did_you_mean
 
 _Array = np.ndarray[Any, Any]
 
@@ -92,7 +96,7 @@ def corrupt_labels(
     """Replace some labels by wrong ones.
 
     Args:
-        labels: int64 ``[N]``, the true labels.
+        labels: ``[N]``, the true labels, as `mild_ext.data.check_labels` takes them.
         spec: ``KIND:RATE``, see the module's table; RATE is a probability in [0, 1].
         num_classes: K.
         seed: the same seed gives the same labels.
@@ -115,9 +119,9 @@ def corrupt_labels(
     if kind not in KINDS or (kind != "none") != bool(argument):
         raise ValueError(
             f"noise must be KIND:RATE with KIND one of {', '.join(KINDS)} (e.g. symmetric:0.5), "
-            f"or none; got {spec!r}"
+            f"or none; got {spec!r}{'' if kind in KINDS else did_you_mean(kind, KINDS)}"
         )
-    true = labels.cpu().numpy()
+    true = check_labels(labels, num_classes=num_classes).values.numpy()
     generator = np.random.default_rng(seed)
     drawn = True
     if kind == "none":
@@ -194,21 +198,19 @@ def _read_array(path: Path) -> _Array:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     if path.suffix == ".npy":
-        loaded: _Array = np.load(path, allow_pickle=False)
+        return read_array(path)
+    text = read_text(path)
+    with reading(path):
+        separator = "," if "," in text.partition("\n")[0] else None
+        loaded: _Array = np.loadtxt(io.StringIO(text), delimiter=separator)
         return loaded
-    separator = "," if "," in path.read_text().partition("\n")[0] else None
-    loaded = np.loadtxt(path, delimiter=separator)
-    return loaded
 
 
 def _read_labels(path: Path, count: int, num_classes: int) -> _Array:
-    labels = _read_array(path)
-    if labels.shape != (count,):
-        raise ValueError(f"{path} must hold {count} labels, one per sample; got {labels.shape}")
-    if (labels != np.floor(labels)).any() or labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"{path} must hold integers in [0, {num_classes - 1}]")
-    result: _Array = labels.astype(np.int64)
-    return result
+    labels = check_labels(
+        _read_array(path), name=f"the labels in {path}", count=count, num_classes=num_classes
+    )
+    return np.asarray(labels.values.numpy())
 
 
 def _read_matrix(path: Path, num_classes: int) -> _Array:

@@ -7,9 +7,7 @@ labels, never needs a copy of the data.
 
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,29 +16,38 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mild_ext.data.indexed import IndexedDataset
+from mild_ext.data.labels import check_labels
+from mild_ext.data.random_state import isolated_random_state
+from mild_ext.files import as_text
+
 
 class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
     """Inputs and labels that lie in memory; batches are gathered with one index operation.
 
     Args:
         inputs: ``[N, ...]``, any dtype. Images are ``[N, channels, height, width]``.
+        labels: ``[N]``, as `mild_ext.data.check_labels` takes them; an int64 tensor is not copied.
+
+    Attributes:
         labels: int64 ``[N]``, classes ``0 .. K-1``.
+        class_names: the text of each class number, where the labels were text, else None.
 
     Raises:
-        TypeError: ``labels`` are not int64.
-        ValueError: ``inputs`` and ``labels`` differ in length.
+        TypeError, ValueError: ``labels`` are no labels, or ``inputs`` and ``labels`` differ in length.
     """
 
-    def __init__(self, inputs: Tensor, labels: Tensor) -> None:
-        if labels.dtype != torch.int64:
-            raise TypeError(f"labels must be int64, got {labels.dtype}; use labels.long()")
-        if labels.ndim != 1 or inputs.shape[:1] != labels.shape:
+    def __init__(self, inputs: Tensor, labels: Any) -> None:
+        checked = check_labels(labels)
+        if inputs.ndim < 1 or len(inputs) != len(checked):
             raise ValueError(
                 f"inputs [N, ...] and labels [N] must agree in N, got {tuple(inputs.shape)} "
-                f"and {tuple(labels.shape)}"
+                f"and {len(checked)} labels"
             )
+        plain = isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.ndim == 1
         self.inputs = inputs
-        self.labels = labels
+        self.labels: Tensor = labels if plain else checked.values.to(inputs.device)
+        self.class_names = checked.class_names
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,68 +58,6 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
     def gather(self, index: Tensor) -> Tensor:
         """Inputs ``[B, ...]`` of the samples ``index`` (int64 ``[B]``), on the inputs' device."""
         return self.inputs[index]
-
-
-class IndexedDataset(Dataset[tuple[int, Any, Any]]):
-    """Makes any map-style data set of ``(input, label)`` give ``(index, input, label)``.
-
-    ``index`` is the sample's id: its position in the wrapped data set.
-
-    Args:
-        dataset: map-style data set whose items start with ``(input, label)``.
-        labels: int64 ``[N]`` labels to use in place of the data set's own, or None. They are read anew at every
-            access, so a tracker's ``training_labels``, which change from round to round, may be given.
-
-    An item may also be asked for as ``(index, seed)``: then the random generators of Python, NumPy
-    and torch are seeded from both before the item is read, so random augmentation inside the data
-    set comes out the same whatever the number of worker processes, and after a resume.
-    """
-
-    def __init__(self, dataset: Dataset[Any], labels: Tensor | None = None) -> None:
-        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-            raise TypeError(
-                "dataset must be map-style (have __len__ and __getitem__): the samples' ids are "
-                f"their positions; got {type(dataset).__name__}"
-            )
-        if labels is not None and len(labels) != len(dataset):
-            raise ValueError(f"labels must have length {len(dataset)}, got {len(labels)}")
-        self.dataset = dataset
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int | tuple[int, int]) -> tuple[int, Any, Any]:
-        if isinstance(index, tuple):
-            index, seed = index
-            _seed_cpu(hash((seed, index)) & (2**63 - 1))
-        item = self.dataset[index]
-        return index, item[0], item[1] if self.labels is None else self.labels[index]
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the generators of Python, NumPy and torch (all devices)."""
-    _seed_cpu(seed)
-    torch.manual_seed(seed)
-
-
-def _seed_cpu(seed: int) -> None:
-    """As `seed_everything`, for the CPU alone: 10 microseconds, a tenth of torch.manual_seed's."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - data sets use the global generator
-    torch.default_generator.manual_seed(seed)
-
-
-@contextlib.contextmanager
-def isolated_random_state() -> Iterator[None]:
-    """Leave the global random generators of Python, NumPy and torch as they were found."""
-    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 class Part(Dataset[tuple[Any, Tensor]]):
@@ -136,23 +81,6 @@ class Part(Dataset[tuple[Any, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Any, Tensor]:
         return self.dataset[int(self.ids[index])][0], self.labels[index]
-
-
-def labels_of(dataset: Dataset[Any]) -> Tensor:
-    """The labels of a map-style data set as int64 ``[N]``.
-
-    Read off the attribute ``labels`` or ``targets`` where there is one; otherwise every item is
-    read once, which for images on disk takes as long as an epoch of reading.
-    """
-    for name in ("labels", "targets"):
-        found = getattr(dataset, name, None)
-        if found is not None and len(found) == len(dataset):  # type: ignore[arg-type]
-            return torch.as_tensor(found).to(torch.int64)
-    with isolated_random_state():  # a data set may draw random numbers for its inputs
-        return torch.tensor(
-            [int(dataset[i][1]) for i in range(len(dataset))],  # type: ignore[arg-type]
-            dtype=torch.int64,
-        )
 
 
 def stratified_holdout(labels: Tensor, fraction: float, seed: int) -> Tensor:
@@ -198,6 +126,12 @@ class LabeledData:
         plain: the training samples without random augmentation, where ``train`` augments while it
             reads; None where it does not.
         sample_names: where each training sample came from (a file, as a rule), or None.
+        texts: what each training sample says, to be shown to people: a text, or a row of a table; or None.
+        root: the folder that ``sample_names`` are relative to, where classes are folders of files.
+        table: the table the samples are rows of: its ``path``, and the names of the ``label`` and ``id`` columns (None:
+            ``sample_names`` are numbers of rows); or None.
+        encoding: how rows of a table became inputs, in plain values, for `mild_ext.data.readers.table.encode_rows`;
+            or None.
         superclasses: superclass of each class, for label noise inside superclasses, or None.
         messages: what the user should know about how the data was read.
         recipe: name of the preset that suits this data set.
@@ -221,15 +155,37 @@ class LabeledData:
     validation: Dataset[Any] | None = None
     plain: Dataset[Any] | None = None
     sample_names: Sequence[str] | None = None
+    texts: Sequence[str] | None = None
+    root: str | None = None
+    table: dict[str, str | None] | None = None
+    encoding: dict[str, Any] | None = None
     superclasses: Sequence[int] | None = None
     messages: list[str] = field(default_factory=list)
     recipe: str = "default"
     noise_map: Sequence[int] | None = None
     picture_shape: tuple[int, int, int] | None = None
 
+    def __post_init__(self) -> None:
+        self.name = as_text(self.name)
+        self.class_names = [as_text(str(name)) for name in self.class_names]
+        count = len(self.train)  # type: ignore[arg-type]
+        classes = len(self.class_names)
+        self.labels = check_labels(self.labels, count=count, num_classes=classes).values
+        if self.true_labels is not None:
+            self.true_labels = check_labels(
+                self.true_labels, name="true labels", count=count, num_classes=classes
+            ).values
+
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def shown_kind(self) -> str:
+        """What people are shown of a sample: an ``image``, a ``text``, or nothing but a ``vector``."""
+        if self.kind == "image" or self.picture_shape is not None:
+            return "image"
+        return "vector" if self.texts is None else "text"
 
     def __len__(self) -> int:
         return len(self.labels)

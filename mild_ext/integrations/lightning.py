@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from mild_ext.integrations.sampler import KeptSampler
+from mild_ext.integrations.sampler import KeptSampler, draws_from
 from mild_ext.integrations.tracker import RoundTracker
 
 try:
@@ -32,8 +32,9 @@ class MILDCallback(pl.Callback):
     Index, logits and labels of a batch are taken from what ``training_step`` returns, from the
     batch, or from the output of a submodule. At the end of a round the samples with wrong labels
     are dropped from `sampler`, which belongs into the training DataLoader, and optimizers and
-    learning-rate schedules start anew. The state is part of Lightning's checkpoints. Under DDP every
-    process calls everything, and all keep the same samples.
+    learning-rate schedules start anew. The state is part of Lightning's checkpoints, and the figures of every
+    epoch and round (`RoundTracker.figures`) go to its loggers. Under DDP every process calls everything, and all
+    keep the same samples.
 
     Args:
         num_samples: samples in the training set.
@@ -47,8 +48,8 @@ class MILDCallback(pl.Callback):
         restart_optimizers: call ``configure_optimizers`` anew after each round.
         given_labels: integers ``[N]``, ``labels`` of `RoundTracker`; None takes them from the batches.
         tracker_options: ``train_ids``, ``reselect``, ``min_removed``, ``select``, ``device``,
-            ``group``, ``seed``, ``plant``, ``num_classes`` of `RoundTracker`. With ``plant`` the data set must
-            give ``tracker.training_labels``. With ``reselect="all"`` it is for ``training_step`` to
+            ``group``, ``seed``, ``plant``, ``num_classes``, ``record`` of `RoundTracker`. With ``plant`` the data set
+            must give ``tracker.training_labels``. With ``reselect="all"`` it is for ``training_step`` to
             leave samples that are not ``tracker.kept`` out of the loss.
 
     Attributes:
@@ -56,6 +57,10 @@ class MILDCallback(pl.Callback):
 
     Raises:
         TypeError, ValueError: in the first training batch, where the three cannot be found.
+        RuntimeError: at the start of fit, under a strategy that starts its processes inside fit.
+
+    Warns:
+        UserWarning: the Trainer has, or had, fewer epochs than the rounds need.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class MILDCallback(pl.Callback):
         self.read = read
         self.restart_optimizers = restart_optimizers
         self._captured: list[Tensor] = []
+        self._warned = False
         self._hook: Any = None
 
     def sampler(self, *, shuffle: bool = True, drop_last: bool = False) -> KeptSampler:
@@ -83,6 +89,15 @@ class MILDCallback(pl.Callback):
         return self.tracker.sampler(shuffle=shuffle, drop_last=drop_last)
 
     # ------------------------------------------------------------------------- Lightning's hooks
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse to record in processes whose results nobody gets to see."""
+        launcher = getattr(trainer.strategy, "launcher", None)
+        if stage == "fit" and type(launcher).__name__ == "_MultiProcessingLauncher":
+            raise RuntimeError(
+                "strategies that start their processes inside fit (ddp_spawn, ddp_fork, ddp_notebook) keep what was "
+                'recorded to themselves: use strategy="ddp" in a script, or one device in a notebook'
+            )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Watch the submodule that makes the logits, where one is named."""
@@ -99,9 +114,7 @@ class MILDCallback(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make sure that the rounds have an effect."""
-        loaders = _leaves(trainer.train_dataloader)
-        samplers = [x.sampler for x in loaders if isinstance(x, DataLoader)]
-        mine = any(isinstance(s, KeptSampler) and s.tracker is self.tracker for s in samplers)
+        mine = draws_from(trainer.train_dataloader, self.tracker)
         everybody = bool(self.tracker.taking_part.all())
         if not mine and (len(self.tracker.rounds) > 1 or not everybody):
             what = (
@@ -113,6 +126,43 @@ class MILDCallback(pl.Callback):
                 f"the training DataLoader must draw from this callback, or {what}: "
                 "DataLoader(dataset, sampler=callback.sampler(), ...)"
             )
+        self._warned = False
+        last = trainer.max_epochs
+        needed = sum(self.tracker.rounds) - self.tracker.epochs
+        if not self.tracker.finished and last is not None and last >= 0:
+            epochs = last - trainer.current_epoch
+            if epochs < needed:
+                self._warned = True
+                warnings.warn(
+                    f"the rounds need {needed} more epochs, but max_epochs={last} leaves {epochs}: "
+                    f"{self._outlook(epochs)}; set max_epochs={trainer.current_epoch + needed}, or go on later from "
+                    "a checkpoint (ckpt_path=...)",
+                    UserWarning,
+                    stacklevel=2,
+                )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so where training ends before the rounds do, as by max_steps or early stopping."""
+        tracker = self.tracker
+        if tracker.finished or self._warned:
+            return
+        warnings.warn(
+            f"training ended after {tracker.status.epoch} of {tracker.status.num_epochs} epochs of round "
+            f"{tracker.round}: {self._outlook(0)}; rounds run whole, so leave max_steps and early stopping out until "
+            "they are done, or go on from a checkpoint (ckpt_path=...)",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    def _outlook(self, epochs: int) -> str:
+        """What so many more epochs come to."""
+        done = sum(
+            sum(self.tracker.rounds[: k + 1]) <= self.tracker.epochs + epochs
+            for k in range(len(self.tracker.rounds))
+        )
+        if done == 0:
+            return "no round is finished, so nothing is selected and no sample dropped"
+        return f"only {done} of {len(self.tracker.rounds)} rounds are finished"
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -134,8 +184,10 @@ class MILDCallback(pl.Callback):
         self._captured.clear()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Merge the ranks, and end the round where this was its last epoch."""
+        """Merge the ranks, end the round where this was its last epoch, and log."""
         round_ended = self.tracker.end_epoch() is not None
+        # Alike on all ranks; joined all the same, so that all ranks know them and Lightning does not warn.
+        self.log_dict(self.tracker.figures(), sync_dist=True)
         # Lightning counts the batches of an epoch when it sets up the loader: it has to look again.
         self._reload(trainer, round_ended)
         if round_ended and self.restart_optimizers:
@@ -212,14 +264,6 @@ class MILDCallback(pl.Callback):
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
         return value
-
-
-def _leaves(loaders: Any) -> list[Any]:
-    if isinstance(loaders, Mapping):
-        return [leaf for value in loaders.values() for leaf in _leaves(value)]
-    if isinstance(loaders, (list, tuple)):
-        return [leaf for value in loaders for leaf in _leaves(value)]
-    return [loaders]
 
 
 def _describe(value: Any) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import Sampler
 from torch.utils.data.distributed import DistributedSampler
 
 from mild_ext import processes
@@ -82,3 +83,55 @@ class KeptSampler(DistributedSampler[int]):
 
     def set_epoch(self, epoch: int) -> None:
         """Does nothing: the tracker knows the epoch."""
+
+
+#: How deep wrappers are looked through.
+_DEEPEST = 6
+
+
+def draws_from(loader: Any, tracker: Watcher) -> bool:
+    """Whether a DataLoader, or what wraps one, draws from a sampler of this tracker.
+
+    Samplers, batch samplers and loaders are looked through, whatever wraps them: a wrapper holds what it
+    wraps in an attribute.
+
+    Raises:
+        ValueError: a wrapper deals the samples out to the ranks, as the tracker's sampler has already done.
+    """
+    return _search(loader, tracker, [], _DEEPEST)
+
+
+def _search(thing: Any, tracker: Watcher, around: list[Any], depth: int) -> bool:
+    if isinstance(thing, KeptSampler):
+        if thing.tracker is not tracker:
+            return False
+        for wrapper in around:
+            deals = isinstance(wrapper, DistributedSampler) and wrapper.num_replicas > 1
+            if deals and thing.num_replicas > 1:
+                raise ValueError(
+                    f"{type(wrapper).__name__} deals the samples out to the ranks, as the tracker's sampler has "
+                    "already done; leave that to one of them: sampler(num_replicas=1)"
+                )
+        return True
+    if depth == 0 or any(thing is wrapper for wrapper in around):
+        return False
+    return any(_search(value, tracker, [*around, thing], depth - 1) for value in _wrapped(thing))
+
+
+def _wrapped(thing: Any) -> list[Any]:
+    """What an object may be a wrapper of: values of attributes that are called so, or are samplers."""
+    if isinstance(thing, Mapping):
+        return list(thing.values())
+    if isinstance(thing, list | tuple):
+        return list(thing)
+    found = []
+    for name, value in getattr(thing, "__dict__", {}).items():
+        called = any(word in name for word in ("sampler", "loader", "iterable"))
+        # A DistributedSampler that wraps a sampler takes it for its data set.
+        if (
+            isinstance(value, Sampler)
+            or called
+            or (name == "dataset" and isinstance(thing, Sampler))
+        ):
+            found.append(value)
+    return found

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from mild_ext.data.label_column import is_missing
 from mild_ext.data.sets import array_data
 from mild_ext.training.models import build_model
 from mild_ext.training.recipe import Recipe
@@ -41,6 +42,8 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         plant: share of the samples, in [0, 0.1], given a wrong label on purpose in each round, to measure the
             noise; the final network never sees one. 0: none. Left out, with a note in ``rounds_``, where the
             default cannot be met, as with fewer than 500 samples.
+        record: what each round records, see `mild_ext.LearningStatus`: "all" for ``dynamics_``. "auto": no more than
+            is needed.
         rule, level, per_class: of the selection, see `mild_ext.select_clean`.
         device: where to train, e.g. ``"cuda"``.
         random_state: int, RandomState or None; everything random follows from it.
@@ -53,6 +56,9 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         suspicion_: float32 ``[N]``; higher = more likely a wrong label.
         suggested_label_: ``[N]``, of ``classes_``: what the network voted for instead of the given label, which
             stands where there is nothing to suggest.
+        dynamics_: training dynamics by name (margin, loss, confidence, ...; see `mild_ext.Dynamics`), float32 ``[N]``,
+            from the last round that watched the sample under its given label, NaN where none did; empty unless
+            ``record="all"``.
         noise_rate_: share of wrong labels in [0, 1] as planted ones measured it; None where none were planted.
         rounds_: one record per round.
         stop_reason_: why there were no more rounds.
@@ -82,6 +88,7 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         learning_rate: float = 0.01,
         weight_decay: float = 5e-3,
         plant: float = 0.05,
+        record: str = "auto",
         rule: str = "posterior",
         level: float = 0.5,
         per_class: bool | None = None,
@@ -97,6 +104,7 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.plant = plant
+        self.record = record
         self.rule = rule
         self.level = level
         self.per_class = per_class
@@ -114,9 +122,11 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
             This classifier.
 
         Raises:
-            ValueError: values that are not finite, or shapes that don't match.
+            ValueError: values that are not finite, shapes that don't match, or labels that are missing: None, empty
+                text, what pandas reads as missing, and -1, unless -1 and 1 are the two classes.
         """
         X, y = validate_data(self, X, y, dtype=np.float32)
+        _require_labels(np.asarray(y))
         check_classification_targets(y)
         self.classes_, encoded = np.unique(y, return_inverse=True)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -124,6 +134,7 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         self.clean_probability_ = np.ones(len(encoded), dtype=np.float32)
         self.suspicion_ = np.zeros(len(encoded), dtype=np.float32)
         self.suggested_label_ = self.classes_[encoded]
+        self.dynamics_: dict[str, NDArray[np.float32]] = {}
         self.noise_rate_: float | None = None
         self.rounds_: list[dict[str, Any]] = []
         self.stop_reason_ = "all samples have one label"
@@ -142,6 +153,7 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
                 "lr": float(self.learning_rate),
                 "weight_decay": float(self.weight_decay),
                 "plant": float(self.plant),
+                "record": self.record,
                 "rule": self.rule,
                 "level": float(self.level),
                 "per_class": self.per_class,
@@ -174,6 +186,7 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         self.suspicion_ = result.suspicion.numpy()
         suggested = result.suggested_label.numpy()
         self.suggested_label_ = self.classes_[np.where(suggested >= 0, suggested, encoded)]
+        self.dynamics_ = {name: values.numpy() for name, values in result.dynamics.items()}
         self.noise_rate_ = None if result.noise_rate is None else result.noise_rate.rate
         self.rounds_, self.stop_reason_ = result.rounds, result.stop_reason
         assert result.model is not None
@@ -197,3 +210,17 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         probabilities = self.predict_proba(X)
         labels: NDArray[Any] = self.classes_[probabilities.argmax(1)]
         return labels
+
+
+def _require_labels(y: NDArray[Any]) -> None:
+    """Raise a ValueError where samples have no label, which would make a class of its own."""
+    if y.dtype.kind in "OUS":
+        absent = np.array([is_missing(label) for label in y.tolist()], dtype=bool)
+    else:
+        absent = (y == -1) & (not set(np.unique(y).tolist()) <= {-1, 1})
+    rows = np.flatnonzero(absent)
+    if len(rows):
+        raise ValueError(
+            f"y is missing for {len(rows)} of {len(y)} samples (rows {', '.join(map(str, rows[:5]))}"
+            f"{', ...' if len(rows) > 5 else ''}); fit on the others: X[labeled], y[labeled]"
+        )

@@ -6,28 +6,33 @@ batches and ends of epochs to a `RoundTracker`, and draws its samples from a `Ke
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mild_ext import processes
-from mild_ext.files import write_atomically
-from mild_ext.integrations.batch_labels import BatchLabels
+from mild_ext.data.labels import Missing
+from mild_ext.integrations.batch_labels import BatchLabels, GivenLabels
 from mild_ext.integrations.sampler import KeptSampler
-from mild_ext.rounds import MIN_REMOVED, RoundOutcome, Rounds, Select
+from mild_ext.integrations.tracker_file import FORMAT, read_tracker, write_tracker
+from mild_ext.reading import reading
+from mild_ext.recording._checks import require_tensors
+from mild_ext.rounds import (
+    MIN_REMOVED,
+    RoundOutcome,
+    Rounds,
+    Select,
+    epoch_figures,
+    round_figures,
+)
 from mild_ext.selection import PlantedLabels, Selection
 from mild_ext.selection.table import Table, samples_table, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_FORMAT = "mild_ext-tracker-3"
 
 
 class RoundTracker:
@@ -44,8 +49,11 @@ class RoundTracker:
     Args:
         num_samples: samples in the data set; ids are its positions.
         rounds: epochs of each round.
-        labels: integers ``[N]``, the given labels, which the selection and its refusals look at. None
-            takes them from the batches, until that of every sample is known.
+        labels: ``[N]``, the given labels, which the selection and its refusals look at, as
+            `mild_ext.data.check_labels` takes them. The batches must carry the same, which is looked at after the
+            first epoch. None takes them from the batches, until that of every sample is known.
+        missing: what to do where ``labels`` has none for a sample that takes part: "refuse", or "drop": leave
+            these samples out, as ``train_ids`` would.
         train_ids: the samples that take part, as int64 ids or a mask bool ``[N]``; None for all.
         reselect: "kept": a dropped sample stays out. "all": in every round all are drawn and recorded,
             and a dropped one may return; the loss must then leave out those that are not ``learned``.
@@ -58,7 +66,10 @@ class RoundTracker:
             the noise can be measured (see `mild_ext.plant_labels`). Needs ``labels``, and batches with
             ``training_labels``. 0, the default, plants nothing: it is your model that learns them, for the
             length of the round.
-        num_classes: columns of the logits, for ``plant``; None takes one more than the largest label.
+        num_classes: columns of the logits, for ``plant`` and ``record``; None takes one more than the largest
+            of ``labels``.
+        record: what each round's status records, see LearningStatus: "all" for the training dynamics. None is
+            "classes" where labels are planted, otherwise "status".
         device: where the status lies, see LearningStatus.
         group: process group to merge over; None is the default one, or none.
         seed: of the order in which `sampler` goes through the samples, and of what is planted.
@@ -68,6 +79,7 @@ class RoundTracker:
         status: LearningStatus of the current round; the last round's when finished.
         selections: of each round that was finished since this tracker was made or restored.
         epochs: epochs ended so far, all rounds and what came after.
+        class_names: the text of each class number, where ``labels`` were text; else None.
 
     Raises:
         TypeError, ValueError: as `mild_ext.rounds.Rounds` and LearningStatus; nothing that can be planted in
@@ -90,7 +102,8 @@ class RoundTracker:
         num_samples: int,
         rounds: Sequence[int],
         *,
-        labels: Tensor | None = None,
+        labels: Any = None,
+        missing: Missing = "refuse",
         train_ids: Tensor | None = None,
         reselect: str = "kept",
         min_removed: float = MIN_REMOVED,
@@ -100,7 +113,12 @@ class RoundTracker:
         seed: int = 0,
         plant: float = 0.0,
         num_classes: int | None = None,
+        record: str | None = None,
     ) -> None:
+        self.class_names: tuple[str, ...] | None = None
+        if labels is not None:
+            given = GivenLabels.of(labels, num_samples, train_ids, missing)
+            labels, train_ids, self.class_names = given.labels, given.train_ids, given.class_names
         self._rounds = Rounds(
             num_samples,
             rounds,
@@ -112,12 +130,16 @@ class RoundTracker:
             plant=plant,
             plant_seed=seed,
             num_classes=num_classes,
+            record=record,
         )
         self.num_samples, self.rounds = num_samples, self._rounds.rounds
         self.device, self.group, self.seed = torch.device(device), group, seed
         self.status = self._rounds.new_status(self.device)
         self.selections: list[Selection] = []
         self.epochs = 0
+        self._noted: BatchLabels | None = None
+        self._comparing = False
+        self._ended: dict[str, float] = {}
         self._start_noting()
 
     # ---- where it stands
@@ -211,6 +233,11 @@ class RoundTracker:
         return self._rounds.suggestion_confidence
 
     @property
+    def dynamics(self) -> dict[str, Tensor]:
+        """Training dynamics by name, float32 ``[N]``, of finished rounds, see `mild_ext.rounds.Rounds`."""
+        return self._rounds.dynamics
+
+    @property
     def reselect(self) -> str:
         """Whether dropped samples may return, see the argument."""
         return self._rounds.reselect
@@ -241,6 +268,7 @@ class RoundTracker:
         """Record a training batch, see `LearningStatus.update`; nothing when finished."""
         if self.finished:
             return
+        require_tensors(index=index, logits=logits, labels=labels)
         device = self.status.device
         index, labels = index.to(device), labels.to(device)
         self.status.update(index, logits.detach().to(device), labels)
@@ -260,15 +288,19 @@ class RoundTracker:
         """Merge the ranks and end the epoch, but leave the end of a round to the caller.
 
         Raises:
-            ValueError: the batches of a round's first epoch did not carry its ``training_labels``.
+            ValueError: the batches of a round's first epoch did not carry its ``training_labels``, or those of the
+                very first one other labels than were given.
         """
+        self._ended = {}
         if not self.finished:
             self.status.sync(self.group)
             # Among ranks an epoch shows each only its part of the labels: one merge a round will do.
             last = self.status.epoch + 1 == self.status.num_epochs
-            if last or processes.world_size(self.group) == 1:
+            if last or self._comparing or processes.world_size(self.group) == 1:
                 self._merge_labels()
             self.status.advance()
+            if self._comparing:
+                self._noted, self._comparing = None, False
             if self.status.epoch == 1:
                 self._rounds.check_trained_on(self.status)
         self.epochs += 1
@@ -286,25 +318,59 @@ class RoundTracker:
             RuntimeError: the round's epochs are not over, or there are no more rounds.
             TypeError, ValueError: ``select`` did not return a selection of these samples.
         """
-        selection = self._rounds.select(self.status)
+        selection, figures = self._rounds.select(self.status), epoch_figures(self.status)
         outcome = self._rounds.end_round(self.status, selection)
+        self._ended = figures | round_figures(outcome, selection)
         self.selections.append(selection)
         if not self.finished:
             self.status = self._rounds.new_status(self.device)
         return outcome
 
+    def restart_round(self) -> None:
+        """Forget what the current round has recorded and begin it anew, e.g. after training was interrupted in it.
+
+        A round is judged by its whole course, so half of one is of no use; the weights are not the tracker's concern.
+        """
+        if not self.finished:
+            self.epochs -= self.status.epoch
+            self.status = self._rounds.new_status(self.device)
+            self._start_noting()
+
+    def figures(self) -> dict[str, float]:
+        """Figures of the epoch that ended last, for a logger; alike on all ranks. Waits for the device.
+
+        Returns:
+            ``mild_ext/memorized``, where predicted classes are recorded ``mild_ext/prediction_changes``, and after the
+            last epoch of a round ``mild_ext/dropped``, ``kept``, ``noise_rate``, ``noise_rate_low`` and
+            ``noise_rate_high``: see `mild_ext.rounds.epoch_figures` and `mild_ext.rounds.round_figures`. Empty
+            before the first epoch's end, and where nothing is recorded any more.
+        """
+        figures = self._ended
+        if not (figures or self.finished):
+            figures = epoch_figures(self.status)
+        return {f"mild_ext/{name}": value for name, value in figures.items()}
+
     def _start_noting(self) -> None:
-        """Take labels from the batches from here on, as long as some are not known."""
-        self._noted: BatchLabels | None = None
-        if not (self._rounds.labels_known or self.finished):
-            self._noted = BatchLabels(self.num_samples, self.device, self.labels)
+        """Take labels from the batches from here on, as long as some are not known.
+
+        In the very first epoch they are noted in any case, to compare them with those given.
+        """
+        self._noted = None
+        self._comparing = self._rounds.labels_known and self.epochs == 0
+        if not self.finished and (self._comparing or not self._rounds.labels_known):
+            known = None if self._comparing else self.labels
+            self._noted = BatchLabels(self.num_samples, self.device, known)
 
     def _merge_labels(self) -> None:
-        if self._noted is not None:
-            self._noted.merge(self.group)
-            self._rounds.take_labels(self._noted.labels)
-            if self._rounds.labels_known:
-                self._noted = None
+        if self._noted is None:
+            return
+        self._noted.merge(self.group)
+        if self._comparing:
+            self._noted.require(self.training_labels, self.planted)
+            return
+        self._rounds.take_labels(self._noted.labels)
+        if self._rounds.labels_known:
+            self._noted = None
 
     # ---- drawing and looking
 
@@ -331,7 +397,7 @@ class RoundTracker:
             clean_probability=self.clean_probability,
             times={"misclassified": self.misclassified, "seen": self.seen},
             round_dropped=self.round_dropped,
-            **{"given_labels": self.labels, **columns},
+            **{"given_labels": self.labels, "dynamics": self.dynamics, **columns},
         )
 
     def to_frame(self, **columns: Any) -> pd.DataFrame:
@@ -346,12 +412,12 @@ class RoundTracker:
         Among several ranks call `sync` on all of them first, unless an epoch has just ended.
         """
         rounds, status = self._rounds, self.status.state_dict()
-        if self._noted is not None:
+        if self._noted is not None and not self._comparing:
             # Into the copy alone: what this rank goes by must stay what all ranks go by.
             rounds = rounds.copy()
             rounds.take_labels(self._noted.labels)
         return {
-            "format": _FORMAT,
+            "format": FORMAT,
             "epochs": self.epochs,
             "rounds": rounds.state_dict(),
             "status": {
@@ -366,9 +432,9 @@ class RoundTracker:
         Raises:
             ValueError: it is of another kind, another data set, other settings, or damaged.
         """
-        if state.get("format") != _FORMAT:
+        if state.get("format") != FORMAT:
             raise ValueError(
-                f"state must be of a RoundTracker ({_FORMAT}), got {state.get('format')!r}; start the "
+                f"state must be of a RoundTracker ({FORMAT}), got {state.get('format')!r}; start the "
                 "rounds anew where it is of another version"
             )
         missing = {"epochs", "rounds", "status"} - set(state)
@@ -381,7 +447,7 @@ class RoundTracker:
         # Now that all of it fits: in place, since samplers and data sets look at these tensors.
         self._rounds.load_state_dict(state["rounds"])
         self.status, self.epochs = status, state["epochs"]
-        self.selections = []
+        self.selections, self._ended = [], {}
         self._start_noting()
 
     def save(self, path: str | Path) -> None:
@@ -389,10 +455,7 @@ class RoundTracker:
 
         Whoever calls writes: among several ranks, `sync` on all and save on the first.
         """
-        tensors: dict[str, Tensor] = {}
-        tree = _take_out_tensors(self.state_dict(), "", tensors)
-        metadata = {"format": _FORMAT, "tracker": json.dumps(tree)}
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        write_tracker(path, self.state_dict())
 
     def restore(self, path: str | Path) -> None:
         """Go on from what `save` wrote; on an error nothing changes.
@@ -402,37 +465,6 @@ class RoundTracker:
             ValueError: the file is of another kind or version, another data set, other settings, or
                 damaged.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tree = json.loads(metadata.get("tracker", "{}"))
-                found = metadata.get("format") or tree.get("format")
-                if found != _FORMAT:
-                    raise ValueError(
-                        f"{path} was not saved by a RoundTracker of this version: its format must be "
-                        f"{_FORMAT!r}, got {found!r}; start the rounds anew, or go on with the version that "
-                        "wrote it"
-                    )
-                for name in file.keys():  # noqa: SIM118
-                    *owners, key = name.split(".")
-                    place = tree
-                    for owner in owners:
-                        place = place[owner]
-                    place[key] = file.get_tensor(name)
-        except (SafetensorError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-        self.load_state_dict(tree)
-
-
-def _take_out_tensors(
-    tree: dict[str, Any], path: str, tensors: dict[str, Tensor]
-) -> dict[str, Any]:
-    """The tree without its tensors, which go into ``tensors`` under dotted names."""
-    rest: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Tensor):
-            tensors[path + key] = value.cpu()
-        else:
-            is_tree = isinstance(value, dict)
-            rest[key] = _take_out_tensors(value, f"{path}{key}.", tensors) if is_tree else value
-    return rest
+        state = read_tracker(path)
+        with reading(path):
+            self.load_state_dict(state)

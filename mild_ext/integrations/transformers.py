@@ -8,87 +8,32 @@ schedule, and the samples that were kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from mild_ext.data.indexed import require_map_style
+from mild_ext.integrations.indexed import INDEX, IndexCollator, IndexedItems
 from mild_ext.integrations.sampler import KeptSampler
 from mild_ext.integrations.tracker import RoundTracker
 
 try:
     from transformers import Trainer, TrainerCallback
     from transformers.trainer_utils import get_last_checkpoint
+
+    from mild_ext.integrations.trainer_callback import DynamicsCallback, logits_of
 except ImportError as error:
     raise ImportError(
         "mild_ext.integrations.transformers needs Transformers with its Trainer: "
         "pip install 'mild_ext[transformers]'"
     ) from error
 
-#: Key of the sample ids in features and batches.
-INDEX = "index"
+__all__ = ["DynamicsCallback", "IndexCollator", "IndexedItems", "MILDTrainer", "MILDTrainerMixin"]
+
 _STATE = "mild_tracker.safetensors"
-
-
-class IndexedItems(Dataset[dict[str, Any]]):
-    """A data set of mappings, each with its position in it under the key ``index``.
-
-    Args:
-        dataset: map-style data set of mappings.
-        labels: int64 ``[N]``, labels in place of the data set's own, e.g. a tracker's ``training_labels``; read
-            anew at every access. None leaves them.
-        label_key: where a label stands in an item.
-
-    Raises:
-        ValueError: labels of another number than items.
-
-    Examples:
-        >>> from mild_ext.integrations.transformers import IndexedItems
-        >>> IndexedItems([{"labels": 1}, {"labels": 0}])[1]
-        {'labels': 0, 'index': 1}
-    """
-
-    def __init__(
-        self, dataset: Any, labels: Tensor | None = None, label_key: str = "labels"
-    ) -> None:
-        if labels is not None and len(labels) != len(dataset):
-            raise ValueError(f"labels must have length {len(dataset)}, got {len(labels)}")
-        self.dataset, self.labels, self.label_key = dataset, labels, label_key
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        item = {**self.dataset[i], INDEX: i}
-        if self.labels is not None:
-            item[self.label_key] = int(self.labels[i])
-        return item
-
-
-class IndexCollator:
-    """A data collator that hands the samples' ids past another one, which need not know of them.
-
-    Args:
-        collator: makes a batch (a mapping) of a list of features.
-
-    Examples:
-        >>> from transformers import default_data_collator
-        >>> from mild_ext.integrations.transformers import IndexCollator
-        >>> IndexCollator(default_data_collator)([{"labels": 1, "index": 7}])
-        {'labels': tensor([1]), 'index': tensor([7])}
-    """
-
-    def __init__(self, collator: Callable[[list[Any]], Any]) -> None:
-        self.collator = collator
-
-    def __call__(self, features: Sequence[Mapping[str, Any]]) -> Any:
-        batch = self.collator([{k: v for k, v in f.items() if k != INDEX} for f in features])
-        if all(INDEX in feature for feature in features):
-            batch[INDEX] = torch.tensor([int(feature[INDEX]) for feature in features])
-        return batch
 
 
 class MILDTrainerMixin:
@@ -116,6 +61,7 @@ class MILDTrainerMixin:
         super().__init__(*args, **kwargs)
         trainer: Any = self
         if trainer.train_dataset is not None:
+            require_map_style(trainer.train_dataset, "train_dataset")
             if len(trainer.train_dataset) != tracker.num_samples:
                 raise ValueError(
                     f"tracker is of {tracker.num_samples} samples, train_dataset of "
@@ -138,14 +84,18 @@ class MILDTrainerMixin:
         if not isinstance(trainer.data_collator, IndexCollator):
             trainer.data_collator = IndexCollator(trainer.data_collator)
         self._own_optimizer = trainer.optimizer is None
-        trainer.add_callback(_EndEpochs(tracker))
+        trainer.add_callback(_EndEpochs(tracker, self._log_figures))
 
     # ----------------------------------------------------------------------------- rounds
 
     def train_rounds(self, resume_from_checkpoint: str | bool | None = None) -> list[Any]:
-        """Train the rounds that are left; returns what each ``train()`` returned."""
-        outputs = [self.train(resume_from_checkpoint)]
-        while not self.mild.finished:
+        """Train the rounds that are left; returns what each ``train()`` returned.
+
+        It ends early where a callback stops a round.
+        """
+        outputs, number = [self.train(resume_from_checkpoint)], -1
+        while not self.mild.finished and self.mild.round != number and not self._begun():
+            number = self.mild.round
             outputs.append(self.train())
         return outputs
 
@@ -154,8 +104,17 @@ class MILDTrainerMixin:
     ) -> Any:
         """Train one round, or what follows the rounds; as ``Trainer.train``.
 
+        A round that was stopped before its end (by early stopping, Ctrl-C or an error) is not selected from.
+        The next call goes on where it was if given a checkpoint, and otherwise begins the round anew.
+
         Args:
             resume_from_checkpoint: a checkpoint's folder, or True for the last one of the last round.
+
+        Raises:
+            ValueError: ``max_steps`` is set while there are rounds, or the checkpoint is none of a MILDTrainer's.
+
+        Warns:
+            UserWarning: a round was stopped before its end, or begins anew.
         """
         trainer: Any = self
         checkpoint = resume_from_checkpoint or None
@@ -170,6 +129,20 @@ class MILDTrainerMixin:
             trainer.optimizer = None
         epochs = trainer.args.num_train_epochs
         recording = not self.mild.finished
+        if recording and trainer.args.max_steps > 0:
+            raise ValueError(
+                f"max_steps must be -1 while there are rounds, got {trainer.args.max_steps}: a round is made of whole "
+                "epochs, those of the tracker; set trainer.args.max_steps for what comes after them"
+            )
+        if recording and checkpoint is None and self._begun():
+            warnings.warn(
+                f"round {self.mild.round} was stopped after {self.mild.status.epoch} of "
+                f"{self.mild.status.num_epochs} epochs and begins anew, with the weights as they are; to go on where "
+                "it was, train(resume_from_checkpoint=True)",
+                UserWarning,
+                stacklevel=2,
+            )
+            self.mild.restart_round()
         try:
             if recording:
                 trainer.args.num_train_epochs = self.mild.rounds[self.mild.round]
@@ -178,7 +151,28 @@ class MILDTrainerMixin:
             trainer.args.num_train_epochs = epochs
         if recording and self.mild.round_complete:
             self.mild.end_round()
+            self._log_figures()
+        elif recording:
+            warnings.warn(
+                f"training was stopped after {self.mild.status.epoch} of {self.mild.status.num_epochs} epochs of round "
+                f"{self.mild.round}, by a callback (early stopping, say): nothing is selected, for a round is judged "
+                "by its whole course. train(resume_from_checkpoint=True) goes on where it was, train() begins "
+                "the round anew",
+                UserWarning,
+                stacklevel=2,
+            )
         return output
+
+    def _begun(self) -> bool:
+        """Whether the current round has recorded something."""
+        status = self.mild.status
+        return status.epoch > 0 or bool(status.words.any())
+
+    def _log_figures(self) -> None:
+        trainer: Any = self
+        figures = self.mild.figures()
+        if figures and trainer.args.logging_strategy != "no":
+            trainer.log(figures)
 
     # -------------------------------------------------------------- what the Trainer calls
 
@@ -202,13 +196,9 @@ class MILDTrainerMixin:
         return (loss, outputs) if return_outputs else loss
 
     def _record(self, index: Tensor | None, outputs: Any, labels: Tensor | None) -> None:
-        logits = outputs.get("logits") if isinstance(outputs, Mapping) else None
-        if index is None or labels is None or logits is None:
-            raise ValueError(
-                "to record a batch, it must have an index and labels, and the model must return a mapping with "
-                f"logits; got index {index is not None}, labels {labels is not None}, logits "
-                f"{logits is not None}"
-            )
+        logits = logits_of(outputs, index, labels)
+        assert index is not None
+        assert labels is not None
         if logits.ndim != 2:
             raise ValueError(
                 f"logits must be [B, K], one label per sample, got {list(logits.shape)}; models that label "
@@ -254,8 +244,8 @@ class MILDTrainer(MILDTrainerMixin, Trainer):
 class _EndEpochs(TrainerCallback):
     """Ends the tracker's epochs with the Trainer's."""
 
-    def __init__(self, tracker: RoundTracker) -> None:
-        self.tracker = tracker
+    def __init__(self, tracker: RoundTracker, log_figures: Callable[[], None]) -> None:
+        self.tracker, self.log_figures = tracker, log_figures
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # A checkpoint made at the last step of an epoch was made before the epoch's end.
@@ -265,6 +255,8 @@ class _EndEpochs(TrainerCallback):
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.tracker.advance()
+        if not self.tracker.round_complete:  # else with the figures of the round
+            self.log_figures()
 
 
 def _indexed(dataset: Any, tracker: RoundTracker) -> IndexedItems:

@@ -100,7 +100,9 @@ def require_tensors(**arguments: object) -> None:
     """Dense tensors: anything else cannot even reach an op, or has no memory of the usual kind."""
     for name, value in arguments.items():
         if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+            raise TypeError(
+                f"{name} must be a tensor, got {type(value).__name__}; {_as_tensor(name, value)}"
+            )
         if value.layout != torch.strided:
             raise TypeError(
                 f"{name} must be a dense tensor, got layout {value.layout}; use {name}.to_dense()"
@@ -112,8 +114,8 @@ def _explain_batch(device: torch.device, index: Tensor, logits: Tensor, labels: 
     for name, tensor in (("index", index), ("labels", labels)):
         if tensor.dtype not in INTEGERS:
             raise TypeError(
-                f"{name} must be int64 or int32, got {tensor.dtype}; use {name}.long()"
-                + (" or argmax(1) of one-hot labels" if tensor.is_floating_point() else "")
+                f"{name} must be int64 or int32, got {tensor.dtype}; "
+                + (_advice_on_labels(labels) if name == "labels" else "use index.long()")
             )
     if logits.dtype not in LOGIT_TYPES:
         raise TypeError(
@@ -121,25 +123,71 @@ def _explain_batch(device: torch.device, index: Tensor, logits: Tensor, labels: 
             "logits.float()"
         )
     if logits.dim() != 2:
+        advice = "dense predictions need one row per pixel or token, and a label for each row"
+        if logits.dim() == 1:
+            advice = (
+                f"those of one sample are logits[None], those of a binary model's batch of {len(logits)} need a "
+                "status with num_classes=2, or without num_classes"
+            )
         raise ValueError(
-            f"logits must be [batch, classes], got shape {list(logits.shape)}; a single sample is "
-            "logits[None], and dense predictions need one row per sample"
+            f"logits must be [batch, classes], got shape {list(logits.shape)}; {advice}"
         )
     if logits.shape[1] == 0:
         raise ValueError(f"logits must have at least one class, got shape {list(logits.shape)}")
     for name, tensor in (("index", index), ("labels", labels)):
         if tensor.dim() != 1 or tensor.shape[0] != logits.shape[0]:
+            advice = ""
+            if tensor.dim() == 2 and name == "labels":
+                advice = f"; {_advice_on_labels(labels)}"
+            elif tensor.numel() == logits.shape[0]:
+                advice = f"; use {name}.flatten()"
             raise ValueError(
                 f"{name} must be [{logits.shape[0]}], one entry per row of logits, got shape "
-                f"{list(tensor.shape)}"
+                f"{list(tensor.shape)}{advice}"
             )
     for name, tensor in (("index", index), ("logits", logits), ("labels", labels)):
         if tensor.device != device:
+            # A status can be on the CPU or on CUDA alone; a meta tensor has nothing to copy.
+            advice = f"use {name}.to({str(device)!r})"
+            if tensor.device.type in ("cpu", "cuda"):
+                advice = f"make the status with device={str(tensor.device)!r}, or {advice}"
+            elif tensor.device.type == "meta":
+                advice = "it has no values to record; record where the model really runs"
             raise RuntimeError(
-                f"{name} is on {tensor.device}, but the status is on {device}; make the status with "
-                f"device={str(tensor.device)!r}, or use {name}.to({str(device)!r})"
+                f"{name} is on {tensor.device}, but the status is on {device}; {advice}"
             )
     raise ValueError("index, logits and labels do not fit together")  # pragma: no cover
+
+
+def _as_tensor(name: str, value: object) -> str:
+    """How to make a tensor of what came instead of one."""
+    if hasattr(value, "logits"):
+        return f"use {name}.logits"
+    texts = isinstance(value, list | tuple) and any(isinstance(item, str) for item in value)
+    if texts and name == "index":
+        return "ids of samples are their positions, which IndexedDataset(dataset, index=...) gives"
+    if texts:
+        return f"number them: mild_ext.data.check_labels({name}).values"
+    if isinstance(value, dict) or value is None:
+        return f"give the tensor of {name} itself"
+    return f"use torch.as_tensor({name})"
+
+
+def _advice_on_labels(labels: Tensor) -> str:
+    """What to do with labels that are no class numbers ``[B]``, by what they are."""
+    if labels.dim() == 2 and labels.shape[1] == 1:
+        return "use labels[:, 0].long()"
+    if labels.dim() == 2:
+        return (
+            "of one-hot labels use labels.argmax(1), of mixed ones (mixup, smoothing) the given labels from before the "
+            "mixing; several classes per sample (multi-label) are not supported"
+        )
+    if labels.is_floating_point():
+        return (
+            "use labels.long() if they are whole numbers; of mixed ones (mixup) use the given labels from before the "
+            "mixing; probabilities, and values of a regression, are not supported"
+        )
+    return "use labels.long()"
 
 
 def check_words(words: Tensor) -> None:

@@ -176,18 +176,75 @@ class DynamicsReading(CountsReading):
             ]
         )
 
-    def vote_shares(self, epochs: slice | None = None) -> Tensor:
-        """The share of its epochs that predicted each class, for methods that want probabilities.
+    def ended_votes(self, index: Tensor) -> Tensor:
+        """How many of the epochs that have ended predicted each class, for some samples; waits for no device.
+
+        Args:
+            index: int64 ``[B]``, sample ids in ``[0, N)``, on the status' device.
 
         Returns:
-            float32 ``[N, K]``, rows sum to 1; ``1 / K`` throughout where a sample has no votes.
+            int32 ``[B, K]``.
+        """
+        record = self._record
+        if record is None:
+            raise ValueError(
+                "this status records no predicted classes; make it with LearningStatus(..., num_classes=K)"
+            )
+        bits = record.planes[: self._epoch, :, index >> 5] >> (index & 31).int() & 1
+        place = torch.arange(bits.shape[1], device=bits.device, dtype=torch.int32)
+        codes = (bits << place[:, None]).sum(1)  # [epochs, B]; 0: no vote
+        votes = torch.zeros(
+            (len(index), record.num_classes + 1), dtype=torch.int32, device=bits.device
+        )
+        votes.scatter_add_(1, codes.T, torch.ones_like(codes.T, dtype=torch.int32))
+        return votes[:, 1:]
+
+    def vote_shares(
+        self,
+        epochs: slice | None = None,
+        *,
+        smoothing: float = 1.0,
+        samples: range | None = None,
+    ) -> Tensor:
+        """The share of a sample's epochs that predicted each class, smoothed: for methods that want probabilities.
+
+        ``(votes for the class + smoothing / K) / (all votes + smoothing)``: as if ``smoothing`` further epochs had been
+        spread over all classes alike, which leaves no probability at 0, and few votes less sure than many. cleanlab's
+        ``find_label_issues`` takes them as ``pred_probs`` without cross-validation: predictions made before a wrong
+        label was memorized stand against it. That is so only in epochs before the model has memorized everything.
+
+        Args:
+            epochs: window.
+            smoothing: pseudo-votes of a sample, at least 0.
+            samples: a range of sample ids with step 1, so that ``[N, K]`` need not exist at once; None: all.
+
+        Returns:
+            float32 ``[len(samples), K]``, in [0, 1], rows sum to 1; ``1 / K`` throughout where a sample has no votes.
+            A row depends on its own sample alone.
+
+        Raises:
+            ValueError: no such samples, a negative smoothing, or a status that records only ``"status"``.
         """
         record = self._settled()
-        shares = torch.empty((record.num_samples, record.num_classes), device=self._words.device)
-        for samples, counts in self.votes(epochs):
+        start, stop = self._window(epochs)
+        wanted = range(record.num_samples) if samples is None else samples
+        if wanted.step != 1 or not 0 <= wanted.start <= wanted.stop <= record.num_samples:
+            raise ValueError(
+                f"samples must be a range with step 1 in [0, {record.num_samples}], got {samples}"
+            )
+        if not 0 <= smoothing < float("inf"):
+            raise ValueError(f"smoothing must be at least 0 and finite, got {smoothing}")
+        classes = record.num_classes
+        shares = torch.empty((len(wanted), classes), device=self._words.device)
+        chunk = max(32, _CHUNK_BYTES // (4 * classes) // 32 * 32)
+        for first in range(wanted.start // 32 * 32, wanted.stop, chunk):
+            last = min(first + chunk, wanted.stop)
+            counts = torch.ops.mild_ext.class_votes(
+                record.planes, record.num_samples, classes, start, stop, first, last
+            )[max(0, wanted.start - first) :]
             total = counts.sum(1, keepdim=True)
-            shares[samples.start : samples.stop] = torch.where(
-                total > 0, counts / total.clamp(min=1), 1 / record.num_classes
+            shares[last - len(counts) - wanted.start : last - wanted.start] = torch.where(
+                total > 0, (counts + smoothing / classes) / (total + smoothing), 1 / classes
             )
         return shares
 

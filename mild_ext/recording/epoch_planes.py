@@ -52,12 +52,23 @@ def pack_epoch(words: Tensor, epoch: int) -> Tensor:
     return planes
 
 
+def count_planes(planes: Tensor) -> int:
+    """Number of bits set in packed planes: what `count_epoch` gives for words that hold just these."""
+    return sum(int(((planes >> shift) & 1).sum()) for shift in range(8))
+
+
 def merge_epoch_(words: Tensor, epoch: int, planes: Tensor) -> None:
-    """OR the bit planes of one epoch into the words, in place; the inverse of `pack_epoch`."""
+    """OR the bit planes of one epoch into the words, in place; the inverse of `pack_epoch`.
+
+    Only words that lack a bit are written. What another thread records into this epoch meanwhile sets that very bit in
+    them, if any, so that nothing of it is lost.
+    """
     word, bit = divmod(epoch, _EPOCHS_PER_WORD)
     shifts = torch.arange(8, dtype=torch.uint8, device=words.device)
     for row in range(0, words.shape[0], _ROWS):
         part = words[row : row + _ROWS, word]
         packed = planes[:, row // 8 : row // 8 + _ROWS // 8].to(words.device)
         bits = ((packed.unsqueeze(-1) >> shifts) & 1).flatten(1)[:, : len(part)].T
-        part |= bits.to(torch.int64) << bit
+        news = (bits.to(torch.int64) << bit) & ~part
+        where = news.nonzero(as_tuple=True)
+        part[where] |= news[where]

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from mild_ext.recording import dynamics_ops
 from mild_ext.recording._native import _C
+from mild_ext.recording.buffers import OwnsBuffers, new_buffer
 
 #: Rows of ``sums``; the first two at both levels.
 SHORTFALL, SHORTFALL_FIRST_HALF, MARGIN, LOSS, PROBABILITY, PROBABILITY_SQUARED, EL2N = range(7)
 
 
-class EpochRecord:
+class EpochRecord(OwnsBuffers):
     """The three buffers of a status that records ``"classes"`` or ``"all"``, and their operations.
 
     Args:
@@ -46,14 +47,10 @@ class EpochRecord:
         self.statistics = statistics
         bits = _C.plane_bits(num_classes)
         rows = _C.num_sums if statistics else _C.num_shortfall_sums
-        self.visits = torch.empty(num_samples, dtype=torch.int64, device=device)
-        if device.type == "cpu":  # before it is touched; a batch's samples lie far apart
-            _C.advise_large_pages(self.visits.data_ptr(), self.visits.nbytes)
-        self.visits.fill_(_C.no_visit)
-        self.planes = torch.zeros(
-            (num_epochs, bits, -(-num_samples // 32)), dtype=torch.int32, device=device
-        )
-        self.sums = torch.zeros((rows, num_samples), dtype=torch.int32, device=device)
+        plane = -(-num_samples // 32)
+        self.visits = new_buffer((num_samples,), torch.int64, device).fill_(_C.no_visit)
+        self.planes = new_buffer((num_epochs, bits, plane), torch.int32, device).zero_()
+        self.sums = new_buffer((rows, num_samples), torch.int32, device).zero_()
 
     @property
     def num_samples(self) -> int:
@@ -74,13 +71,6 @@ class EpochRecord:
     def nbytes(self) -> int:
         """Size of the three buffers."""
         return self.visits.nbytes + self.planes.nbytes + self.sums.nbytes
-
-    def clone(self) -> EpochRecord:
-        """An independent copy."""
-        twin = object.__new__(EpochRecord)
-        twin.num_classes, twin.statistics = self.num_classes, self.statistics
-        twin.visits, twin.planes, twin.sums = (x.clone() for x in self._buffers())
-        return twin
 
     def to(self, device: torch.device) -> EpochRecord:
         """Move the buffers to a device, in place."""
@@ -129,6 +119,10 @@ class EpochRecord:
             "planes": self.planes,
             "sums": self.sums,
         }
+
+    def copy_(self, other: EpochRecord) -> None:
+        """Take over what another record of the same sizes holds; the buffers stay."""
+        self.load(other.state())
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over a `state` that `check_state` has looked at."""

@@ -22,9 +22,7 @@ are read; those arrays are ignored. `mild-ext train --learning-logs` writes them
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +31,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from mild_ext.files import write_atomically
+from mild_ext.reading import reading
 from mild_ext.recording.status import LearningStatus
+from mild_ext.sealed import read_sealed_arrays, write_arrays
 
 _PER_EPOCH = ("loss", "margin", "label_prob")
 _PER_SAMPLE = ("given_label", "true_label", "ids")
@@ -42,7 +41,12 @@ _PER_SAMPLE = ("given_label", "true_label", "ids")
 
 @dataclass(frozen=True)
 class LearningLog:
-    """A run's record; arrays as the module's docstring says, bits unpacked to bool [N, E]."""
+    """A run's record; arrays as the module's docstring says, bits unpacked to bool [N, E].
+
+    Raises:
+        ValueError: shapes that do not fit together, or values that no recording can contain: negative labels, ids that
+            occur twice, probabilities outside [0, 1], a negative loss.
+    """
 
     memorized: NDArray[np.bool_]
     given_label: NDArray[np.int64]
@@ -61,6 +65,10 @@ class LearningLog:
                 f"memorized must be bool [N, E], got {self.memorized.dtype} {self.memorized.shape}"
             )
         samples, epochs = self.memorized.shape
+        if not samples or not epochs:
+            raise ValueError(
+                f"memorized must have a sample and an epoch, got {self.memorized.shape}"
+            )
         shapes: dict[str, tuple[int, ...]] = {
             "seen": (samples, epochs),
             "given_label": (samples,),
@@ -73,10 +81,33 @@ class LearningLog:
             array = getattr(self, name)
             if array is not None and array.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
-        if self.oof_probs is not None and (
-            self.oof_probs.ndim != 2 or len(self.oof_probs) != samples
-        ):
-            raise ValueError(f"oof_probs must have shape ({samples}, K)")
+        self._check_values()
+
+    def _check_values(self) -> None:
+        """Whatever no recording can contain is damage, or another kind of file."""
+        samples = len(self.memorized)
+        if self.seen is not None and self.seen.dtype != np.bool_:
+            raise ValueError(f"seen must be bool, got {self.seen.dtype}")
+        for name in _PER_SAMPLE:
+            values = getattr(self, name)
+            if values is not None and int(values.min()) < 0:
+                row = int(np.flatnonzero(values < 0)[0])
+                raise ValueError(
+                    f"{name} must not be negative, got {values[row]} at {row}; leave samples without a label out"
+                )
+        if self.ids is not None and len(np.unique(self.ids)) != samples:
+            raise ValueError("ids must name each sample once, but some occur twice")
+        if self.predicted is not None and int(self.predicted.min()) < -1:
+            raise ValueError(f"predicted must be a class, or -1, got {self.predicted.min()}")
+        probabilities = self.oof_probs
+        if probabilities is not None:
+            if probabilities.ndim != 2 or len(probabilities) != samples:
+                raise ValueError(f"oof_probs must have shape ({samples}, K)")
+            _require_in_unit_range("oof_probs", probabilities)
+        if self.label_prob is not None:
+            _require_in_unit_range("label_prob", self.label_prob)
+        if self.loss is not None and bool((self.loss < 0).any()):
+            raise ValueError("loss must not be negative: it is a cross-entropy in nats")
 
     @property
     def num_epochs(self) -> int:
@@ -145,6 +176,7 @@ class LogRecorder:
         true: Tensor | None = None,
         *,
         without: Tensor | None = None,
+        epochs: int | None = None,
     ) -> LearningLog:
         """The log of the samples seen at all; with the predicted classes, where the status records them.
 
@@ -152,20 +184,22 @@ class LogRecorder:
             status: the learning status recorded beside it.
             given, true: int64 [N], the given labels and, where known, the true ones.
             without: bool [N], samples to leave out: those trained on another label than the given one.
+            epochs: the first epochs of the status, to which the log is cut; None: all.
         """
+        epochs = status.num_epochs if epochs is None else epochs
         words = status.words.cpu().numpy()  # [N, W, 2]
         planes = np.ascontiguousarray(words.transpose(2, 0, 1).astype("<i8")).view(np.uint8)
-        bits = np.unpackbits(planes, axis=2, count=status.num_epochs, bitorder="little")
+        bits = np.unpackbits(planes, axis=2, count=epochs, bitorder="little")
         seen, wrong = bits.astype(np.bool_)
         there = seen.any(axis=1)
         if without is not None:
             there &= ~without.cpu().numpy()
         ids = np.flatnonzero(there)
-        loss, margin = self._values.transpose(1, 2).cpu().numpy()[:, ids]
+        loss, margin = self._values[:, :epochs].transpose(1, 2).cpu().numpy()[:, ids]
         predicted = None
         if status.record != "status":
-            epochs = [status.predictions(t).cpu().numpy()[ids] for t in range(status.num_epochs)]
-            predicted = np.stack(epochs, axis=1)
+            each = [status.predictions(t).cpu().numpy()[ids] for t in range(epochs)]
+            predicted = np.stack(each, axis=1)
         return LearningLog(
             memorized=(seen & ~wrong)[ids],
             given_label=given.cpu().numpy()[ids],
@@ -186,45 +220,73 @@ class LogRecorder:
         self._values.copy_(state["values"])
 
 
+def _require_in_unit_range(name: str, values: NDArray[Any]) -> None:
+    if bool((values < 0).any()) or bool((values > 1).any()):
+        raise ValueError(f"{name} must lie in [0, 1]: they are probabilities")
+
+
 def read_learning_log(path: str | os.PathLike[str]) -> LearningLog:
     """Read a log; nothing in the file is executed.
 
+    Logs that `write_learning_log` wrote are held against their checksum. Others', and those of earlier versions, have
+    none: of those, only what can be no recording is noticed.
+
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not an npz file, or an array is missing or has the wrong shape.
+        ValueError: not an npz file, damaged, or an array is missing, has the wrong shape, or values that cannot be.
     """
-    if not zipfile.is_zipfile(path):
-        if not Path(path).exists():
-            raise FileNotFoundError(f"there is no file {path}")
-        raise ValueError(f"{path} is no learning log: not an npz file, or a truncated one")
-    with np.load(path, allow_pickle=False) as file:
-        missing = {"memorized", "num_epochs", "given_label"} - set(file.files)
+    arrays = read_sealed_arrays(path)
+    with reading(path):
+        missing = {"memorized", "num_epochs", "given_label"} - set(arrays)
         if missing:
-            raise ValueError(f"{path} is no learning log: it lacks {', '.join(sorted(missing))}")
-        epochs = int(file["num_epochs"])
+            raise ValueError(f"it is no learning log: it lacks {', '.join(sorted(missing))}")
+        number = arrays["num_epochs"]
+        if number.dtype.kind not in "iu" or number.size != 1:
+            raise ValueError(f"num_epochs must be one integer, got {number.dtype} {number.shape}")
+        epochs = int(number.reshape(()))
         fields: dict[str, Any] = {}
         for name in ("memorized", "seen"):
-            if name in file.files:
-                bits = file[name]
-                if bits.dtype != np.uint8 or bits.ndim != 2 or bits.shape[1] != -(-epochs // 8):
-                    raise ValueError(
-                        f"{path}: {name} must be uint8 [N, {-(-epochs // 8)}] for {epochs} epochs, "
-                        f"got {bits.dtype} {bits.shape}"
-                    )
-                fields[name] = np.unpackbits(bits, axis=1, count=epochs).astype(np.bool_)
-        for name in _PER_SAMPLE:
-            if name in file.files:
-                fields[name] = file[name].astype(np.int64)
+            if name in arrays:
+                fields[name] = _unpacked(name, arrays[name], epochs)
+        for name in (*_PER_SAMPLE, "predicted"):
+            if name in arrays:
+                kind = np.int32 if name == "predicted" else np.int64
+                fields[name] = _integers(name, arrays[name], kind)
         for name in (*_PER_EPOCH, "oof_probs"):
-            if name in file.files and len(file[name]):
-                fields[name] = file[name]
-        if "predicted" in file.files:
-            fields["predicted"] = file["predicted"].astype(np.int32)
-    return LearningLog(**fields)
+            if name in arrays and len(np.atleast_1d(arrays[name])):
+                if arrays[name].dtype.kind != "f":
+                    raise ValueError(f"{name} must be floating-point, got {arrays[name].dtype}")
+                fields[name] = arrays[name]
+        return LearningLog(**fields)
+
+
+def _unpacked(name: str, bits: NDArray[Any], epochs: int) -> NDArray[np.bool_]:
+    """bool [N, E] of packed bits; the bits that fill up the last byte must be 0."""
+    wanted = -(-epochs // 8)
+    if bits.dtype != np.uint8 or bits.ndim != 2 or bits.shape[1] != wanted or epochs < 1:
+        raise ValueError(
+            f"{name} must be uint8 [N, {wanted}] for {epochs} epochs, got {bits.dtype} {bits.shape}"
+        )
+    every = np.unpackbits(bits, axis=1)
+    if every[:, epochs:].any():
+        raise ValueError(f"{name} has bits past epoch {epochs - 1}")
+    return every[:, :epochs].astype(np.bool_)
+
+
+def _integers(name: str, values: NDArray[Any], kind: type[np.signedinteger[Any]]) -> NDArray[Any]:
+    """The same integers in another type, or a ValueError where they do not fit, or are none."""
+    if values.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers, got {values.dtype}")
+    converted: NDArray[Any] = values.astype(kind)
+    if values.size and (
+        int(values.max()) > np.iinfo(kind).max or not np.array_equal(converted, values)
+    ):
+        raise ValueError(f"{name} must fit {np.dtype(kind)}, got up to {values.max()}")
+    return converted
 
 
 def write_learning_log(path: str | os.PathLike[str], log: LearningLog) -> None:
-    """Write a log, compressed; the file appears complete or not at all."""
+    """Write a log, compressed and sealed; the file appears complete or not at all."""
     arrays: dict[str, Any] = {"num_epochs": np.int64(log.num_epochs)}
     for name in ("memorized", "seen"):
         if getattr(log, name) is not None:
@@ -237,9 +299,4 @@ def write_learning_log(path: str | os.PathLike[str], log: LearningLog) -> None:
             arrays[name] = np.asarray(getattr(log, name)).astype(np.float16)
     if log.predicted is not None:
         arrays["predicted"] = np.asarray(log.predicted, dtype=np.int32)
-
-    def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:  # by name, NumPy would add its own suffix
-            np.savez_compressed(file, **arrays)
-
-    write_atomically(path, write)
+    write_arrays(path, arrays)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -66,7 +68,7 @@ def _brought_to(
     epoch: int, words: Tensor, record: EpochRecord, before: int
 ) -> tuple[Tensor, EpochRecord]:
     """Copies of words and record whose open epoch is ``epoch``, no earlier than before."""
-    words, record = words.clone(), record.clone()
+    words, record = words.clone(), copy.deepcopy(record)
     if before < epoch:
         record.fold(words, torch.tensor(before, device=words.device))
         if before + 1 < record.half_epoch <= epoch:  # the epochs in between are empty

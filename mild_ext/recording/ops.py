@@ -12,6 +12,7 @@ the call returns.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -230,11 +231,25 @@ def _fake_status_lookup(words: Tensor, table: Tensor, start: int, stop: int) -> 
     return table.new_empty(words.shape[0])
 
 
+def _on_its_device(real: Callable[..., object]) -> Callable[..., object]:
+    """With the device of the first argument, a tensor, as the current one.
+
+    Torch's own guard: set back by cudaSetDevice, a thread that never chose a device would get a context on device 0.
+    """
+
+    @functools.wraps(real)
+    def run(first: Tensor, *rest: object) -> object:
+        with torch.cuda.device(first.device):
+            return real(first, *rest)
+
+    return run
+
+
 def register(*entries: tuple[str, Callable[..., object], Callable[..., object]]) -> None:
     """Implementations on both devices, and the fake: ``(name, real, fake)`` for each op."""
     for name, real, fake in entries:
-        for key in ("CPU", "CUDA"):
-            library.impl(name, real, key)
+        library.impl(name, real, "CPU")
+        library.impl(name, _on_its_device(real), "CUDA")
         torch.library.register_fake(f"mild_ext::{name}", fake, lib=library)
 
 

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from mild_ext.processes import DEFAULT_TIMEOUT, Group, Wire, world_size
+from mild_ext.reading import reading
 from mild_ext.recording import dynamics_ops, ops
 from mild_ext.recording._checks import RECORDS, checked_device, checked_level
 from mild_ext.recording._native import _C, READS_TENSORS
+from mild_ext.recording.buffers import OwnsBuffers, new_buffer
 from mild_ext.recording.dynamics import DynamicsReading
 from mild_ext.recording.epoch_record import EpochRecord
 from mild_ext.recording.merge_records import merge_records
@@ -33,7 +35,7 @@ _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 IGNORED_LABEL: int = _C.ignored_label
 
 
-class LearningStatus(DynamicsReading):
+class LearningStatus(OwnsBuffers, DynamicsReading):
     """For every sample and epoch: was it seen, and was it memorized (its label predicted)? And, if asked for, more.
 
     Everything comes from one pass over the logits of the training forward pass: one kernel a batch, no
@@ -88,27 +90,23 @@ class LearningStatus(DynamicsReading):
         device = checked_device(device)
         num_samples, num_epochs = operator.index(num_samples), operator.index(num_epochs)
         width = -(-num_epochs // 64)
-        # Ordinary tensors even inside torch.inference_mode(): they are going to be written to outside of it.
-        with torch.inference_mode(False):
-            self._words = torch.empty((num_samples, width, 2), dtype=torch.int64, device=device)
-            if device.type == "cpu":  # before it is touched
-                _C.advise_large_pages(self._words.data_ptr(), self._words.nbytes)
-            self._words.zero_()
-            # The kernel reads the epoch from here, so that a replayed CUDA graph, and a compiled step, record
-            # into the current one. The host's copy spares everybody else the read-back.
-            self._epoch_on_device = torch.zeros((), dtype=torch.int64, device=device)
-            self._faults = torch.zeros(_C.num_faults, dtype=torch.int64, device=device)
-            self._record = (
-                None
-                if record == "status" or num_classes is None
-                else EpochRecord(
-                    num_samples,
-                    num_epochs,
-                    operator.index(num_classes),
-                    statistics=record == "all",
-                    device=self._words.device,
-                )
+        self._words = new_buffer((num_samples, width, 2), torch.int64, device).zero_()
+        device = self._words.device  # with its index
+        # The kernel reads the epoch from here, so that a replayed CUDA graph, and a compiled step, record
+        # into the current one. The host's copy spares everybody else the read-back.
+        self._epoch_on_device = new_buffer((), torch.int64, device).zero_()
+        self._faults = new_buffer((_C.num_faults,), torch.int64, device).zero_()
+        self._record = (
+            None
+            if record == "status" or num_classes is None
+            else EpochRecord(
+                num_samples,
+                num_epochs,
+                operator.index(num_classes),
+                statistics=record == "all",
+                device=device,
             )
+        )
         self._num_classes = None if num_classes is None else operator.index(num_classes)
         self._num_epochs = num_epochs
         self._epoch = 0
@@ -175,7 +173,7 @@ class LearningStatus(DynamicsReading):
 
         Args:
             index: int64 or int32 ``[B]``, sample ids in ``[0, N)``. For a status on CUDA it may be on the CPU (as
-                a DataLoader gives it); it is then moved without blocking.
+                a DataLoader gives it); it is then moved, from pinned memory without waiting for the device.
             logits: float64, float32, float16 or bfloat16 ``[B, K]``, on the status' device. Of a binary model ``[B]``
                 or ``[B, 1]``, the logit of class 1 against class 0: class 1 is predicted where it is above 0.
             labels: int64 or int32 ``[B]``, the given labels, in ``[0, K)``. Rows labelled -100 (torch's
@@ -253,6 +251,9 @@ class LearningStatus(DynamicsReading):
     def advance(self) -> None:
         """End the epoch: what comes next is recorded into the following one.
 
+        On CUDA it runs on the current stream, like `update`. Where the updates ran on another one, let this stream wait
+        for it first.
+
         Raises:
             ValueError: there is no epoch left to end.
         """
@@ -262,6 +263,7 @@ class LearningStatus(DynamicsReading):
                 "status with a larger num_epochs, or reset() it for the next round"
             )
         if self._record is not None:
+            self._ranks.end_epoch(self._record)
             self._record.fold(self._words, self._epoch_on_device)
         self._epoch += 1
         self._epoch_on_device.add_(1)
@@ -306,10 +308,13 @@ class LearningStatus(DynamicsReading):
         epoch = max(self._epoch, other._epoch)
         others_words = other.words.to(self.device)
         if self._record is not None and other._record is not None:
-            self._words, self._record = merge_records(
+            words, record = merge_records(
                 (self.words, self._record, self._epoch),
                 (others_words, other._record, other._epoch),
             )
+            # Into the buffers that are there: a captured CUDA graph goes on writing to these.
+            self._words.copy_(words)
+            self._record.copy_(record)
         else:
             self._words |= others_words
         self._set_epoch(epoch)
@@ -335,7 +340,10 @@ class LearningStatus(DynamicsReading):
         Raises:
             ValueError: the ranks' statuses differ in size, or stand in different epochs; an epoch was ended without
                 sync (``record`` "classes" and "all"); an `update` of any rank met bad values on its CUDA device.
-            RuntimeError: a rank died, or did not arrive in time. What this rank recorded is intact.
+            RuntimeError: a rank died, or did not arrive in time; or another thread called `update` meanwhile, where
+                that cannot be told apart (several epochs at once, or ``record`` "classes" and "all"). What this rank
+                recorded is intact. With ``record="status"`` and a sync in every epoch, other threads may go on with
+                `update`: what is not sent now is sent by the next sync.
         """
         if world_size(group) == 1:
             return 0
@@ -396,7 +404,8 @@ class LearningStatus(DynamicsReading):
             ValueError: the file is damaged, or no saved status.
         """
         state = read_state(path)
-        words, _ = checked_state(state)
+        with reading(path):
+            words, _ = checked_state(state)
         status = cls(
             words.shape[0],
             state["num_epochs"],

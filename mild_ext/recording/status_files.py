@@ -1,7 +1,7 @@
 """What a kept `LearningStatus` is: its state, looked at before use, and its file.
 
-The file is a safetensors file. Format 1 holds ``words`` alone (``record="status"``); format 2 also the buffers of an
-`EpochRecord`.
+The file is a sealed safetensors file (`mild_ext.sealed`). Formats 1 and 2, of earlier versions, had no checksum: of
+those, only what `checked_state` looks at is sure.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import os
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from mild_ext.files import write_atomically
+from mild_ext.reading import reading
 from mild_ext.recording import epoch_record
 from mild_ext.recording._native import _C
+from mild_ext.sealed import read_tensors, write_tensors
 
-_FORMAT = "mild_ext.LearningStatus/"
+_FORMAT = "mild_ext.LearningStatus/3"
+_UNSEALED = ("mild_ext.LearningStatus/1", "mild_ext.LearningStatus/2")
 _NUMBERS = ("num_epochs", "epoch", "num_classes")
 _BUFFERS = ("words", "visits", "planes", "sums")
 
@@ -40,16 +40,31 @@ def checked_state(state: dict[str, Any]) -> tuple[Tensor, int]:
     words, num_epochs, epoch = state["words"], state["num_epochs"], state["epoch"]
     if not isinstance(words, Tensor) or words.dtype != torch.int64 or words.dim() != 3:
         raise ValueError("words must be an int64 tensor [num_samples, num_words, 2]")
+    for name, value in (("num_epochs", num_epochs), ("epoch", epoch)):
+        if type(value) is not int:
+            raise ValueError(f"{name} of the state must be an int, got {value!r}")
     if not 1 <= num_epochs <= _C.max_epochs or not 0 <= epoch <= num_epochs:
         raise ValueError(f"there cannot be epoch {epoch} of {num_epochs} epochs")
     if words.shape[0] < 1 or tuple(words.shape[1:]) != (-(-num_epochs // 64), 2):
         raise ValueError(f"words of shape {list(words.shape)} do not fit {num_epochs} epochs")
-    past = num_epochs % 64
-    if past and bool((words[:, -1] >> past & (1 << (64 - past)) - 1).any()):
-        raise ValueError(f"the words are damaged: they have bits past epoch {num_epochs - 1}")
+    last = min(epoch, num_epochs - 1)  # the open epoch may have bits, later ones cannot
+    word, bit = divmod(last + 1, 64)
+    later = words[:, word + (bit > 0) :].any()
+    if bit:
+        later = later | (words[:, word] >> bit & (1 << (64 - bit)) - 1).any()
+    if bool(later):
+        raise ValueError(f"the words are damaged: they have bits past epoch {last}")
     if bool((words[..., 1] & ~words[..., 0]).any()):
         raise ValueError(
             "the words are damaged: some samples are wrong in epochs they were not seen in"
+        )
+    open_to = min(epoch + 1, num_epochs)  # the current epoch may have been begun
+    later = torch.zeros(words.shape[1], dtype=torch.int64)
+    for t in range(open_to, num_epochs):
+        later[t // 64] |= 1 << (t % 64) if t % 64 < 63 else -(1 << 63)
+    if bool((words[..., 0] & later.to(words.device)).any()):
+        raise ValueError(
+            f"the words are damaged: samples were seen after epoch {epoch}, the current one of {num_epochs}"
         )
     if record_of(state) != "status":
         epoch_record.check_state(state, words.shape[0], num_epochs, epoch)
@@ -80,13 +95,10 @@ def require_fits(
 
 def write_state(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
     """Write a state; an existing file is replaced only once the new one is complete."""
-    level = record_of(state)
-    metadata = {"format": _FORMAT + ("1" if level == "status" else "2")}
-    if level != "status":
-        metadata["record"] = level
-    metadata |= {name: str(state[name]) for name in _NUMBERS if name in state}
+    header = {"format": _FORMAT, "record": record_of(state)}
+    header |= {name: str(state[name]) for name in _NUMBERS if name in state}
     buffers = {name: state[name].contiguous() for name in _BUFFERS if name in state}
-    write_atomically(path, lambda temporary: save_file(buffers, temporary, metadata=metadata))
+    write_tensors(path, buffers, header)
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -96,18 +108,13 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or no saved status.
     """
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") not in (_FORMAT + "1", _FORMAT + "2"):
-                raise ValueError(f"{path} is no saved learning status (format {_FORMAT}1 or 2)")
-            state: dict[str, Any] = {
-                name: file.get_tensor(name) for name in _BUFFERS if name in set(file.keys())
-            }
-            state["words"], metadata["num_epochs"], metadata["epoch"]  # must be there
-            state |= {name: int(metadata[name]) for name in _NUMBERS if name in metadata}
-            if "record" in metadata:
-                state["record"] = metadata["record"]
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    content = read_tensors(path, (_FORMAT,), "saved learning status", unsealed=_UNSEALED)
+    with reading(path):
+        state: dict[str, Any] = {"words": content.tensor("words")}
+        state |= {name: content.tensors[name] for name in _BUFFERS if name in content.tensors}
+        state |= {name: int(content[name]) for name in ("num_epochs", "epoch")}
+        if "num_classes" in content.header:
+            state["num_classes"] = int(content["num_classes"])
+        if content.format == _FORMAT or "record" in content.header:
+            state["record"] = content["record"]
     return state

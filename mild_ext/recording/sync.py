@@ -3,6 +3,9 @@
 Before anything else the ranks tell each other their sizes and epochs, and what their devices had to skip, so that a
 mistake on one of them is raised on all, instead of leaving the others waiting.
 
+What was packed is what counts as sent: what another thread records while a sync is under way travels with the next one,
+or the sync is refused.
+
 A status of ``record="status"`` sends the bit planes of the epochs that have news (`mild_ext.recording.epoch_planes`).
 What ``"classes"`` and ``"all"`` keep of ended epochs are sums, which cannot be merged; so there the visits of the open
 epoch travel, 8 bytes a sample, and are merged by MAX.
@@ -16,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mild_ext.processes import Wire
-from mild_ext.recording.epoch_planes import count_epoch, merge_epoch_, pack_epoch
+from mild_ext.recording.epoch_planes import count_epoch, count_planes, merge_epoch_, pack_epoch
 from mild_ext.recording.epoch_record import EpochRecord
 
 _FAULTS = (
@@ -49,10 +52,20 @@ class RankMerge:
 
     def restart(self, epoch: int) -> None:
         """After a reset, a load or a merge: the status stands in ``epoch``."""
-        # The last epoch that was merged, and the number of its bits then.
+        # The last epoch that was merged, and how many of its bits all ranks have.
         self._epoch, self._bits = 0, 0
         # Epochs before this one were merged; of a record only the open epoch can be.
         self._until = epoch
+        # Of a record: the sum of the open epoch's visits as all ranks have them. Visits only ever grow.
+        self._merged: Tensor | None = None
+        self._late: Tensor | None = None
+
+    def end_epoch(self, record: EpochRecord) -> None:
+        """Before a record's epoch ends: whether visits have come that the other ranks lack; without waiting for it."""
+        if self._merged is not None:
+            late = record.visits.sum() != self._merged
+            self._late = late if self._late is None else self._late | late
+            self._merged = None
 
     def _news(self, words: Tensor, last: int) -> tuple[int, int]:
         """The epochs with bits that the others have not; an empty range if there are none."""
@@ -90,19 +103,32 @@ class RankMerge:
         epoch = sizes["epoch"]
         last = min(epoch, sizes["num_epochs"] - 1)
         window = self._news(words, last) if record is None else (epoch, epoch + 1)
-        mine = [*sizes.values(), *faults.tolist(), epoch - self._until, *window]
+        unmerged = epoch - self._until
+        if self._late is not None and bool(self._late):
+            unmerged = max(unmerged, 1)
+        mine = [*sizes.values(), *faults.tolist(), unmerged, *window]
         table = wire.all_gather(torch.tensor(mine)).tolist()
         self._agree(table, sizes, faults)
         if record is not None:
             self._require_merged(table, len(sizes) + len(_FAULTS))
+            sent = self._merge_visits(wire, record)
             self._until = epoch + 1
-            return self._merge_visits(wire, record)
+            return sent
         sent = 0
-        for news in range(min(row[-2] for row in table), max(row[-1] for row in table)):
+        bits = self._bits if self._epoch == last else 0
+        first = min(row[-2] for row in table)
+        for news in range(first, max(row[-1] for row in table)):
             merged, epoch_bytes = wire.bitwise_or(pack_epoch(words, news).flatten())
             merge_epoch_(words, news, merged.view(2, -1))
+            if news == last:
+                bits = count_planes(merged)
             sent += epoch_bytes
-        self._epoch, self._bits = last, count_epoch(words, last)
+        self._epoch, self._bits = last, bits
+        if first < last and count_epoch(words, last) != bits:
+            raise RuntimeError(
+                "sync: update() ran in another thread while several epochs were merged, which may have cost it visits; "
+                "call sync() in every epoch, or while nothing is recorded"
+            )
         return sent
 
     @staticmethod
@@ -127,11 +153,19 @@ class RankMerge:
         late = max(row[column] for row in table)
         if late > 0:
             raise ValueError(
-                f"sync: the last {late} epochs were ended by advance() without sync(); what this status keeps of "
-                "ended epochs are sums, which cannot be merged. Call sync() in every epoch before advance()"
+                f"sync: the last {late} epochs were ended by advance() without sync(), or had visits after it; what "
+                "this status keeps of ended epochs are sums, which cannot be merged. Call sync() in every epoch, after "
+                "its last update() and before advance()"
             )
 
-    @staticmethod
-    def _merge_visits(wire: Wire, record: EpochRecord) -> int:
-        record.visits.copy_(wire.all_reduce_max(record.visits))
+    def _merge_visits(self, wire: Wire, record: EpochRecord) -> int:
+        packed = record.visits.clone()
+        merged = wire.all_reduce_max(packed).to(packed.device)
+        if not torch.equal(packed, record.visits):
+            raise RuntimeError(
+                "sync: update() ran in another thread meanwhile. What it recorded is intact, and not sent; call sync() "
+                "again on every rank once nothing is recorded"
+            )
+        record.visits.copy_(merged)
+        self._merged = merged.sum()
         return 2 * (wire.ranks - 1) * -(-record.visits.nbytes // wire.ranks)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mild_ext.recording.status import LearningStatus
 from mild_ext.report.run_data import Sample
+from mild_ext.selection.planted import PlantedLabels
 
 # Okabe and Ito's palette, told apart with every kind of color vision; lines differ in marker too.
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -76,6 +77,77 @@ def pseudo_label_figure(records: list[dict[str, Any]]) -> str:
             axes.plot(epochs, values, style, color=color, label=label)
     _finish(axes, "epoch", "%", None)
     return _address(figure)
+
+
+def planted_figure(run: Path, number: int, samples: list[Sample]) -> dict[str, Any] | None:
+    """Two histograms of the misclassified epochs of a round: all other samples, and the planted ones.
+
+    Where more networks were trained for the first round, each with other labels planted, the planted ones of
+    all are drawn.
+
+    Args:
+        run: the run's folder.
+        number: of the round.
+        samples: of ``selection.csv``, for which of them were dropped.
+
+    Returns:
+        ``source`` (data address), ``planted`` (how many were) and ``networks`` (how many were trained); None where
+        the round saved no status, or nothing was planted in it.
+    """
+    found = _planted_counts(run, f"round-{number:02d}")
+    if found is None:
+        return None
+    epochs, ordinary, wrong = found
+    networks = 1
+    for path in sorted((run / "planted").glob("scout-*.safetensors")) if number == 0 else ():
+        more = _planted_counts(run, path.stem)
+        if more is not None and more[0] == epochs:
+            wrong = np.concatenate([wrong, more[2]])
+            networks += 1
+    dropped = np.zeros(len(ordinary), dtype=bool)
+    dropped[[s.id for s in samples if not s.kept]] = True
+    bins = np.arange(epochs + 2) - 0.5
+    figure = _figure(7, 4.5)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    others = [ordinary[(ordinary >= 0) & part] for part in (~dropped, dropped)]
+    above.hist(
+        others,
+        bins=bins,
+        stacked=True,
+        color=[_BLUE, _ORANGE],
+        rwidth=0.85,
+        label=[f"your labels: kept ({len(others[0]):,})", f"flagged ({len(others[1]):,})"],
+    )
+    label = f"labels made wrong on purpose ({len(wrong):,})"
+    below.hist(
+        wrong, bins=bins, color=_PURPLE, rwidth=0.85, hatch="///", edgecolor="white", label=label
+    )
+    below.set_xlabel(f"epochs in which the network disagreed with the label, of {epochs}")
+    for axes in (above, below):
+        # The ends hold most samples; a root keeps what lies between them visible.
+        axes.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0.0)), np.square))
+        axes.set_ylim(0, 1.7 * max(1.0, axes.get_ylim()[1]))
+        axes.set_ylabel("samples (root scale)")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=9, loc="upper center", ncols=2)
+    return {"source": _address(figure), "planted": len(wrong), "networks": networks}
+
+
+def _planted_counts(run: Path, name: str) -> tuple[int, NDArray[Any], NDArray[Any]] | None:
+    """Epochs, and the misclassified ones of the samples as they were given, [N], and of those planted, [n].
+
+    The former are -1 where a sample was planted or never seen.
+    """
+    status_file, planted_file = (
+        run / folder / f"{name}.safetensors" for folder in ("status", "planted")
+    )
+    if not status_file.is_file() or not planted_file.is_file():
+        return None
+    status, planted = LearningStatus.load(status_file), PlantedLabels.load(planted_file)
+    times = status.compute()
+    counts, seen = times.misclassified.cpu().numpy(), times.seen.cpu().numpy() > 0
+    is_planted = planted.mask.numpy()
+    return status.epoch, np.where(seen & ~is_planted, counts, -1), counts[seen & is_planted]
 
 
 def _finish(axes: Any, xlabel: str, ylabel: str, ticks: list[int] | None) -> None:

@@ -1,43 +1,64 @@
-"""One self-contained HTML page about a run, from the files in its folder.
+"""One HTML page about a run, from the files in its folder: first what to look at, then how it was found.
 
-Everything is inlined (style, figures, thumbnails), there is no script, and nothing is fetched. A run
-that is still going, or was killed, gives the page of what it has finished.
+Style, script, figures and the first pictures are in the page itself, and nothing is fetched; pictures it has
+no room for lie in a folder beside it. A run that is still going, or was killed, gives the page of what it has
+finished.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import importlib.util
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 from mild_ext.files import write_text
+from mild_ext.reading import reading
 from mild_ext.report import charts
+from mild_ext.report.by_class import class_noise, confusion_matrix, flows
+from mild_ext.report.review import as_script_data, listed_samples, review_data
 from mild_ext.report.run_data import (
     Sample,
+    Suspect,
     read_config,
     read_history,
     read_selection,
     read_summary,
+    read_suspects,
 )
+from mild_ext.report.shown import Shown, show_samples
+from mild_ext.report.verdict import judging_round, verdict
+from mild_ext.training.suspects import SUSPECTS
 
 #: Classes, and flows from one class to another, shown in the open; the rest folds away.
 _SHOWN_CLASSES = 30
 _SHOWN_FLOWS = 8
+#: Largest figure of a run that is put into the page, in bytes; those drawn have about 100 kB.
+LARGEST_PICTURE = 1 << 24
+#: Rounds whose picture is in the page; with more it would grow too large to be mailed.
+_SHOWN_ROUNDS = 8
 
 
 def write_report(
-    run: str | Path, out: str | Path | None = None, *, suspicious: int = 48, thumbnails: bool = True
+    run: str | Path,
+    out: str | Path | None = None,
+    *,
+    suspicious: int | None = None,
+    thumbnails: bool = True,
+    data: str | None = None,
 ) -> Path:
     """Write the page about a run.
 
     Args:
-        run: folder that ``mild-ext train`` wrote.
-        out: file to write; None is ``report.html`` in the folder.
-        suspicious: how many of the most suspicious samples to show.
-        thumbnails: show them as pictures, which needs the run's data to be where it was.
+        run: folder that ``mild-ext find`` or ``mild-ext train`` wrote.
+        out: file to write; None is ``report.html`` in the folder. Pictures that the page has no room for go
+            into ``NAME_pictures`` beside it, NAME the file's name without suffix.
+        suspicious: how many samples to list, the most suspicious first; None for up to 2,000.
+        thumbnails: show pictures, texts or values, which needs the run's data.
+        data: the run's data, as ``--data`` has it: where it has moved, or where loading it runs code
+            (``module:factory``, ``hf:NAME``), for which the folder's word is never taken. None: as the folder says.
 
     Returns:
         The path written.
@@ -48,6 +69,7 @@ def write_report(
     """
     require_packages()
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     run = Path(run)
     target = run / "report.html" if out is None else Path(out)
@@ -60,12 +82,33 @@ def write_report(
     )
     environment.filters["percent"] = percent
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:,}"
-    page = environment.get_template("report.html.j2").render(
-        gather(run, suspicious=suspicious, thumbnails=thumbnails)
-    )
+    style, script = (Path(__file__).parent / "templates" / n for n in ("style.css", "review.js"))
+    code = script.read_text(encoding="utf-8")
+    # Whatever the files of a folder hold: what cannot be shown is one line, and no surprise.
+    with reading(run, "its files are damaged, or not those of a run"):
+        facts = gather(
+            run,
+            suspicious=suspicious,
+            thumbnails=thumbnails,
+            data=data,
+            folder=target.with_name(f"{target.stem}_pictures"),
+        )
+        page = environment.get_template("report.html.j2").render(
+            facts,
+            # None of these three holds text of the user's that is not escaped.
+            style=Markup(style.read_text(encoding="utf-8")),
+            script=Markup(code),
+            review_json=Markup(as_script_data(facts["review"])),
+            script_hash=_hash(code),
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, page)
     return target
+
+
+def _hash(script: str) -> str:
+    """Of the one script that the page lets run, as a Content-Security-Policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def require_packages() -> None:
@@ -80,8 +123,20 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-def gather(run: Path, *, suspicious: int = 48, thumbnails: bool = True) -> dict[str, Any]:
-    """Everything the page shows, read from the run's folder."""
+def gather(
+    run: Path,
+    *,
+    suspicious: int | None = None,
+    thumbnails: bool = True,
+    data: str | None = None,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """Everything the page shows, read from the run's folder.
+
+    Args:
+        run, suspicious, thumbnails, data: as for `write_report`.
+        folder: where pictures go that the page has no room for; None is ``report_pictures`` in the run's.
+    """
     config = read_config(run)
     history = read_history(run)
     rounds = [record for record in history if record["type"] == "round"]
@@ -90,71 +145,88 @@ def gather(run: Path, *, suspicious: int = 48, thumbnails: bool = True) -> dict[
     summary = read_summary(run)
     classes = [str(name) for name in config["data"]["classes"]]
     samples = read_selection(run)
+    suspects = read_suspects(run, samples, classes)
+    listed = listed_samples(suspects, suspicious)
     notes: list[str] = []
     if summary is None:
         notes.append("The run is not finished: this page shows what it has finished so far.")
-    shown = most_suspicious(samples)[:suspicious]
-    pictures: dict[int, str] = {}
-    if shown and thumbnails:
-        pictures, note = _thumbnails(config, [s.id for s in shown])
-        notes += [note] if note else []
+    shown = Shown([None] * len(listed), [None] * len(listed))
+    if thumbnails:
+        shown = show_samples(config, listed, folder or run / "report_pictures", data)
+        notes += [shown.note] if shown.note else []
+    flagged = sum(s.dropped for s in suspects)
     settings = config["settings"]
-    # Where no round told two groups apart, there is no estimate: the probability of 1 says nothing.
-    estimated = any(record["supported"] for record in rounds)
     return {
-        "title": f"{config['data']['name']}: label noise report",
+        "title": f"{config['data']['name']}: which labels are wrong?",
+        "verdict": verdict(
+            rounds,
+            num_samples=len(suspects) or config["data"]["samples"],
+            num_dropped=flagged if suspects else rounds[-1]["removed"],
+            noise_rate=_noise_rate(summary),
+        ),
         "config": config,
         "config_text": json.dumps(config, indent=2),
         "settings": settings,
-        "recipe": settings["recipe"],
         "summary": summary,
         "notes": notes,
         "classes": classes,
-        "suspicious": shown,
-        "pictures": pictures,
-        **_facts_of_rounds(run, rounds),
+        "suspects": suspects,
+        "listed": listed,
+        "flagged": flagged,
+        "any_text": any(shown.texts),
+        "list_file": SUSPECTS if (run / SUSPECTS).is_file() else "selection.csv",
+        "review": review_data(run, config, classes, suspects, listed, shown),
+        **_facts_of_rounds(run, rounds, samples),
         "status_figure": charts.status_figure(run, samples),
+        # Where no round told two groups apart, there is no estimate: the probability of 1 says nothing.
         **_facts_of_samples(
             samples,
+            suspects,
             len(classes),
-            estimated=estimated,
-            measured=(summary or {}).get("measured_noise"),
+            estimated=any(record["supported"] for record in rounds),
         ),
         **_facts_of_semi_supervised([r for r in history if "pseudo_rate" in r]),
     }
 
 
-def _facts_of_rounds(run: Path, rounds: list[dict[str, Any]]) -> dict[str, Any]:
+def _noise_rate(summary: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The measured share of wrong labels, as the summary names it; what was added is a number there."""
+    if summary is None:
+        return None
+    for key in ("noise_rate", "measured_noise"):
+        if isinstance(found := summary.get(key), dict):
+            return found
+    return None
+
+
+def _facts_of_rounds(
+    run: Path, rounds: list[dict[str, Any]], samples: list[Sample]
+) -> dict[str, Any]:
+    judged = judging_round(rounds)
     return {
         "rounds": rounds,
+        "planted_figure": charts.planted_figure(run, judged["round"], samples),
         "quality_known": "precision" in rounds[0],
         "test_known": "test_accuracy" in rounds[0],
         "quality_figure": charts.rounds_figure(rounds),
-        "mixture_figures": _mixture_figures(run, rounds),
+        "mixture_figures": _mixture_figures(run, rounds[:_SHOWN_ROUNDS]),
     }
 
 
 def _facts_of_samples(
-    samples: list[Sample],
-    num_classes: int,
-    *,
-    estimated: bool,
-    measured: dict[str, Any] | None,
+    samples: list[Sample], suspects: list[Suspect], num_classes: int, *, estimated: bool
 ) -> dict[str, Any]:
+    suggested = any(s.suggested_label is not None for s in suspects)
     return {
         "samples": samples,
         "dropped": sum(not s.kept for s in samples),
         "truth_known": any(s.true_label is not None for s in samples),
         "estimated": estimated,
-        "measured": measured,
-        "estimated_noise": measured["rate"]
-        if measured
-        else _mean([1 - s.clean_probability for s in samples])
-        if estimated
-        else None,
         "per_class": class_noise(samples, num_classes, estimated=estimated),
         "shown_classes": _SHOWN_CLASSES,
-        "flows": flows(samples)[:_SHOWN_FLOWS],
+        "matrix": confusion_matrix(suspects),
+        "flow_source": "suggested" if suggested else "predicted",
+        "flows": flows(samples, suggested=suggested)[:_SHOWN_FLOWS],
     }
 
 
@@ -168,115 +240,18 @@ def _facts_of_semi_supervised(records: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def most_suspicious(samples: list[Sample]) -> list[Sample]:
-    """The dropped samples, least likely to be right first; all of them where nothing was dropped."""
-    ranked = sorted(samples, key=lambda s: (s.clean_probability, -s.suspicion, -s.metric, s.id))
-    # Where nothing was dropped, the ranking by metric still tells where to look first.
-    return [s for s in ranked if not s.kept] or ranked
-
-
-def class_noise(
-    samples: list[Sample], num_classes: int, *, estimated: bool = True
-) -> list[dict[str, Any]]:
-    """Per given class: samples, share dropped, estimated noise, and the share really wrong if known.
-
-    The estimate is the mean probability that the label is wrong, None with ``estimated=False``.
-    Sorted by it, highest first.
-    """
-    by_class: list[list[Sample]] = [[] for _ in range(num_classes)]
-    for s in samples:
-        by_class[s.given_label].append(s)
-    rows = []
-    for k, members in enumerate(by_class):
-        known = [s for s in members if s.true_label is not None]
-        rows.append(
-            {
-                "label": k,
-                "count": len(members),
-                "dropped": _mean([float(not s.kept) for s in members]),
-                "estimated": _mean([1 - s.clean_probability for s in members])
-                if estimated
-                else None,
-                "wrong": _mean([float(s.true_label != k) for s in known]),
-            }
-        )
-    return sorted(rows, key=lambda row: -(row["estimated"] or 0))
-
-
-def flows(samples: list[Sample]) -> list[dict[str, Any]]:
-    """Given label -> label the final model predicts, counted over dropped samples; largest first."""
-    counts: dict[tuple[int, int], list[Sample]] = {}
-    for s in samples:
-        if not s.kept and s.predicted_label != s.given_label:
-            counts.setdefault((s.given_label, s.predicted_label), []).append(s)
-    rows = [
-        {
-            "given": given,
-            "predicted": predicted,
-            "count": len(members),
-            "right": _mean([float(s.true_label == predicted) for s in members])
-            if members[0].true_label is not None
-            else None,
-        }
-        for (given, predicted), members in counts.items()
-    ]
-    return sorted(rows, key=lambda row: -row["count"])
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
 def _mixture_figures(run: Path, rounds: list[dict[str, Any]]) -> list[str | None]:
     """The pictures that the run drew of each round's mixture, as data addresses."""
     figures = []
     for record in rounds:
         path = run / "figures" / f"round-{record['round']:02d}.png"
-        figures.append(charts.data_address(path.read_bytes()) if path.is_file() else None)
+        figures.append(_picture(path) if path.is_file() else None)
     return figures
 
 
-# ------------------------------------------------------------------------------------- thumbnails
-
-
-def _thumbnails(config: dict[str, Any], ids: list[int]) -> tuple[dict[int, str], str]:
-    """Data addresses of the samples' pictures, or why there are none."""
-    from mild_ext.data.readers.sources import load_data
-
-    settings = config["settings"]
-    try:
-        data = load_data(settings["data"], test_fraction=settings["test_fraction"], seed=0)
-        if len(data) != config["data"]["samples"]:
-            raise ValueError(f"it has {len(data)} samples now")
-        shape = data.picture_shape or data.input_shape
-        if len(shape) != 3:
-            return {}, ""  # vectors have no picture
-        return {i: _thumbnail(data.train[i][0].reshape(*shape)) for i in ids}, ""
-    except (ValueError, TypeError, ImportError, OSError, IndexError) as error:
-        return {}, f"No thumbnails: the data cannot be read any more ({error})."
-
-
-def _thumbnail(image: Any, largest: int = 112) -> str:
-    """An image ``[C, H, W]`` as a PNG of moderate size."""
-    import numpy as np
-    import torch
-    from matplotlib.image import imsave
-    from torch.nn import functional as F
-
-    values = image.detach().cpu().to(torch.float32)
-    if image.dtype == torch.uint8:
-        values = values / 255
-    elif float(values.min()) < 0 or float(values.max()) > 1:
-        span = float(values.max() - values.min())
-        values = (values - values.min()) / (span or 1.0)
-    if values.shape[0] not in (1, 3):
-        values = values[:1]
-    height, width = values.shape[1:]
-    factor = min(1.0, largest / max(height, width))
-    if factor < 1:
-        size = (max(1, round(height * factor)), max(1, round(width * factor)))
-        values = F.interpolate(values[None], size, mode="area")[0]
-    pixels = (values.expand(3, -1, -1).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    file = io.BytesIO()
-    imsave(file, np.ascontiguousarray(pixels), format="png")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+def _picture(path: Path) -> str | None:
+    """A PNG of the run as a data address; a link elsewhere, or anything else, has no place in the page."""
+    if path.is_symlink() or path.stat().st_size > LARGEST_PICTURE:
+        return None
+    content = path.read_bytes()
+    return charts.data_address(content) if content.startswith(b"\x89PNG\r\n\x1a\n") else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,8 @@ class TensorBoardLog:
             raise ImportError(
                 "logging for TensorBoard needs tensorboard: pip install 'mild_ext[tensorboard]'"
             ) from error
-        shutil.rmtree(folder, ignore_errors=True)
+        for earlier in Path(folder).glob("events.out.tfevents.*"):
+            earlier.unlink()
         make: Callable[[str], Any] = SummaryWriter
         self._writer = make(str(folder))
         self._epochs: dict[str, int] = {}
@@ -42,7 +42,14 @@ class TensorBoardLog:
             stage = "rounds" if record["stage"].startswith("round ") else record["stage"]
             step = self._epochs.get(stage, 0)
             self._epochs[stage] = step + 1
-            for name in ("loss", "lr", "pseudo_rate", "pseudo_accuracy"):
+            for name in (
+                "loss",
+                "lr",
+                "memorized",
+                "prediction_changes",
+                "pseudo_rate",
+                "pseudo_accuracy",
+            ):
                 if record.get(name) is not None:
                     self._writer.add_scalar(f"{stage}/{name}", record[name], step)
 

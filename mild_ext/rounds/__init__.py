@@ -2,6 +2,7 @@
 
 from mild_ext.rounds.planting import RoundPlanting
 from mild_ext.rounds.round_end import UNKNOWN, RoundOutcome, Select
+from mild_ext.rounds.round_record import epoch_figures, round_figures
 from mild_ext.rounds.state_machine import MIN_REMOVED, RESELECT, SMALLEST_KEPT_SHARE, Rounds
 
 __all__ = [
@@ -13,4 +14,6 @@ __all__ = [
     "RoundPlanting",
     "Rounds",
     "Select",
+    "epoch_figures",
+    "round_figures",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -106,6 +106,40 @@ def evidence(
     }
 
 
+def who_takes_part(train_ids: Any, num_samples: int) -> Tensor:
+    """``train_ids`` as bool ``[N]`` on the CPU.
+
+    Args:
+        train_ids: ids, or a mask bool ``[N]``, in a tensor, array or list; None for all.
+        num_samples: N.
+
+    Raises:
+        TypeError: neither integers nor a mask.
+        ValueError: a mask of another length, ids out of range, or none at all.
+    """
+    part = torch.zeros(num_samples, dtype=torch.bool)
+    if train_ids is None:
+        return ~part
+    ids = torch.as_tensor(train_ids).cpu()
+    if ids.numel() == 0 or (ids.dtype == torch.bool and not ids.any()):
+        raise ValueError("there are no samples to train on; train_ids must name at least one")
+    if ids.is_floating_point() or ids.is_complex():
+        raise TypeError(
+            f"train_ids must be ids (int64) or a mask (bool), got {ids.dtype}; use train_ids.long()"
+        )
+    if ids.dtype == torch.bool and tuple(ids.shape) != (num_samples,):
+        raise ValueError(
+            f"train_ids as a mask must have shape [{num_samples}], got {list(ids.shape)}"
+        )
+    if ids.dtype != torch.bool and not 0 <= int(ids.min()) <= int(ids.max()) < num_samples:
+        raise ValueError(
+            f"train_ids must lie in [0, {num_samples}), the positions in the data set, got {int(ids.min())} to "
+            f"{int(ids.max())}"
+        )
+    part[ids if ids.dtype == torch.bool else ids.long()] = True
+    return part
+
+
 def checked_mask(selection: Selection, num_samples: int) -> Tensor:
     """The selection's mask on the CPU.
 
@@ -121,3 +155,14 @@ def checked_mask(selection: Selection, num_samples: int) -> Tensor:
             f"select must return a mask of shape [{num_samples}], got {list(mask.shape)}"
         )
     return mask.cpu()
+
+
+def checked_values(values: Any, name: str, dtype: torch.dtype, count: int) -> Tensor:
+    """A tensor of a kept state.
+
+    Raises:
+        ValueError: it is none of that dtype with an entry for each sample.
+    """
+    if not isinstance(values, Tensor) or values.dtype != dtype or tuple(values.shape) != (count,):
+        raise ValueError(f"state is damaged: {name} must be {dtype} [{count}]")
+    return values

@@ -16,7 +16,16 @@ from torch import Tensor
 
 from mild_ext.recording.status import LearningStatus
 from mild_ext.rounds.planting import RoundPlanting
-from mild_ext.rounds.round_end import UNKNOWN, RoundOutcome, Select, checked_mask, evidence
+from mild_ext.rounds.round_end import (
+    UNKNOWN,
+    RoundOutcome,
+    Select,
+    checked_mask,
+    checked_values,
+    evidence,
+    who_takes_part,
+)
+from mild_ext.rounds.round_record import checked_record, newest_dynamics
 from mild_ext.selection import PlantedLabels, Selection, select_clean
 
 #: A round that would leave less than this share of the samples it watched is refused.
@@ -61,7 +70,9 @@ class Rounds:
             round, so that the noise can be measured; train on ``training_labels`` then. From the second
             round on, labels are planted by the confusions found so far. 0 plants nothing.
         plant_seed: of the draws; the same seed plants the same labels.
-        num_classes: columns of the logits, K, for ``plant``; None takes one more than the largest label.
+        num_classes: columns of the logits, K, for ``plant`` and ``record``; None: one more than the largest label.
+        record: what each round's status records, see LearningStatus; None is "classes" where labels are
+            planted, otherwise "status".
         plant_required: where no labels can be planted in the first round: True raises, False leaves it, with
             a note in the outcome. Later rounds always leave it.
 
@@ -80,6 +91,9 @@ class Rounds:
         suggested_label: int64 ``[N]``, the class the network voted for instead; -1 where there is none, or
             nothing was planted.
         suggestion_confidence: float32 ``[N]`` in [0, 1], that it is the true one if the given one is wrong.
+        dynamics: training dynamics by name, float32 ``[N]``, from the last round that watched the sample under
+            its given label, NaN where none did (`mild_ext.selection.table.dynamics_columns`); empty unless
+            ``record="all"``.
         round: number of the current round, from 0; when finished, how many there were.
         stop_reason: why there are no more rounds; None while there are.
 
@@ -114,6 +128,7 @@ class Rounds:
         plant_seed: int = 0,
         num_classes: int | None = None,
         plant_required: bool = True,
+        record: str | None = None,
     ) -> None:
         if not rounds or any(epochs < 1 for epochs in rounds):
             raise ValueError(
@@ -123,13 +138,10 @@ class Rounds:
             raise ValueError(f"reselect must be one of {', '.join(RESELECT)}; got {reselect!r}")
         if not 0 <= min_removed < 1:
             raise ValueError(f"min_removed must be in [0, 1), got {min_removed}")
+        self.record = checked_record(record, plant > 0)
         self.num_samples, self.rounds = num_samples, tuple(int(epochs) for epochs in rounds)
         self.reselect, self.min_removed = reselect, float(min_removed)
-        self.taking_part = torch.zeros(num_samples, dtype=torch.bool)
-        who = slice(None) if train_ids is None else torch.as_tensor(train_ids).cpu()
-        self.taking_part[who] = True
-        if not self.taking_part.any():
-            raise ValueError("there are no samples to train on; train_ids must name at least one")
+        self.taking_part = who_takes_part(train_ids, num_samples)
         self._select: Select = select or select_clean
         self._planting = RoundPlanting(
             num_samples, plant, seed=plant_seed, num_classes=num_classes, required=plant_required
@@ -145,6 +157,7 @@ class Rounds:
         self.suspicion = torch.zeros(num_samples)
         self.suggested_label = torch.full((num_samples,), UNKNOWN)
         self.suggestion_confidence = torch.zeros(num_samples)
+        self.dynamics: dict[str, Tensor] = {}
         self.round = 0
         self.stop_reason: str | None = None
         self._planting.begin(0, self.labels, self.watched)
@@ -203,8 +216,13 @@ class Rounds:
 
     def new_status(self, device: torch.device | str = "cpu") -> LearningStatus:
         """An empty status for the current round; it records predicted classes where labels are planted."""
-        classes = None if self.planted is None else self._planting.num_classes
-        return LearningStatus(self.num_samples, self.num_epochs, num_classes=classes, device=device)
+        record = self.record or ("status" if self.planted is None else "classes")
+        classes = self._planting.num_classes
+        if classes is None and record != "status" and self.labels is not None and self.labels_known:
+            classes = int(self.labels.max()) + 1
+        return LearningStatus(
+            self.num_samples, self.num_epochs, num_classes=classes, record=record, device=device
+        )
 
     def is_over(self, status: LearningStatus) -> bool:
         """Whether all epochs of the current round are in its status, and `select` is due."""
@@ -271,19 +289,22 @@ class Rounds:
         """
         self._planting.check_trained_on(status)
 
-    def end_round(self, status: LearningStatus, selection: Selection) -> RoundOutcome:
+    def end_round(
+        self, status: LearningStatus, selection: Selection, *, early: bool = False
+    ) -> RoundOutcome:
         """Follow the selection or refuse it, and go over to the next round; on an error nothing changes.
 
         Args:
             status: of the current round, with all its epochs.
             selection: of that status; only the verdict on ``watched`` counts.
+            early: the round ends before all its epochs are recorded; its training goes on.
 
         Raises:
             RuntimeError: the round's epochs are not over, or there are no more rounds.
             TypeError, ValueError: the status is not of this round, or the selection has no mask for
                 its samples.
         """
-        self._require_over(status)
+        self._require_over(status, early)
         proposed = checked_mask(selection, self.num_samples) & self.watched
         watched, learned = self.watched.clone(), self.kept.clone()
         refused = self._refusal(proposed) if selection.supported else str(selection.reason)
@@ -292,7 +313,7 @@ class Rounds:
             self.round_dropped[learned & ~proposed] = self.round
             self.round_dropped[proposed] = -1
             self.kept.copy_(proposed)  # in place: samplers may look at it
-        number, epochs = self.round, self.num_epochs
+        number, epochs = self.round, status.epoch
         changed, count = int((learned ^ self.kept).sum()), int(learned.sum())
         planted, note = self.planted, self._planting.note
         self.round += 1
@@ -320,22 +341,19 @@ class Rounds:
             note,
         )
 
-    def _require_over(self, status: LearningStatus) -> None:
+    def _require_over(self, status: LearningStatus, early: bool = False) -> None:
         if self.finished:
             raise RuntimeError(f"there are no more rounds to end: {self.stop_reason}")
-        size, expected = (
-            (status.num_samples, status.num_epochs),
-            (self.num_samples, self.num_epochs),
-        )
+        size = (status.num_samples, status.num_epochs)
+        expected = (self.num_samples, self.num_epochs)
         if size != expected:
             raise ValueError(
                 f"the status of round {self.round} must have (num_samples, num_epochs) = {expected}, got "
                 f"{size}; take it from new_status()"
             )
-        if not self.is_over(status):
+        if not early and not self.is_over(status):
             raise RuntimeError(
-                f"round {self.round} is not over: {status.epoch} of {status.num_epochs} epochs are "
-                "recorded; call advance() after each"
+                f"round {self.round} is not over: {status.epoch} of {status.num_epochs} epochs are recorded; advance()"
             )
 
     def _refusal(self, proposed: Tensor) -> str | None:
@@ -362,6 +380,7 @@ class Rounds:
         }
         for name, values in new.items():
             getattr(self, name).copy_(values)
+        self.dynamics = newest_dynamics(self.dynamics, status, self.watched, self.planted)
 
     # ---- keeping
 
@@ -370,6 +389,7 @@ class Rounds:
         other = copy.copy(self)
         for name in _TENSORS:
             setattr(other, name, getattr(self, name).clone())
+        other.dynamics = dict(self.dynamics)  # replaced, never written to
         other._planting = self._planting.copy()
         other._planting.show(other.labels)
         return other
@@ -386,6 +406,7 @@ class Rounds:
             "round": self.round,
             "stop_reason": self.stop_reason,
             "planting": self._planting.state_dict(),
+            "dynamics": {name: values.clone() for name, values in self.dynamics.items()},
             **{name: getattr(self, name).clone() for name in _TENSORS},
         }
 
@@ -409,7 +430,13 @@ class Rounds:
                     raise ValueError(f"state must be of {name} {mine}, got {state[name]}")
             if not torch.equal(state["taking_part"].cpu(), self.taking_part):
                 raise ValueError("state must be of the same train_ids, got others")
-            tensors = {name: _checked(state[name], name, count) for name in _TENSORS}
+            tensors = {
+                name: checked_values(state[name], name, _TENSORS[name], count) for name in _TENSORS
+            }
+            dynamics = {
+                name: checked_values(values, name, torch.float32, count)
+                for name, values in state.get("dynamics", {}).items()
+            }
             number, stop_reason, labels = state["round"], state["stop_reason"], state["labels"]
             planting = state["planting"]
             self._planting.copy().load_state_dict(planting, labels)
@@ -430,12 +457,6 @@ class Rounds:
             self.take_labels(labels)
         for name, values in tensors.items():
             getattr(self, name).copy_(values)
+        self.dynamics = {name: values.cpu() for name, values in dynamics.items()}
         self.round, self.stop_reason = number, stop_reason
         self._planting.load_state_dict(planting, self.labels)
-
-
-def _checked(values: Any, name: str, count: int) -> Tensor:
-    dtype = _TENSORS[name]
-    if not isinstance(values, Tensor) or values.dtype != dtype or tuple(values.shape) != (count,):
-        raise ValueError(f"state is damaged: {name} must be {dtype} [{count}]")
-    return values

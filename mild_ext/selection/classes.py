@@ -79,7 +79,7 @@ def select_by_class(
 
     Args:
         evidence: in the window that all samples are judged by.
-        labels: integers [N].
+        labels: integers [N]; -1 for a sample without a label.
         overall: what was decided on the counts of all samples.
         rule, level: what is asked for.
         per_class: whether each class is judged by its own counts alone.
@@ -94,6 +94,8 @@ def select_by_class(
         labels.to(device), return_inverse=True, return_counts=True
     )
     members = inverse.argsort(stable=True).split(numbers.tolist())
+    if int(values[0]) < 0:  # samples without a label are no class
+        values, members = values[1:], members[1:]
     counts = [
         torch.bincount(cell[own], minlength=size**2).reshape(size, size).cpu().numpy()
         for own in members
@@ -102,8 +104,10 @@ def select_by_class(
     decisions = [overall.decision] * len(counts)
     if per_class:
         decisions = [decide(own, rule, level, follow_up=follow_up) for own in counts]
-    mask = torch.empty(len(cell), dtype=torch.bool, device=device)
-    probability = torch.empty(len(cell), device=device)
+    mask, probability = (
+        torch.from_numpy(table).to(device).flatten()[cell]  # what samples without a label go by
+        for table in (overall.decision.keep, overall.decision.probability)
+    )
     classes = []
     for value, own, table, decision in zip(
         values.tolist(), members, counts, decisions, strict=True

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mild_ext.mixture.counts import TimeCounts
+from mild_ext.selection.planted import PlantedLabels
+from mild_ext.selection.table import dynamics_columns
 
 
 class Evidence(Protocol):
@@ -22,6 +24,10 @@ class Evidence(Protocol):
 
     def histogram(self) -> NDArray[np.int64]:
         """Counts [P + 1, P + 1]; cell [0, 0] counts the samples never seen."""
+        ...
+
+    def own_histogram(self) -> NDArray[np.int64]:
+        """The same of this rank's samples alone; never a collective."""
         ...
 
     def lookup(self, table: Tensor) -> Tensor:
@@ -35,17 +41,25 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True)
 class StatusEvidence:
-    """A status' evidence in a window of epochs; None: all of them."""
+    """A status' evidence in a window of epochs; None: all of them.
+
+    ``planted``: the labels it was trained on, where some were planted.
+    """
 
     status: Any
     epochs: slice | None
+    planted: PlantedLabels | None = None
 
     def within(self, epochs: slice | None) -> StatusEvidence:
         """The same status' evidence in another window."""
-        return StatusEvidence(self.status, epochs)
+        return StatusEvidence(self.status, epochs, self.planted)
 
     def histogram(self) -> NDArray[np.int64]:
         return np.asarray(self.status.histogram(self.epochs).cpu().numpy())
+
+    def own_histogram(self) -> NDArray[np.int64]:
+        own = getattr(self.status, "local", self.status)  # a ShardedStatus' part
+        return np.asarray(own.histogram(self.epochs).cpu().numpy())
 
     def lookup(self, table: Tensor) -> Tensor:
         result: Tensor = self.status.lookup(table, self.epochs)
@@ -53,6 +67,11 @@ class StatusEvidence:
 
     def transition_times(self) -> Any:
         return self.status.compute(self.epochs)
+
+    def dynamics(self) -> dict[str, Tensor]:
+        """The columns of training dynamics, where the status has them."""
+        without = None if self.planted is None else self.planted.mask
+        return dynamics_columns(self.status, without)
 
 
 @dataclass(frozen=True)
@@ -71,12 +90,19 @@ class TimesEvidence:
         cell = self.times.misclassified.long() * size + self.times.seen.long()
         return torch.bincount(cell, minlength=size**2).reshape(size, size).cpu().numpy()
 
+    def own_histogram(self) -> NDArray[np.int64]:
+        return self.histogram()
+
     def lookup(self, table: Tensor) -> Tensor:
         table = table.to(self.times.seen.device)
         return table[self.times.misclassified.long(), self.times.seen.long()]
 
     def transition_times(self) -> Any:
         return self.times
+
+    def dynamics(self) -> dict[str, Tensor]:
+        """None: transition times do not tell."""
+        return {}
 
 
 def evidence_of(status_or_times: Any, epochs: slice | None) -> StatusEvidence | TimesEvidence:

@@ -9,17 +9,17 @@ the Margin Ranking*, NeurIPS 2020, and the re-injected corruption of DynaCor, CV
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from mild_ext.files import write_atomically
+from mild_ext.data.labels import check_labels
+from mild_ext.reading import reading
+from mild_ext.sealed import read_tensors, write_tensors
 
 #: Fewest samples to plant where a tenth of the data set allows it. Of 100, the most united two fifths
 #: measure a share of a half with a standard error of 0.08, one of a tenth with 0.05.
@@ -27,7 +27,9 @@ MIN_PLANTED = 100
 #: Largest share of a data set, and of every class, that is ever planted.
 MAX_SHARE = 0.1
 
-_FORMAT = "mild_ext.PlantedLabels/1"
+_FORMAT = "mild_ext.PlantedLabels/2"
+#: Of earlier versions, without a checksum.
+_UNSEALED = ("mild_ext.PlantedLabels/1",)
 _FIELDS = ("labels", "index", "withheld")
 
 
@@ -39,6 +41,7 @@ class PlantedLabels:
         labels: int64 ``[N]``, the labels to train on, planted ones included.
         index: int64 ``[n]``, the planted samples' ids, positions in ``labels``; each once.
         withheld: int64 ``[n]``, the given labels of these samples, in the order of ``index``.
+        class_names: the text of each class number, where labels were planted among text; else None.
 
     Raises:
         TypeError: a field is no integer tensor.
@@ -55,6 +58,7 @@ class PlantedLabels:
     labels: Tensor
     index: Tensor
     withheld: Tensor
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in _FIELDS:
@@ -112,8 +116,10 @@ class PlantedLabels:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, complete or not at all."""
         tensors = {name: getattr(self, name).contiguous() for name in _FIELDS}
-        metadata = {"format": _FORMAT}
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        header = {"format": _FORMAT}
+        if self.class_names is not None:
+            header["class_names"] = json.dumps(self.class_names)
+        write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PlantedLabels:
@@ -123,18 +129,13 @@ class PlantedLabels:
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged, or holds no planted labels.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no file {path}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                found = (file.metadata() or {}).get("format")
-                if found != _FORMAT:
-                    raise ValueError(
-                        f"{path} holds no planted labels (format {found}, not {_FORMAT})"
-                    )
-                return cls(**{name: file.get_tensor(name) for name in _FIELDS})
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+        content = read_tensors(path, (_FORMAT,), "file of planted labels", unsealed=_UNSEALED)
+        with reading(path):
+            names = content.header.get("class_names")
+            return cls(
+                **{name: content.tensor(name) for name in _FIELDS},
+                class_names=None if names is None else tuple(map(str, json.loads(names))),
+            )
 
 
 def plant_labels(
@@ -152,7 +153,7 @@ def plant_labels(
     tenth. Train on ``.labels``, and hand the result to `select_clean` with the given labels.
 
     Args:
-        labels: integers ``[N]`` in ``[0, num_classes)``, the given labels.
+        labels: ``[N]``, the given labels, as `mild_ext.data.check_labels` takes them; text is numbered.
         share: of the samples to plant, in (0, 0.1]; 100 samples at least, as far as a tenth of the data
             set goes: fewer measure a noise rate too coarsely to act on.
         num_classes: K; by default one more than the largest label.
@@ -167,9 +168,9 @@ def plant_labels(
         PlantedLabels.
 
     Raises:
-        TypeError: labels that are no integers.
-        ValueError: a share outside (0, 0.1], fewer than two classes, a label or a transition matrix that does
-            not fit ``num_classes``, or classes so small that none can spare a sample.
+        TypeError: labels that are no class numbers.
+        ValueError: labels are missing, a share outside (0, 0.1], fewer than two classes, a label or a transition
+            matrix that does not fit ``num_classes``, or classes so small that none can spare a sample.
 
     Examples:
         >>> import torch
@@ -177,21 +178,12 @@ def plant_labels(
         >>> len(planted), bool((planted.given == torch.arange(2000) % 10).all())
         (100, True)
     """
-    labels = torch.as_tensor(labels)
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise TypeError(f"labels must be integers, got {labels.dtype}")
-    if labels.ndim != 1 or len(labels) == 0:
-        raise ValueError(f"labels must have shape [N], N at least 1, got {list(labels.shape)}")
-    labels = labels.to("cpu", torch.int64)
+    checked = check_labels(labels, num_classes=num_classes)
+    labels, names = checked.values, checked.class_names
     if not 0.0 < share <= MAX_SHARE:
         raise ValueError(f"share must lie in (0, {MAX_SHARE:g}], got {share!r}")
-    largest = int(labels.max())
-    classes = largest + 1 if num_classes is None else num_classes
-    if int(labels.min()) < 0 or largest >= classes:
-        raise ValueError(
-            f"labels must lie in [0, {classes}), got {int(labels.min())} to {largest}; number the classes "
-            "from 0, or give num_classes"
-        )
+    known = 0 if names is None else len(names)
+    classes = max(known, int(labels.max()) + 1) if num_classes is None else num_classes
     if classes < 2:
         raise ValueError(
             "planting needs at least two classes: a wrong label is one of another class"
@@ -206,7 +198,7 @@ def plant_labels(
     for _ in range(repeat + 1):
         drawn = torch.multinomial(weights[withheld], 1, generator=generator)[:, 0]
     planted[index] = drawn
-    return PlantedLabels(planted, index, withheld)
+    return PlantedLabels(planted, index, withheld, names)
 
 
 def _draw_samples(

@@ -16,6 +16,7 @@ from mild_ext.mixture.follow_up import common_follow_up, seen_unequally
 from mild_ext.mixture.weibull import WeibullMixture
 from mild_ext.recording.transitions import TransitionTimes
 from mild_ext.selection.classes import ClassSelection
+from mild_ext.selection.corrections import Corrections, choose_corrections, no_corrections
 from mild_ext.selection.evidence import StatusEvidence, TimesEvidence
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.plot import plot_counts
@@ -55,6 +56,7 @@ class Selection:
         num_samples, num_kept, num_unseen: counts; unseen samples are kept for lack of evidence.
         classes: one :class:`ClassSelection` a class, in order; empty without ``labels``.
         per_class: whether each class was judged by its own histogram.
+        class_names: the text of each class number, where the labels were text; else None.
     """
 
     mask: Tensor
@@ -75,9 +77,11 @@ class Selection:
     per_class: bool
     _evidence: StatusEvidence | TimesEvidence
     _probability: NDArray[np.float32]
+    class_names: tuple[str, ...] | None = None
     _labels: Tensor | None = None
     _class_probability: Tensor | None = None
     _verdicts: Verdicts | None = None
+    _own_histogram: NDArray[np.int64] | None = None
 
     def __repr__(self) -> str:
         return f"Selection({self.summary().splitlines()[0]}; supported={self.supported})"
@@ -149,6 +153,51 @@ class Selection:
         return None if self._verdicts is None else self._verdicts.estimated_precision
 
     @property
+    def doubt(self) -> str | None:
+        """Why a measured verdict should be trusted less, and what to do; None where it need not be."""
+        return None if self._verdicts is None else self._verdicts.doubt
+
+    def corrections(self, *, least_precision: float = 0.8) -> Corrections:
+        """The suggestions to follow, of which that share is right by the planted samples; see `Corrections`.
+
+        Args:
+            least_precision: share of the changed labels that shall be right afterwards, in (0.5, 1].
+
+        Raises:
+            ValueError: no planted labels, on which it is counted; or a share out of range.
+        """
+        if self._verdicts is None:
+            raise ValueError(
+                "how often suggested labels are right is counted on planted labels, and this selection has "
+                "none: plant some, or decide sample by sample"
+            )
+        rate = self.noise_rate
+        if rate is None or rate.plainly_wrong is None:
+            return no_corrections(self.reason)
+        if rate.low == 0.0:
+            return no_corrections("there is no clear evidence of wrong labels")
+        verdicts, planted = self._verdicts, self._verdicts.planted
+        open_to_change = ~self.mask & (verdicts.suggested_label >= 0)
+        probability = (1.0 - self.clean_probability) * verdicts.suggestion_confidence
+        return choose_corrections(
+            torch.where(open_to_change, probability, 0.0),
+            verdicts.suggested_label,
+            planted.probability,
+            planted.right,
+            planted.index,
+            rate.plainly_wrong,
+            least_precision,
+        )
+
+    def corrected_labels(self, *, least_precision: float = 0.8) -> Tensor:
+        """The given labels with `corrections` made, int64 [N]; arguments and errors as there."""
+        chosen = self.corrections(least_precision=least_precision)
+        assert self._labels is not None
+        labels = self._labels.to(torch.int64).clone()
+        labels[chosen.index.to(labels.device)] = chosen.label.to(labels.device)
+        return labels
+
+    @property
     def learned(self) -> float | None:
         """Of the labels that are not plainly wrong, the share that the network predicts in the end, [0, 1].
 
@@ -158,7 +207,9 @@ class Selection:
 
     def _lookup(self, table: Tensor) -> Tensor:
         """A look-up made after the decision: only while the status is as it was decided on."""
-        unchanged = np.array_equal(self._evidence.histogram(), self.histogram)
+        # Of this rank's samples: reading a figure is no collective, whatever the status.
+        decided_on = self.histogram if self._own_histogram is None else self._own_histogram
+        unchanged = np.array_equal(self._evidence.own_histogram(), decided_on)
         if not unchanged:
             raise RuntimeError(
                 "the learning status has changed since the selection was made, so figures per "
@@ -176,15 +227,18 @@ class Selection:
         """One row per sample, as columns of NumPy arrays [N]; see `mild_ext.selection.table`.
 
         Args:
-            times: transition times to show; those the selection was made from by default.
-            **columns: ``ids``, ``given_labels``, ``predicted_labels``, ``round_dropped``, as for
+            times: transition times to show; those the selection was made from by default, together with
+                the training dynamics where the status has them.
+            **columns: ``ids``, ``given_labels``, ``predicted_labels``, ``round_dropped``, ``dynamics``, as for
                 `mild_ext.selection.table.samples_table`.
 
         Raises:
             ValueError: a column's length is not N, ids are not unique, or the status has changed
                 since the selection was made.
         """
-        times = self._transition_times() if times is None else times
+        if times is None:
+            times = self._transition_times()
+            columns.setdefault("dynamics", self._evidence.dynamics())
         fields = {item.name: getattr(times, item.name) for item in dataclasses.fields(times)}
         return samples_table(
             dropped=~self.mask,
@@ -304,7 +358,8 @@ class Selection:
             shown = tuple(sorted(shown, key=lambda c: c.num_kept / c.num_samples)[:SHOWN_CLASSES])
             lines.append(f"of {len(self.classes)} classes, the {SHOWN_CLASSES} that lose most:")
         for c in shown:
-            line = f"class {c.label}: {c.num_kept:,} of {c.num_samples:,} kept"
+            name = c.label if self.class_names is None else self.class_names[c.label]
+            line = f"class {name}: {c.num_kept:,} of {c.num_samples:,} kept"
             if c.noise_rate is not None:
                 rate = c.noise_rate
                 line += f", noise rate {rate.rate:.0%} ({rate.low:.0%} to {rate.high:.0%})"

@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mild_ext.data.labels import check_labels
 from mild_ext.mixture.counts import TimeCounts
 from mild_ext.mixture.follow_up import common_follow_up
 from mild_ext.selection.classes import select_by_class
 from mild_ext.selection.decide import RULES, Decision, mean_over_seen
-from mild_ext.selection.evidence import evidence_of
+from mild_ext.selection.evidence import Evidence, evidence_of
 from mild_ext.selection.noise_rate import NoiseRate, estimate_noise_rate
 from mild_ext.selection.planted import PlantedLabels
 from mild_ext.selection.result import Selection
@@ -32,7 +33,7 @@ def select_clean(
     rule: str = "posterior",
     level: float = 0.5,
     *,
-    labels: Tensor | None = None,
+    labels: Any = None,
     per_class: bool | None = None,
     epochs: slice | None = None,
     planted: PlantedLabels | Sequence[PlantedLabels] | None = None,
@@ -55,7 +56,8 @@ def select_clean(
               unshifted metric with a scale of the shifted one. Warns where it drops nothing.
         level: probability in (0, 1) for ``posterior``, share to keep in (0, 1] of ``quantile``;
             the other rules have none.
-        labels: integers [N], the given labels: no class is emptied, and there are figures per class.
+        labels: [N], the given labels, as `mild_ext.data.check_labels` takes them: no class is emptied, and there are
+            figures per class. Samples that were never seen may have none (-1).
         per_class: True: judge each class by its own histogram; one that does not support two groups is
             kept. False and None: all together.
         epochs: the window of epochs to judge by. Default: all that are recorded; with rule
@@ -64,17 +66,17 @@ def select_clean(
             once training has settled no fewer samples are dropped than must be wrong. A window given
             here says which samples to drop, that default how many.
         planted: what the status was trained on, see `mild_ext.plant_labels`, or a list with that of each run; the
-            status must record predicted classes (``LearningStatus(..., num_classes=K)``). Rule, per_class
-            and epochs are then not to be given: what is measured takes their place.
+            status must record predicted classes (``LearningStatus(..., num_classes=K)``). Rule, per_class and epochs
+            are then not to be given: what is measured takes their place.
 
     Returns:
         A :class:`Selection`. It is never empty: where two components are not supported everything
         is kept, ``supported`` is False and ``reason`` says why.
 
     Raises:
-        TypeError: the first argument is neither of the two, or labels are not integers.
-        ValueError: unknown rule, level out of range, no samples, labels of the wrong shape, or
-            given with a `ShardedStatus`.
+        TypeError: the first argument is neither of the two, or labels are no class numbers.
+        ValueError: unknown rule, level out of range, no samples, labels that are missing or of the
+            wrong shape, or given with a `ShardedStatus`.
 
     Example:
         >>> import torch
@@ -108,7 +110,7 @@ def select_clean(
         raise ValueError("there are no samples to select from")
     if labels is not None and getattr(status_or_times, "total_samples", None) is not None:
         raise ValueError("labels cannot be given with a status that is split among ranks")
-    labels = _check_labels(labels, num_samples, per_class)
+    labels, names = _check_labels(labels, num_samples, per_class, evidence)
 
     judged = judge(evidence, histogram, rule, level)
     evidence, histogram, decision = (
@@ -150,6 +152,8 @@ def select_clean(
         per_class=by_class,
         _evidence=evidence,
         _probability=decision.probability,
+        class_names=names,
+        _own_histogram=evidence.own_histogram(),
         _labels=labels,
         _class_probability=classes.probability if classes is not None and by_class else None,
     )
@@ -175,14 +179,23 @@ def _check_rule(rule: str, level: float) -> None:
         raise ValueError(f"level must lie in (0, 1] for rule {rule!r}, got {level!r}")
 
 
-def _check_labels(labels: Tensor | None, num_samples: int, per_class: bool | None) -> Tensor | None:
+def _check_labels(
+    labels: Any, num_samples: int, per_class: bool | None, evidence: Evidence
+) -> tuple[Tensor | None, tuple[str, ...] | None]:
+    """Labels int64 [N], -1 for samples never seen that have none, and the names of the classes if they have."""
     if labels is None:
         if per_class:
             raise ValueError("per_class=True needs labels=, the given labels [N]")
-        return None
-    labels = torch.as_tensor(labels)
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise TypeError(f"labels must be integers, got {labels.dtype}")
-    if labels.shape != (num_samples,):
-        raise ValueError(f"labels must have shape ({num_samples},), got {tuple(labels.shape)}")
-    return labels
+        return None, None
+    checked = check_labels(labels, count=num_samples, missing="drop")
+    if bool(checked.missing.any()):
+        # What was in no batch has a label that nobody needs.
+        size = len(evidence.histogram())
+        seen = torch.ones(size, size, dtype=torch.bool)
+        seen[:, 0] = False
+        check_labels(
+            labels,
+            optional=~evidence.lookup(seen).cpu(),
+            remedy="select among the other samples (mild-ext select: --missing drop)",
+        )
+    return checked.values, checked.class_names

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mild_ext.data.labels import check_labels
 from mild_ext.mixture.counts import TimeCounts
 from mild_ext.mixture.follow_up import common_follow_up
 from mild_ext.selection.classes import ClassSelection
@@ -70,7 +71,9 @@ def select_planted(
     supported = verdicts.actionable
     if not supported:
         mask = torch.ones_like(mask)
-    counts: StatusEvidence | TimesEvidence = StatusEvidence(statuses[0], measured.window)
+    counts: StatusEvidence | TimesEvidence = StatusEvidence(
+        statuses[0], measured.window, planted[0]
+    )
     if len(statuses) > 1:
         counts = TimesEvidence(evidence.times(measured.window))
     histogram = counts.histogram()
@@ -96,11 +99,13 @@ def select_planted(
             given, mask, verdicts.clean_probability, measured.noise_rate if supported else None
         ),
         per_class=False,
+        class_names=planted[0].class_names,
         _evidence=counts,
         _probability=posterior,
         _labels=given,
         _class_probability=verdicts.clean_probability,
         _verdicts=verdicts,
+        _own_histogram=counts.own_histogram(),
     )
 
 
@@ -116,7 +121,7 @@ def _check_runs(statuses: Sequence[Any], planted: Sequence[PlantedLabels]) -> No
         )
 
 
-def _check(status: Any, planted: PlantedLabels, labels: Tensor | None) -> None:
+def _check(status: Any, planted: PlantedLabels, labels: Any) -> None:
     if not isinstance(planted, PlantedLabels):
         raise TypeError(f"planted must be PlantedLabels, got {type(planted).__name__}")
     if getattr(status, "record", "status") == "status":
@@ -134,7 +139,7 @@ def _check(status: Any, planted: PlantedLabels, labels: Tensor | None) -> None:
             f"labels must lie in [0, {status.num_classes}), the classes of the status, got {largest}"
         )
     if labels is not None:
-        given = torch.as_tensor(labels).cpu()
+        given = check_labels(labels, missing="drop").values
         differ = int((given != planted.given).sum()) if given.shape == planted.given.shape else None
         if differ is None or differ:
             what = f"{differ} differ" if differ else f"their shape is {list(given.shape)}"

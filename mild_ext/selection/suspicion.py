@@ -43,6 +43,23 @@ _BINS = 512
 
 
 @dataclass(frozen=True)
+class PlantedSuggestions:
+    """The planted samples judged by their planted labels, as all others are by their given ones; tensors ``[n]``.
+
+    Attributes:
+        index: int64, the samples' ids.
+        suggested_label: int64, the class most voted for besides the planted label; -1 where there was none.
+        probability: float32 in [0, 1], that the label is wrong and the suggestion right, by their own figures.
+        right: bool, the suggestion is the label that was withheld.
+    """
+
+    index: Tensor
+    suggested_label: Tensor
+    probability: Tensor
+    right: Tensor
+
+
+@dataclass(frozen=True)
 class Verdicts:
     """A verdict on every sample; tensors ``[N]`` on the status' device.
 
@@ -62,6 +79,7 @@ class Verdicts:
         num_planted: planted samples that were seen, by which all this was measured; of all runs.
         num_runs: trainings that were pooled.
         learned: of the labels that are not plainly wrong, the share that the networks predict in the end, [0, 1].
+        planted: these judged by their planted labels, to see how right suggestions are.
     """
 
     suspicion: Tensor
@@ -78,6 +96,7 @@ class Verdicts:
     num_planted: int
     num_runs: int
     learned: float
+    planted: PlantedSuggestions
 
 
 def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float) -> Verdicts:
@@ -93,8 +112,9 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
     if slope > 0:
         threshold = (math.log((1 - level) / level) - offset) / slope
     dropped = float((suspicion[ordinary] >= threshold).double().mean())
-    hits = int((planted >= threshold).sum())
-    recall = _recall(hits, len(planted), rate.rate, dropped, evidence.num_classes)
+    found = planted >= threshold
+    recall = _recall(int(found.sum()), len(planted), rate.rate, dropped, evidence.num_classes)
+    wrong = torch.where(found, torch.sigmoid(slope * planted + offset), 0.0)
     suspicion = _judge_planted_by_given(evidence, suspicion, threshold, dropped)
     mask = suspicion < threshold
     clean = torch.sigmoid(-(slope * suspicion + offset)).float()
@@ -107,7 +127,7 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
     clean = torch.where(seen, clean, 1.0 - rate.rate)
     if not actionable:  # nothing is known of any sample, and nothing dropped
         mask, clean, threshold = torch.ones_like(mask), torch.ones_like(clean), float("inf")
-    label, confidence = _suggestions(evidence, measured)
+    label, confidence, of_planted = _suggestions(evidence, measured, wrong)
     return Verdicts(
         suspicion=suspicion,
         threshold=threshold,
@@ -123,6 +143,7 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
         num_planted=len(evidence.index),
         num_runs=evidence.num_runs,
         learned=min(measured.learned, 1.0),
+        planted=of_planted,
     )
 
 
@@ -365,17 +386,28 @@ def _judge_planted_by_given(
     return suspicion.index_copy(0, evidence.index[rows] % evidence.num_samples, values)
 
 
-def _suggestions(evidence: PlantedEvidence, measured: Measurement) -> tuple[Tensor, Tensor]:
-    """The class most voted for besides the given label, and how far to believe in it.
+def _suggestions(
+    evidence: PlantedEvidence, measured: Measurement, wrong: Tensor
+) -> tuple[Tensor, Tensor, PlantedSuggestions]:
+    """The class most voted for besides the given label, and how far to believe in it; planted labels' own.
+
+    ``wrong``: probability that each planted label is wrong, by its own figures, float32 [n].
 
     Votes are scaled so that, over the planted samples, the mean confidence is the share of right suggestions: that
     of suggestions of the label withheld, over the share of these labels that are right.
     """
     votes, index = measured.votes, evidence.index
-    right = _suggested_right(evidence, votes.runner_up[index], measured.noise_rate.rate)
-    believed = float(votes.runner_up_share[index].double().mean())
+    suggested, united = votes.runner_up[index], votes.runner_up_share[index]
+    right = _suggested_right(evidence, suggested, measured.noise_rate.rate)
+    believed = float(united.double().mean())
     label, confidence = (x.clone() for x in evidence.runner_up(votes))
     scale = right / believed if believed else 0.0
+    of_planted = PlantedSuggestions(
+        index % evidence.num_samples,
+        suggested,
+        (wrong * (united * scale).clamp(max=1.0)).float(),
+        suggested == evidence.given[index],
+    )
     # Of a planted sample, the given label is the one to be judged: the class voted for besides both labels.
     best, count, total = evidence.planted_majority(evidence.planted_labels, evidence.withheld)
     share = count / np.maximum(total, 1)
@@ -383,7 +415,7 @@ def _suggestions(evidence: PlantedEvidence, measured: Measurement) -> tuple[Tens
     sample = index[rows] % evidence.num_samples
     label[sample] = torch.from_numpy(best).to(device)[rows]
     confidence[sample] = torch.from_numpy(share).float().to(device)[rows]
-    return label, (confidence * scale).clamp(max=1.0)
+    return label, (confidence * scale).clamp(max=1.0), of_planted
 
 
 def _suggested_right(evidence: PlantedEvidence, suggested: Tensor, rate: float) -> float:

@@ -8,6 +8,7 @@
     metric                 int32 in [-P, P], MILD metric; lower = cleaner
     misclassified ...      int32, the transition times, see `mild_ext.TransitionTimes`
     seen                   int32, epochs in which the sample was seen
+    margin ...             float32, training dynamics, see `dynamics_columns`; where they were recorded
     round_dropped          int64, missing where the sample was kept
     reason                 text, why it was dropped; empty where it was kept
 
@@ -17,15 +18,18 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
-from mild_ext.files import write_atomically
+from mild_ext.files import as_text, spreadsheet_safe, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +46,7 @@ def samples_table(
     given_labels: ArrayLike | None = None,
     predicted_labels: ArrayLike | None = None,
     round_dropped: Any = None,
+    dynamics: Mapping[str, Any] | None = None,
 ) -> Table:
     """The table of N samples; arrays may be tensors.
 
@@ -54,6 +59,7 @@ def samples_table(
         given_labels: integers ``[N]``.
         predicted_labels: integers ``[N]``, what a model says.
         round_dropped: integers ``[N]``, -1 where kept; 0 for every dropped sample by default.
+        dynamics: float32 ``[N]`` by name, as of `dynamics_columns`; those that ``times`` has too are left out.
 
     Returns:
         Column names and arrays ``[N]``, in the order above.
@@ -70,6 +76,7 @@ def samples_table(
             "memorized": counts["seen"] - counts["misclassified"],
             "seen": counts["seen"],
         }
+    more = {name: _numpy(values) for name, values in (dynamics or {}).items() if name not in counts}
     count = len(dropped)
     dropped_in = np.where(dropped, 0, -1) if round_dropped is None else _numpy(round_dropped)
     ids = np.arange(count) if ids is None else np.asarray(ids)
@@ -79,7 +86,7 @@ def samples_table(
         "predicted_labels": None if predicted_labels is None else _numpy(predicted_labels),
         "round_dropped": dropped_in,
     }
-    for name, values in (optional | counts).items():
+    for name, values in (optional | counts | more).items():
         if values is not None and values.shape != (count,):
             raise ValueError(
                 f"{name} must have one entry for each of the {count} samples, got shape "
@@ -96,10 +103,39 @@ def samples_table(
         "metric": counts["metric"],
         **{name: values for name, values in counts.items() if name not in ("metric", "seen")},
         "seen": counts["seen"],
+        **more,
         "round_dropped": dropped_in.astype(np.int64),
         "reason": _reasons(dropped, probability, counts["misclassified"], counts["seen"]),
     }
     return {name: values for name, values in table.items() if values is not None}
+
+
+def dynamics_columns(status: Any, without: Tensor | None = None) -> dict[str, Tensor]:
+    """The training dynamics of every sample as columns, over the whole record.
+
+    Args:
+        status: a LearningStatus.
+        without: bool ``[N]``, samples that were trained on another label than the given one, as planted ones are.
+
+    Returns:
+        The ``[N]`` of `mild_ext.Dynamics` but ``seen``, and ``shortfall``, by name, float32 on the status' device;
+        NaN where the sample was not seen, or is in ``without``. Empty unless the status has ``record="all"``.
+    """
+    if getattr(status, "record", "status") != "all":
+        return {}
+    found = status.dynamics()
+    columns = {
+        item.name: getattr(found, item.name)
+        for item in dataclasses.fields(found)
+        if item.name not in ("seen", "k", "num_epochs")
+    }
+    columns["shortfall"] = status.shortfall()
+    unknown = found.seen == 0
+    if without is not None:
+        unknown |= without.to(unknown.device)
+    return {
+        name: values.float().masked_fill(unknown, torch.nan) for name, values in columns.items()
+    }
 
 
 def to_frame(table: Table) -> pd.DataFrame:
@@ -137,8 +173,12 @@ def write_table(table: Table, path: str | os.PathLike[str]) -> None:
 def _write_csv(table: Table, path: Path) -> None:
     columns = {name: values.tolist() for name, values in table.items()}
     columns["clean_probability"] = [f"{value:.6g}" for value in columns["clean_probability"]]
+    columns["id"] = [spreadsheet_safe(i) if isinstance(i, str) else i for i in columns["id"]]
+    for name, values in table.items():
+        if name != "clean_probability" and np.issubdtype(values.dtype, np.floating):
+            columns[name] = ["" if value != value else f"{value:.6g}" for value in columns[name]]
     columns["round_dropped"] = ["" if value < 0 else value for value in columns["round_dropped"]]
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
@@ -153,8 +193,17 @@ def _write_parquet(table: Table, path: Path) -> None:
             "Parquet needs pyarrow: pip install 'mild_ext[export]', or write .csv"
         ) from error
     missing = {"round_dropped": table["round_dropped"] < 0}
-    arrays = {name: pa.array(values, mask=missing.get(name)) for name, values in table.items()}
+    arrays = {
+        name: pa.array(_as_texts(values), mask=missing.get(name)) for name, values in table.items()
+    }
     pq.write_table(pa.table(arrays), path)
+
+
+def _as_texts(values: NDArray[Any]) -> NDArray[Any]:
+    """The same, names spelled out where they are no text."""
+    if values.dtype.kind not in "OU":
+        return values
+    return np.array([as_text(v) if isinstance(v, str) else v for v in values], dtype=object)
 
 
 def _reasons(

@@ -1,28 +1,25 @@
-"""Checkpoints: one safetensors file holding tensors and, in its header, JSON.
+"""Checkpoints: one sealed safetensors file holding tensors and, in its header, JSON.
 
 A file is written under another name, flushed to disk and then renamed, so at any moment a complete
-checkpoint exists: the previous one until the new one is whole. Every tensor and the header carry a CRC-32, so
-a damaged file is noticed and not trained on. No pickle is involved.
+checkpoint exists: the previous one until the new one is whole. All of it is covered by checksums (`mild_ext.sealed`),
+so a damaged file is noticed and not trained on. No pickle is involved.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mild_ext import processes
-from mild_ext.files import write_atomically
+from mild_ext.reading import reading
+from mild_ext.sealed import read_tensors, write_tensors
 
-FORMAT = "mild_ext-checkpoint-2"
-#: Formats of earlier versions, which had no checksum of the header.
-_UNCHECKED = ("mild_ext-checkpoint-1",)
+FORMAT = "mild_ext-checkpoint-3"
 _REMEDY = "delete it to do that part of the run again"
 
 
@@ -37,19 +34,13 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
     Raises:
         TypeError: the state holds anything else.
+        CannotWrite: the disk is full, the folder is gone, ...; the previous checkpoint is as it was.
     """
     if processes.rank() > 0:
         return
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_pack(state, tensors))
-    sums = json.dumps({name: _crc32(tensor) for name, tensor in tensors.items()})
-    metadata = {
-        "format": FORMAT,
-        "tree": tree,
-        "crc32": sums,
-        "header_crc32": str(_header_crc32(tree, sums, tensors)),
-    }
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    write_tensors(path, tensors, {"format": FORMAT, "tree": tree})
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -57,61 +48,26 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: the file is truncated, damaged, or no checkpoint of this package.
+        CheckpointError: the file is truncated, damaged, or no checkpoint of this version.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            _check_format(path, metadata.get("format"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is truncated or not a safetensors file ({error}); {_REMEDY}"
-        ) from error
-    try:
-        tree, sums, header = (metadata[name] for name in ("tree", "crc32", "header_crc32"))
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path} is damaged (its header has no entry {error}); {_REMEDY}"
-        ) from error
-    if header != str(_header_crc32(tree, sums, tensors)):
-        raise CheckpointError(
-            f"{path} is damaged (the checksum of its header does not match); {_REMEDY}"
-        )
-    expected = json.loads(sums)
-    for name, tensor in tensors.items():
-        if expected[name] != _crc32(tensor):
-            raise CheckpointError(
-                f"{path} is damaged (the checksum of tensor {name} does not match); {_REMEDY}"
-            )
-    state: dict[str, Any] = _unpack(json.loads(tree), tensors)
+    what = "checkpoint of this version of the package"
+    content = read_tensors(path, (FORMAT,), what, remedy=_REMEDY, error=CheckpointError)
+    with resuming(path):
+        state: dict[str, Any] = _unpack(json.loads(content["tree"]), content.tensors)
     return state
 
 
-def _check_format(path: Path, found: str | None) -> None:
-    if found in _UNCHECKED:
-        raise CheckpointError(
-            f"{path} was written by an earlier version of this package, whose checkpoints have no "
-            f"checksum of their header (its format is {found!r}, expected {FORMAT!r}); {_REMEDY}"
-        )
-    if found != FORMAT:
-        raise CheckpointError(
-            f"{path} is no checkpoint of this package (its format is {found!r}, expected {FORMAT!r})"
-        )
+@contextlib.contextmanager
+def resuming(path: Path) -> Iterator[None]:
+    """What a checkpoint lacks, or what does not fit, is a `CheckpointError` that names it.
 
-
-def _header_crc32(tree: str, sums: str, tensors: dict[str, Tensor]) -> int:
-    """Checksum of all that the header says: the tree, the tensors' sums, their names and kinds."""
-    kinds = [
-        (name, str(tensors[name].dtype), list(tensors[name].shape)) for name in sorted(tensors)
-    ]
-    return zlib.crc32(json.dumps([tree, sums, kinds]).encode())
-
-
-def _crc32(tensor: Tensor) -> int:
-    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data) if tensor.numel() else 0
+    Raises:
+        CheckpointError: whatever is raised while a state is taken out of the checkpoint ``path``.
+    """
+    with reading(path, _REMEDY, CheckpointError):
+        yield
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:

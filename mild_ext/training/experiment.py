@@ -1,6 +1,6 @@
 """An experiment: its settings, what is prepared for it, and the trainings it is made of.
 
-A run is five trainings at most: the rounds with their final model, the semi-supervised stage where
+A run is five trainings at most: MILD's, or its rounds with their final model, the semi-supervised stage where
 it is asked for, and, where there is a test split, plain cross-entropy on everything and (where the
 true labels are known) the bound of training on correct labels only. Each keeps its own checkpoint,
 so a killed run goes on where it was. A comparison makes use of the same trainings.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,16 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from mild_ext.data.noise import LabelNoise, corrupt_labels, small_inputs
-from mild_ext.data.readers.sources import load_data
-from mild_ext.data.sets import LabeledData, stratified_holdout
-from mild_ext.training.context import RunContext
-from mild_ext.training.loop import accuracy, derive_seed, fit
-from mild_ext.training.methods import METHODS, Method, SmallLoss
+from mild_ext.data.readers.sources import load_data, runs_code
+from mild_ext.data.sets import ArrayDataset, LabeledData, stratified_holdout
+from mild_ext.training.context import Record, RunContext
+from mild_ext.training.loop import derive_seed, fit, steps_per_epoch
+from mild_ext.training.methods import Method, SmallLoss
 from mild_ext.training.models import build_model
 from mild_ext.training.recipe import PRESET_NOISE, PRESETS, Recipe, preset, read_settings
-from mild_ext.training.run_rounds import Round, RoundsResult, fresh_model, run_rounds
+from mild_ext.training.run_posterior import run_posterior
+from mild_ext.training.run_result import Round, RoundsResult, fresh_model
+from mild_ext.training.run_rounds import run_rounds
 from mild_ext.training.sizing import sized
-from mild_ext.training.ssl import METHODS as SSL_METHODS
 from mild_ext.training.ssl import SemiSupervisedResult, train_stage
 
 #: A line of a table of models: ``method`` is a key of `METHODS`, ``model`` what people read.
@@ -56,19 +57,55 @@ class RunSettings:
 
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__} | {
-            "recipe": self.recipe.to_dict()
+            "recipe": self.recipe.to_dict(),
+            "chosen": None if self.chosen is None else list(self.chosen),
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSettings:
-        recipe = Recipe().override(values["recipe"])
+        """What `to_dict` gave.
+
+        Raises:
+            ValueError, TypeError: settings that are missing, unknown, or of another type.
+        """
+        kinds = {item.name: item.type for item in fields(cls)}
+        required = {item.name for item in fields(cls) if item.default is MISSING}
+        missing, unknown = sorted(required - set(values)), sorted(set(values) - set(kinds))
+        if missing or unknown:
+            raise ValueError(f"settings that are missing: {missing}, unknown: {unknown}")
+        for name, value in values.items():
+            if name not in ("recipe", "chosen") and type(value).__name__ != kinds[name]:
+                raise TypeError(f"{name} must be {kinds[name]}, got {value!r}")
+        if not isinstance(values["recipe"], dict):
+            raise TypeError(f"recipe must be a table of settings, got {values['recipe']!r}")
+        # Before there was a choice of method, there were rounds.
+        recipe = Recipe(method="mild-rounds").override(values["recipe"])
         chosen = values.get("chosen")
-        chosen = None if chosen is None else tuple(chosen)
+        if chosen is not None:
+            if not isinstance(chosen, list) or any(not isinstance(name, str) for name in chosen):
+                raise TypeError(f"chosen must be a list of settings or null, got {chosen!r}")
+            chosen = tuple(chosen)
         return cls(**(values | {"recipe": recipe, "chosen": chosen}))
+
+    def code(self) -> dict[str, str]:
+        """The settings that make the run import or download something: option and value.
+
+        A folder's word is not enough for these (docs/security.md).
+        """
+        found = {"data": self.data} if runs_code(self.data) else {}
+        name, _, rest = self.recipe.model.partition(":")
+        if rest and (name != "timm" or ":" in rest):
+            found["model"] = self.recipe.model
+        return found
 
     def fingerprint(self) -> str:
         """Identifies the run in the checkpoints of its trainings."""
-        return json.dumps(self.to_dict())
+        values = self.to_dict()
+        if self.recipe.method == "mild-rounds":
+            del values["recipe"][
+                "method"
+            ]  # as before there was a choice, so that runs of then go on
+        return json.dumps(values)
 
 
 def choose_settings(
@@ -172,6 +209,23 @@ def prepare_data(settings: RunSettings) -> tuple[LabeledData, LabelNoise | None]
     return data, noise
 
 
+def identity(data: LabeledData, settings: RunSettings) -> dict[str, bytes]:
+    """What the ranks of a run must have the same of, by name; the device and threads are each one's own."""
+    alike = replace(settings, device="", threads=0)
+    facts = {
+        "settings": alike.fingerprint().encode(),
+        "classes": "\0".join(data.class_names).encode("utf-8", "surrogatepass"),
+        "labels": data.labels.numpy().tobytes(),
+    }
+    if data.sample_names is not None:
+        names = "\0".join(data.sample_names)
+        facts["order of the samples"] = names.encode("utf-8", "surrogatepass")
+    elif isinstance(data.train, ArrayDataset):  # a few inputs, which tell an order from another
+        ids = torch.linspace(0, len(data) - 1, min(len(data), 256)).long()
+        facts["order of the samples"] = data.train.inputs[ids].contiguous().numpy().tobytes()
+    return facts
+
+
 def pick_threads(data: LabeledData, recipe: Recipe) -> int:
     """Threads torch should use: one where a step is too small to be worth sharing out."""
     parameters = sum(p.numel() for p in make_model(data, recipe).parameters())
@@ -241,8 +295,9 @@ def find_wrong_labels(
     learning_logs: bool = False,
     on_round: Callable[[Round], None] | None = None,
 ) -> RoundsResult:
-    """The rounds and their final model; ``report`` tests each round, for its record only."""
-    return run_rounds(
+    """By the recipe's method, with its final model; ``report`` tests each round, for its record only."""
+    run = run_posterior if recipe.method == "mild" else run_rounds
+    return run(
         data.train,
         lambda: make_model(data, recipe),
         recipe,
@@ -294,11 +349,15 @@ def go_on_unlabeled(
 
 @dataclass(frozen=True)
 class Trained:
-    """A model, None where there was nothing to train it on; its ids, and those kept if it chose."""
+    """A model, None where there was nothing to train it on; its ids, and those kept if it chose.
+
+    ``history``: a record for each of its epochs.
+    """
 
     model: nn.Module | None
     ids: Tensor
     kept: Tensor | None = None
+    history: tuple[Record, ...] = ()
 
 
 def train_method(
@@ -312,8 +371,13 @@ def train_method(
     checkpoint: str = "training.safetensors",
     train_ids: Tensor | None = None,
 ) -> Trained:
-    """A method that is a single training: fresh weights, its objective, its samples."""
+    """A method that is a single training: fresh weights, its objective, its samples.
+
+    Args:
+        epochs: passes over all samples that its optimizer steps are worth; over fewer samples it makes more.
+    """
     ids = torch.arange(len(data)) if train_ids is None else train_ids
+    steps = epochs * steps_per_epoch(len(ids), recipe)
     if method.needs_true_labels:
         assert data.true_labels is not None
         ids = ids[data.labels[ids] == data.true_labels[ids]]
@@ -327,90 +391,11 @@ def train_method(
         data.labels,
         recipe,
         context,
-        epochs=epochs,
+        epochs=round(steps / steps_per_epoch(len(ids), recipe)),
         stage=stage,
         checkpoint=checkpoint,
         ids=ids,
         objective=objective,
     )
     kept = objective.kept.cpu() if isinstance(objective, SmallLoss) else None
-    return Trained(trained.averaged or model, ids, kept)
-
-
-def compare_models(
-    data: LabeledData,
-    settings: RunSettings,
-    result: RoundsResult,
-    context: RunContext,
-    *,
-    semi: SemiSupervisedResult | None = None,
-    train_ids: Tensor | None = None,
-) -> list[Row]:
-    """Accuracy on the test split of MILD's models, and of others of the same recipe and start.
-
-    Returns:
-        One row a model, from worst to best as one expects them: plain, MILD, with the semi-supervised
-        stage, bound. None without a test split.
-    """
-    if data.test is None:
-        return []
-    recipe = settings.recipe
-    mild = METHODS["mild"]
-    rows = [
-        {"method": mild.key, "model": mild.run_title, "samples": int(result.kept.sum())}
-        | _accuracies(result.model, data, recipe, context)
-    ]
-    if semi is not None:
-        rows.append(_semi_supervised_row(semi, data, recipe, context))
-    if not settings.compare or not recipe.final_epochs:
-        return rows
-
-    def other(method: Method) -> Row:
-        trained = train_method(
-            method,
-            data,
-            recipe,
-            context,
-            epochs=recipe.final_epochs,
-            stage=method.stage,
-            checkpoint=f"{method.key}.safetensors",
-            train_ids=train_ids,
-        )
-        row = {"method": method.key, "model": method.run_title, "samples": len(trained.ids)}
-        if trained.model is None:
-            return row | {"test_accuracy": None}
-        return row | _accuracies(trained.model, data, recipe, context)
-
-    rows.insert(0, other(METHODS["plain"]))
-    if data.true_labels is not None:
-        rows.append(other(METHODS["clean"]))
-    return rows
-
-
-def _accuracies(
-    model: nn.Module | None, data: LabeledData, recipe: Recipe, context: RunContext
-) -> Row:
-    """Accuracy on the test set, and on further ones where there are some."""
-    options: dict[str, Any] = {"device": context.device, "workers": recipe.workers}
-    row: Row = {"test_accuracy": None}
-    if model is not None and data.test is not None:
-        row["test_accuracy"] = accuracy(model, data.test, **options)
-        for name, dataset in data.more_tests.items():
-            row[f"accuracy on {name}"] = accuracy(model, dataset, **options)
-    return row
-
-
-def _semi_supervised_row(
-    semi: SemiSupervisedResult, data: LabeledData, recipe: Recipe, context: RunContext
-) -> Row:
-    assert data.test is not None
-    method = METHODS["mild-ssl"]
-    return {
-        "method": method.key,
-        "model": method.run_title.format(ssl=SSL_METHODS[recipe.ssl].title),
-        "samples": semi.history[-1]["samples"],
-        "epochs": len(semi.history),
-        "test_accuracy": accuracy(
-            semi.model, data.test, device=context.device, workers=recipe.workers
-        ),
-    }
+    return Trained(trained.averaged or model, ids, kept, tuple(trained.history))

@@ -17,11 +17,17 @@ from tqdm import tqdm
 
 from mild_ext import processes
 from mild_ext.data.augment import augmentation
-from mild_ext.data.batches import Batches
-from mild_ext.data.sets import isolated_random_state, seed_everything
+from mild_ext.data.batches import Batches, batch_ids
+from mild_ext.data.random_state import isolated_random_state, seed_everything
 from mild_ext.recording.learning_log import LogRecorder
 from mild_ext.recording.status import LearningStatus
-from mild_ext.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from mild_ext.rounds import epoch_figures
+from mild_ext.training.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    resuming,
+    save_checkpoint,
+)
 from mild_ext.training.context import Record, RunContext
 from mild_ext.training.recipe import Recipe
 
@@ -39,6 +45,9 @@ class Objective(Protocol):
     def __call__(
         self, model: nn.Module, index: Tensor, inputs: Any, labels: Tensor
     ) -> tuple[Tensor, Tensor]: ...
+
+    def end_epoch(self) -> None:
+        """Called after an epoch, when the status has taken it in on all ranks."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs beyond the model."""
@@ -74,6 +83,9 @@ class CrossEntropy:
         weights = self.learn[index].to(losses)
         return (losses * weights).sum() / weights.sum().clamp(min=1), logits
 
+    def end_epoch(self) -> None:
+        pass
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 
@@ -104,6 +116,12 @@ def learning_rate(recipe: Recipe, epoch: int, epochs: int) -> float:
     if recipe.schedule == "constant":
         return recipe.lr
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+def steps_per_epoch(samples: int, recipe: Recipe) -> int:
+    """Optimizer steps of a pass over so many samples."""
+    batches = len(batch_ids(torch.arange(samples), recipe.batch_size, None, split=True))
+    return -(-batches // recipe.accumulate)
 
 
 def make_optimizer(
@@ -213,6 +231,7 @@ def fit(
             if status is not None:
                 status.sync()
                 status.advance()
+            trainer.objective.end_epoch()
             record = {
                 "type": "epoch",
                 "stage": stage,
@@ -220,8 +239,11 @@ def fit(
                 "loss": loss,
                 "lr": lr,
                 "samples": len(batches.ids),
+                "steps": -(-len(batches) // recipe.accumulate),
                 "seconds": round(time.monotonic() - started, 4),
             }
+            if status is not None:
+                record |= epoch_figures(status)
             result.history.append(record)
             context.note(record)
             bar.update()
@@ -248,7 +270,11 @@ class _Saver:
         if self.path is None or not self.path.exists():
             return []
         saved = load_checkpoint(self.path)
-        if saved.get("fingerprint") != self.context.fingerprint:
+        with resuming(self.path):
+            return self._take(saved, trainer)
+
+    def _take(self, saved: dict[str, Any], trainer: _Trainer) -> list[Record]:
+        if saved["fingerprint"] != self.context.fingerprint:
             raise CheckpointError(
                 f"{self.path} belongs to a run with other settings or data; start again in "
                 "another folder, or run with the settings in its config.json"

@@ -65,6 +65,9 @@ class SmallLoss:
         weights = self.kept[index].to(losses)
         return (losses * weights).sum() / weights.sum().clamp(min=1), logits
 
+    def end_epoch(self) -> None:
+        pass
+
     def state_dict(self) -> dict[str, Any]:
         return {"losses": self.losses, "kept": self.kept}
 
@@ -152,6 +155,9 @@ class EarlyLearningRegularization:
         loss = F.cross_entropy(logits.float(), labels)
         return loss + self.strength * (1 - agreement).log().mean(), logits
 
+    def end_epoch(self) -> None:
+        pass
+
     def state_dict(self) -> dict[str, Any]:
         return {"targets": self.targets}
 
@@ -172,7 +178,7 @@ class Method:
         objective: makes what it minimizes, from the number of samples; None is the recipe's
             cross-entropy.
         needs_true_labels: learns from the right labels only, so these have to be known.
-        rounds: finds the wrong labels in rounds first, and trains without them.
+        finds: the recipe's ``method`` that finds the wrong labels on the way, or first; None for others.
         semi_supervised: goes on with the samples that were dropped, without their labels.
     """
 
@@ -182,7 +188,7 @@ class Method:
     stage: str = ""
     objective: Callable[[int], Objective] | None = None
     needs_true_labels: bool = False
-    rounds: bool = False
+    finds: str | None = None
     semi_supervised: bool = False
 
 
@@ -198,12 +204,18 @@ METHODS = {
         ),
         Method("small-loss", "small loss (Gaussian mixture)", objective=SmallLoss),
         Method("elr", "ELR", objective=EarlyLearningRegularization),
-        Method("mild", "MILD", run_title="MILD (kept samples)", rounds=True),
+        Method("mild", "MILD", run_title="MILD (posterior targets)", stage="MILD", finds="mild"),
+        Method(
+            "mild-rounds",
+            "MILD, rounds and retraining",
+            run_title="MILD (kept samples)",
+            finds="mild-rounds",
+        ),
         Method(
             "mild-ssl",
-            "MILD + semi-supervised",
+            "MILD, rounds + semi-supervised",
             run_title="MILD + {ssl} (dropped ones unlabeled)",
-            rounds=True,
+            finds="mild-rounds",
             semi_supervised=True,
         ),
         Method(

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mild_ext.data.readers.custom import import_factory
+from mild_ext.reading import reading
 
 
 class Standardize(nn.Module):
@@ -244,10 +244,8 @@ def load_matching(net: nn.Module, path: Path) -> list[str]:
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path} (pretrained must be none, timm, or such a file)")
-    try:
+    with reading(path, "pretrained must be a safetensors file"):
         found = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if "0.mean" in found:  # a model with Standardize in front
         found = {name.removeprefix("1."): value for name, value in found.items()}
     own = net.state_dict()

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from mild_ext.booleans import parse_bool
+from mild_ext.reading import read_text
+from mild_ext.spelling import did_you_mean
 
 #: Largest share of the samples that can be planted; as in `mild_ext.selection.planted`, whose import takes
 #: longer than the help of the command line may.
@@ -38,14 +40,33 @@ class Recipe:
         None,
         "stride of the small CNN's first convolution; none: 2 for images of 48 pixels and more",
     )
-    rounds: int = _setting(7, "largest number of rounds, the first one included")
-    first_epochs: int = _setting(30, "epochs of the first round, on all samples")
-    round_epochs: int = _setting(10, "epochs of every later round, on the kept samples")
-    final_epochs: int = _setting(60, "epochs of the final training on the kept samples")
-    final: str = _setting("scratch", "how the final training starts", ("scratch", "continue"))
+    method: str = _setting(
+        "mild",
+        "mild: one training, whose targets follow the votes once wrong labels begin to be memorized; mild-rounds: "
+        "rounds that drop samples, and a final training without them",
+        ("mild", "mild-rounds"),
+    )
+    rounds: int = _setting(7, "mild-rounds: largest number of rounds, the first one included")
+    first_epochs: int = _setting(
+        30, "epochs of the first round, on all samples; mild: added to final_epochs"
+    )
+    round_epochs: int = _setting(
+        10, "mild-rounds: epochs of every later round, on the kept samples"
+    )
+    final_epochs: int = _setting(
+        60, "epochs of the final training on the kept samples; mild: the rest of its one training"
+    )
+    final: str = _setting(
+        "scratch", "mild-rounds: how the final training starts", ("scratch", "continue")
+    )
     plant: float = _setting(
         DEFAULT_PLANT,
-        "share of the samples given a wrong label on purpose in each round, to measure the noise; 0: none",
+        "share of the samples given a wrong label on purpose in the first epochs, to measure the noise; 0: none",
+    )
+    record: str = _setting(
+        "auto",
+        "what each round records: status, classes, or all (training dynamics); auto: classes where labels are planted",
+        ("auto", "status", "classes", "all"),
     )
     scouts: int = _setting(
         1,
@@ -53,9 +74,11 @@ class Recipe:
         "it is known well enough before",
     )
     min_removed: float = _setting(
-        0.01, "stop when a round drops less than this share of its samples"
+        0.01, "mild-rounds: stop when a round drops less than this share of its samples"
     )
-    rule: str = _setting("posterior", "selection rule")
+    rule: str = _setting(
+        "posterior", "selection rule", ("posterior", "release", "scale", "quantile")
+    )
     level: float = _setting(
         0.5,
         "keep samples whose probability of a right label is above this; quantile: share to keep",
@@ -66,12 +89,12 @@ class Recipe:
     )
     reselect: str = _setting(
         "kept",
-        "kept: a dropped sample stays out; all: it is still watched and may return",
+        "mild-rounds: kept: a dropped sample stays out; all: it is still watched and may return",
         ("kept", "all"),
     )
     round_start: str = _setting(
         "continue",
-        "weights a later round starts from: those of the round before, or fresh ones",
+        "mild-rounds: weights a later round starts from: those of the round before, or fresh ones",
         ("continue", "scratch"),
     )
     batch_size: int = _setting(128, "samples per step")
@@ -210,6 +233,7 @@ def setting_types() -> dict[str, tuple[type, bool]]:
 
 
 _CIFAR = dict(
+    method="mild-rounds",
     model="resnet34",
     rounds=27,
     first_epochs=70,
@@ -248,6 +272,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # (Li et al., "DivideMix", ICLR 2020, and those after it); epochs and rounds are ours, since MILD's
     # authors have not published theirs. The reader cuts and mirrors the images itself.
     "webvision": dict(
+        method="mild-rounds",
         model="timm:inception_resnet_v2",
         rounds=6,
         first_epochs=30,
@@ -264,6 +289,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # ResNet-50 with ImageNet weights, SGD 0.002 and 1e-3, as everybody since Patrini et al., CVPR
     # 2017, and Li et al., 2020, has it, more or less; epochs and rounds are ours.
     "clothing1m": dict(
+        method="mild-rounds",
         model="timm:resnet50",
         pretrained="timm",
         rounds=3,
@@ -300,7 +326,9 @@ def preset(name: str) -> Recipe:
     10
     """
     if name not in PRESETS:
-        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(PRESETS)}")
+        raise ValueError(
+            f"unknown recipe {name!r}{did_you_mean(name, PRESETS)} (known: {', '.join(PRESETS)})"
+        )
     return Recipe(**PRESETS[name])
 
 
@@ -316,7 +344,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     loaded: Any
     try:
         if path.suffix == ".toml":
@@ -329,13 +357,15 @@ def read_settings(path: Path) -> dict[str, Any]:
             try:
                 loaded = yaml.safe_load(text)
             except yaml.YAMLError as error:
-                raise ValueError(str(error)) from error
+                raise ValueError(" ".join(str(error).split())) from error
         elif path.suffix == ".json":
             import json
 
             loaded = json.loads(text)
         else:
             raise ValueError("its name must end in .toml, .yaml, .yml or .json")
+    except RecursionError as error:
+        raise ValueError(f"cannot read the recipe {path}: it is nested too deeply") from error
     except ValueError as error:
         raise ValueError(f"cannot read the recipe {path}: {error}") from error
     if loaded is None:

@@ -7,167 +7,46 @@ the loop that trains, records, reports and checkpoints.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mild_ext import processes
-from mild_ext.data.sets import isolated_random_state, labels_of, seed_everything
-from mild_ext.files import write_atomically
-from mild_ext.recording.learning_log import LearningLog, LogRecorder
-from mild_ext.recording.status import LearningStatus
-from mild_ext.rounds import RoundOutcome, Rounds
-from mild_ext.selection import PlantedLabels, Selection, select_clean
-from mild_ext.selection.noise_rate import Estimate, NoiseRate
+from mild_ext.data.dataset_labels import labels_of
+from mild_ext.data.labels import check_labels
+from mild_ext.files import remove_partial, writing
+from mild_ext.recording.learning_log import LogRecorder
+from mild_ext.rounds import Rounds
+from mild_ext.selection import select_clean
 from mild_ext.selection.quality import evaluate_selection
-from mild_ext.selection.table import Table, samples_table
 from mild_ext.training.checkpoint import (
     CheckpointError,
     load_checkpoint,
+    resuming,
     save_checkpoint,
 )
 from mild_ext.training.context import Record, RunContext
-from mild_ext.training.loop import (
-    CrossEntropy,
-    accuracy,
-    derive_seed,
-    fit,
-    predict,
-)
+from mild_ext.training.loop import CrossEntropy, accuracy, derive_seed, fit, steps_per_epoch
 from mild_ext.training.recipe import DEFAULT_PLANT, Recipe
+from mild_ext.training.run_result import (
+    TENSORS,
+    ModelFactory,
+    Round,
+    RoundsResult,
+    count_classes,
+    fresh_model,
+    round_record,
+    run_fingerprint,
+)
 from mild_ext.training.scouting import Scout, scout
 
-ModelFactory = Callable[[], nn.Module]
-
-_FORMAT = "mild_ext-rounds-2"
-_TENSORS = (
-    *("labels", "kept", "round_dropped", "misclassified", "seen", "clean_probability"),
-    *("suspicion", "suggested_label", "suggestion_confidence"),
-)
-
-
-@dataclass
-class RoundsResult:
-    """Outcome of `run_rounds`. Sample ids are positions in the data set.
-
-    Attributes:
-        labels: int64 ``[N]``, the given labels.
-        kept: bool ``[N]``, the refined subset. Samples outside ``train_ids`` are False.
-        round_dropped: int64 ``[N]``, the round that dropped the sample, -1 where none did.
-        misclassified: int32 ``[N]``, misclassified epochs in the last round that watched the
-            sample; with ``seen`` the evidence its fate was decided on.
-        seen: int32 ``[N]``, epochs in which that round saw the sample.
-        clean_probability: float32 ``[N]`` in [0, 1], probability that the label is right, from the
-            same round.
-        suspicion: float32 ``[N]``, from the same round; higher = more likely wrong.
-        suggested_label: int64 ``[N]``, the class the network voted for instead of the given label; -1 where
-            there is none, or nothing was planted.
-        suggestion_confidence: float32 ``[N]`` in [0, 1], that it is the true one if the given one is wrong.
-        rounds: one record per round.
-        stop_reason: why there were no more rounds.
-        history: one record per epoch, all rounds and the final training.
-        model: the final model, in evaluation mode; None after `load`, or with ``final_epochs=0``
-            when the model of the last round is wanted elsewhere.
-    """
-
-    labels: Tensor
-    kept: Tensor
-    round_dropped: Tensor
-    misclassified: Tensor
-    seen: Tensor
-    clean_probability: Tensor
-    suspicion: Tensor
-    suggested_label: Tensor
-    suggestion_confidence: Tensor
-    rounds: list[Record]
-    stop_reason: str
-    history: list[Record] = field(default_factory=list)
-    model: nn.Module | None = None
-
-    @property
-    def metric(self) -> Tensor:
-        """MILD metric int32 ``[N]``, misclassified minus memorized epochs; lower = cleaner."""
-        return 2 * self.misclassified - self.seen
-
-    @property
-    def noise_rate(self) -> NoiseRate | None:
-        """Share of wrong labels as planted ones measured it in the first round that did; None where none did."""
-        for record in self.rounds:
-            found = record.get("noise_rate")
-            if found is not None and found["measured"]:
-                return NoiseRate.from_record(found)
-        return None
-
-    def table(self, **columns: Any) -> Table:
-        """One row per sample, from the last round that watched it; see `mild_ext.selection.table`."""
-        return samples_table(
-            dropped=self.round_dropped >= 0,  # samples that took no part were not dropped
-            clean_probability=self.clean_probability,
-            times={"misclassified": self.misclassified, "seen": self.seen},
-            round_dropped=self.round_dropped,
-            **{"given_labels": self.labels, **columns},
-        )
-
-    def save(self, path: str | Path) -> None:
-        """Write all but the model as safetensors, the round records as JSON in its header."""
-        tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
-        metadata = {
-            "format": _FORMAT,
-            "rounds": json.dumps(self.rounds),
-            "stop_reason": self.stop_reason,
-        }
-        write_atomically(Path(path), lambda to: save_file(tensors, to, metadata=metadata))
-
-    @classmethod
-    def load(cls, path: str | Path) -> RoundsResult:
-        """Read what `save` wrote.
-
-        Raises:
-            ValueError: the file is no saved result, or one of an earlier version.
-        """
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise ValueError(f"{path} is not a result of the rounds (format {_FORMAT})")
-            tensors = {name: file.get_tensor(name) for name in _TENSORS}
-        return cls(
-            **tensors, rounds=json.loads(metadata["rounds"]), stop_reason=metadata["stop_reason"]
-        )
-
-
-@dataclass(frozen=True)
-class Round:
-    """One finished round, as handed to ``on_round``.
-
-    ``log`` is there where ``learning_logs`` asks for it, ``planted`` where labels were planted in the round:
-    its status is of those. ``scouts`` are the trainings beside it that the selection was made from as well.
-    """
-
-    number: int
-    status: LearningStatus
-    selection: Selection
-    kept: Tensor
-    record: Record
-    log: LearningLog | None = None
-    planted: PlantedLabels | None = None
-    scouts: tuple[Scout, ...] = ()
-
-
-def fresh_model(factory: ModelFactory, seed: int) -> nn.Module:
-    """A model whose initial weights follow from ``seed``; the global random state is left alone."""
-    with isolated_random_state():
-        seed_everything(derive_seed(seed, "initial weights"))
-        return factory()
+__all__ = ["Round", "RoundsResult", "fresh_model", "run_rounds"]
 
 
 def run_rounds(
@@ -199,8 +78,8 @@ def run_rounds(
         true_labels: int64 ``[N]``; used for reporting only, never for training or selection.
         test: data set with correct labels, evaluated after each round for the report.
         train_ids: int64 ids of the samples to use; None for all.
-        num_classes: columns of the model's logits, K, which planted labels are drawn from; None asks the model,
-            with one sample, in evaluation mode.
+        num_classes: columns of the model's logits, K, for planted labels and ``record``; None asks the model, with
+            one sample, in evaluation mode.
         seed: everything random follows from it.
         device: where to train and record.
         folder: where to keep checkpoints; where some of this run exist, it goes on from them.
@@ -223,13 +102,13 @@ def run_rounds(
     """
     if learning_logs:
         processes.require_one_process("learning_logs is recorded")
-    labels = labels_of(dataset) if labels is None else labels.cpu()
+    labels = labels_of(dataset) if labels is None else check_labels(labels).values
     count = len(labels)
     if count != len(dataset):  # type: ignore[arg-type]
         raise ValueError(f"labels must have length {len(dataset)}, got {count}")  # type: ignore[arg-type]
     model = fresh_model(model_factory, seed).to(device)
-    if recipe.plants and num_classes is None:
-        num_classes = _count_classes(model, dataset, device)
+    if (recipe.plants or recipe.record != "auto") and num_classes is None:
+        num_classes = count_classes(model, dataset, device)
     rounds = Rounds(
         count,
         [recipe.first_epochs] + [recipe.round_epochs] * (recipe.rounds - 1),
@@ -247,12 +126,23 @@ def run_rounds(
         plant_seed=seed,
         num_classes=num_classes,
         plant_required=recipe.plant != DEFAULT_PLANT,
+        record=None if recipe.record == "auto" else recipe.record,
     )
     everyone = rounds.taking_part
+    processes.require_same(
+        {
+            "labels": labels.numpy().tobytes(),
+            "train_ids": everyone.numpy().tobytes(),
+            "settings": json.dumps([recipe.to_dict() | {"workers": 0}, seed]).encode(),
+        }
+    )
     folder = None if folder is None else Path(folder)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    fingerprint = _fingerprint(recipe, seed, labels, everyone)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        if processes.rank() == 0:
+            remove_partial(folder)
+    fingerprint = run_fingerprint(recipe, seed, labels, everyone)
     context = RunContext(
         seed,
         device,
@@ -267,20 +157,21 @@ def run_rounds(
     history: list[Record] = []
     if folder is not None and (folder / "rounds.safetensors").exists():
         state = load_checkpoint(folder / "rounds.safetensors")
-        if state["fingerprint"] != fingerprint:
-            raise CheckpointError(
-                f"{folder} holds checkpoints of a run with other settings or data; "
-                "use another folder"
-            )
-        try:
-            rounds.load_state_dict(state.get("state", {}))
-        except ValueError as error:
-            raise CheckpointError(
-                f"{folder} holds checkpoints this version cannot go on from ({error}); "
-                "use another folder"
-            ) from error
-        model.load_state_dict(state["model"])
-        records, history = state["rounds"], state["history"]
+        with resuming(folder / "rounds.safetensors"):
+            if state["fingerprint"] != fingerprint:
+                raise CheckpointError(
+                    f"{folder} holds checkpoints of a run with other settings or data; "
+                    "use another folder"
+                )
+            try:
+                rounds.load_state_dict(state.get("state", {}))
+            except ValueError as error:
+                raise CheckpointError(
+                    f"{folder} holds checkpoints this version cannot go on from ({error}); "
+                    "use another folder"
+                ) from error
+            model.load_state_dict(state["model"])
+            records, history = state["rounds"], state["history"]
         for record in history:
             if on_record is not None:
                 on_record(record)
@@ -337,7 +228,7 @@ def run_rounds(
             history.extend(scouting.history)
         selection = rounds.select(status, scouts)
         outcome = rounds.end_round(status, selection)
-        record = _record(outcome, selection, status) | {"scouts": 1 + len(scouts)}
+        record = round_record(outcome, selection, status) | {"scouts": 1 + len(scouts)}
         if true_labels is not None:
             right = (labels == true_labels)[everyone]
             record |= evaluate_selection(outcome.kept[everyone], right).record()
@@ -371,73 +262,19 @@ def run_rounds(
     if recipe.final_epochs:
         if recipe.final == "scratch":
             model = fresh_model(model_factory, seed)
-        model = train("final", rounds.kept.nonzero().flatten(), recipe.final_epochs, labels)
+        kept = rounds.kept.nonzero().flatten()
+        # As many steps as on all samples, with which it is compared: fewer samples, more epochs.
+        passes = steps_per_epoch(len(everyone.nonzero()), recipe) / steps_per_epoch(
+            len(kept), recipe
+        )
+        model = train("final", kept, round(recipe.final_epochs * passes), labels)
     assert rounds.stop_reason is not None
     return RoundsResult(
         labels=labels,
-        **{name: getattr(rounds, name) for name in _TENSORS if name != "labels"},
+        **{name: getattr(rounds, name) for name in TENSORS if name != "labels"},
         rounds=records,
         stop_reason=rounds.stop_reason,
+        dynamics=rounds.dynamics,
         history=history,
         model=model.eval(),
     )
-
-
-def _record(outcome: RoundOutcome, selection: Selection, status: LearningStatus) -> Record:
-    """What the history says of a round."""
-    return {
-        "type": "round",
-        "round": outcome.round,
-        "epochs": outcome.epochs,
-        "trained_on": int(outcome.learned.sum()),
-        "kept": int(outcome.kept.sum()),
-        "removed": outcome.removed,
-        "supported": bool(selection.supported),
-        "reason": selection.reason,
-        "threshold": float(selection.threshold),
-        "mixture": _mixture_parameters(selection),
-        "histogram": _sparse(status.histogram()),
-        "planted": 0 if outcome.planted is None else len(outcome.planted),
-        "planting_note": outcome.planting_note,
-        "noise_rate": None if selection.noise_rate is None else selection.noise_rate.record(),
-        "learned": selection.learned,
-        "estimated_recall": _estimate(selection.estimated_recall),
-        "estimated_precision": _estimate(selection.estimated_precision),
-    }
-
-
-def _count_classes(model: nn.Module, dataset: Dataset[Any], device: torch.device | str) -> int:
-    """Columns of the logits, by one sample in evaluation mode; nothing is changed by it."""
-    with isolated_random_state():
-        logits, _ = predict(model, dataset, ids=torch.zeros(1, dtype=torch.int64), device=device)
-    return int(logits.shape[1])
-
-
-def _estimate(estimate: Estimate | None) -> dict[str, float] | None:
-    return None if estimate is None else asdict(estimate)
-
-
-def _mixture_parameters(selection: Selection) -> dict[str, list[float]] | None:
-    mixture = selection.mixture
-    if mixture is None or not hasattr(mixture, "weights_"):
-        return None
-    return {
-        name: [float(value) for value in getattr(mixture, f"{name}_")]
-        for name in ("weights", "shapes", "scales")
-    }
-
-
-def _sparse(histogram: Tensor) -> list[list[int]]:
-    """The non-zero cells of a histogram ``[P+1, P+1]`` as ``[misclassified, seen, count]``."""
-    cells = histogram.nonzero()
-    return [[*cell, int(histogram[tuple(cell)])] for cell in cells.tolist()]
-
-
-def _fingerprint(recipe: Recipe, seed: int, labels: Tensor, everyone: Tensor) -> str:
-    """Identifies a run: what its result depends on."""
-    settings = {k: v for k, v in recipe.to_dict().items() if not k.startswith("ssl")}
-    del settings["workers"]
-    digest = hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode())
-    digest.update(labels.numpy().tobytes())
-    digest.update(everyone.numpy().tobytes())
-    return digest.hexdigest()

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mild_ext.data.sets import isolated_random_state, labels_of, seed_everything
+from mild_ext.data.dataset_labels import labels_of
+from mild_ext.data.random_state import isolated_random_state, seed_everything
 from mild_ext.recording.status import LearningStatus
 from mild_ext.rounds import RoundPlanting
 from mild_ext.selection import PlantedLabels, Selection, select_clean

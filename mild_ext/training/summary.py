@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from mild_ext.training.context import RunContext
 from mild_ext.training.experiment import Outcome, Row, RunSettings
 from mild_ext.training.loop import accuracy
 from mild_ext.training.methods import METHODS
+from mild_ext.training.run_result import RoundsResult
 
 
 def summarize(
@@ -39,7 +39,7 @@ def summarize(
     summary: dict[str, Any] = {
         "data": data.name,
         "noise": settings.noise,
-        "noise_rate": None if noise is None else noise.rate,
+        "true_noise_rate": None if noise is None else noise.rate,
         "seed": settings.seed,
         "rounds": len(result.rounds),
         "round_epochs": sum(r["epochs"] for r in result.rounds),
@@ -47,7 +47,7 @@ def summarize(
         "stop_reason": result.stop_reason,
         "samples": len(ids),
         "kept": int(result.kept.sum()),
-        "measured_noise": None if result.noise_rate is None else result.noise_rate.record(),
+        **measured(result),
         "models": models,
     }
     if data.true_labels is not None:
@@ -62,11 +62,49 @@ def summarize(
         last = done.semi.history[-1]
         keys = ("title", "pseudo_rate", "pseudo_accuracy", "pseudo_classes")
         summary["ssl"] = {"method": settings.recipe.ssl} | {key: last[key] for key in keys}
-    if data.test is not None:
-        warning = behind_plain(models, len(data.test))  # type: ignore[arg-type]
-        if warning is not None:
-            summary["warning"] = warning
+    verdict = against_plain(models)
+    if verdict is not None:
+        summary["against_plain"] = verdict
     return summary
+
+
+def summarize_finding(
+    data: LabeledData, noise: LabelNoise | None, settings: RunSettings, result: RoundsResult
+) -> dict[str, Any]:
+    """The same of a run that only looks for wrong labels; all samples take part."""
+    summary = {
+        "data": data.name,
+        "noise": settings.noise,
+        "true_noise_rate": None if noise is None else noise.rate,
+        "seed": settings.seed,
+        "rounds": len(result.rounds),
+        "round_epochs": sum(r["epochs"] for r in result.rounds),
+        "final_epochs": 0,
+        "stop_reason": result.stop_reason,
+        "samples": len(data),
+        "kept": int(result.kept.sum()),
+        **measured(result),
+        "models": [],
+    }
+    if data.true_labels is not None:
+        summary |= evaluate_selection(result.kept, data.labels == data.true_labels).record()
+    return summary
+
+
+def measured(result: RoundsResult) -> dict[str, Any]:
+    """What the first round's planted labels measured: the noise (rate, low, high), and how far to trust the list."""
+    first, rate = result.rounds[0], result.noise_rate
+    return {
+        "noise_rate": None
+        if rate is None
+        else {"rate": rate.rate, "low": rate.low, "high": rate.high},
+        "measured_noise": None if rate is None else rate.record(),
+        "dropped": int((result.round_dropped >= 0).sum()),
+        "planted": first["planted"],
+        "estimated_recall": first["estimated_recall"],
+        "estimated_precision": first["estimated_precision"],
+        "doubt": first["doubt"] or first["planting_note"],
+    }
 
 
 def validation_accuracy(
@@ -95,33 +133,42 @@ def validation_accuracy(
     return None
 
 
+def _mild(models: list[Row]) -> Row | None:
+    """MILD's own row: not that of the semi-supervised stage."""
+    own = [row for row in models if METHODS[row["method"]].finds and row["method"] != "mild-ssl"]
+    return own[0] if own else None
+
+
 def gap_closed(models: list[Row]) -> float | None:
     """Share of the gap in test accuracy from plain training to the bound that MILD closes.
 
     None where one of the three is missing, or there is no gap.
     """
+    mild = _mild(models)
     accuracies = {row["method"]: row["test_accuracy"] for row in models}
-    plain, mild, bound = (accuracies.get(key) for key in ("plain", "mild", "clean"))
-    if plain is None or mild is None or bound is None or not bound > plain:
+    plain, bound = (accuracies.get(key) for key in ("plain", "clean"))
+    if plain is None or mild is None or mild["test_accuracy"] is None or bound is None:
         return None
-    share: float = (mild - plain) / (bound - plain)
+    share: float | None = None
+    if bound > plain:
+        share = (mild["test_accuracy"] - plain) / (bound - plain)
     return share
 
 
-def behind_plain(models: list[Row], num_test: int) -> str | None:
-    """A warning where MILD's models do worse on the test set than plain training, beyond chance."""
-    plain, best = 0.0, 0.0
-    for row in models:
-        if row["test_accuracy"] is not None:
-            if row["method"] == "plain":
-                plain = row["test_accuracy"]
-            elif METHODS[row["method"]].rounds:
-                best = max(best, row["test_accuracy"])
-    chance = 2 * math.sqrt((plain * (1 - plain) + best * (1 - best)) / num_test)
-    if not best or plain - best <= chance:
+def against_plain(models: list[Row]) -> str | None:
+    """Whether MILD's model is better or worse than plain training beyond chance, in words; None if not compared."""
+    mild = _mild(models)
+    found = None if mild is None else mild.get("against_plain")
+    if found is None:
         return None
-    return (
-        f"MILD is behind plain cross-entropy ({best:.1%} against {plain:.1%}), so much of what was "
-        "dropped is probably right but hard. Watch for more epochs (first_epochs), until the model fits "
-        "most samples; see the known limits in docs/selection.md"
+    value, low, high = (100 * found[key] for key in ("difference", "low", "high"))
+    beyond = low > 0 or high < 0
+    side = "ahead of" if value > 0 else "behind"
+    text = (
+        f"MILD is {abs(value):.1f} points {side} plain cross-entropy of as many steps"
+        if value
+        else "MILD is level with plain cross-entropy of as many steps"
+    )
+    return f"{text} (95 % interval {low:+.1f} to {high:+.1f} by the test samples): " + (
+        "beyond chance" if beyond else "no difference beyond chance"
     )

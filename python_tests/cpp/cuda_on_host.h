@@ -36,6 +36,7 @@ inline Index threadIdx, blockIdx, gridDim;
 namespace on_host {
 
 constexpr unsigned kWarpSize = 32;
+inline int64_t wide_adds = 0;  // atomicAdd of 64 bits: those that go to global memory
 
 // Where the threads of a group (a warp or the block) leave a value each and wait for the others.
 struct Meeting {
@@ -204,6 +205,7 @@ T atomicOr(T* at, T value) {
 template <class T>
 T atomicAdd(T* at, T value) {
     on_host::Block::current()->give_way_sometimes();
+    if (sizeof(T) == 8) ++on_host::wide_adds;
     const T before = *at;
     *at += value;
     return before;

@@ -110,17 +110,17 @@ const char* host_transition_times(const WordPair* words, int64_t num_samples, in
     });
 }
 
+int host_binned_values(int64_t side) { return binned_values(side); }
+int64_t host_wide_adds() { return on_host::wide_adds; }
+
 const char* host_histogram(const WordPair* words, int64_t num_samples, int64_t num_words,
-                           int64_t start, int64_t stop, unsigned long long* counts, bool all_bins,
+                           int64_t start, int64_t stop, unsigned long long* counts, int binned,
                            unsigned grid, unsigned seed) {
     const ConstStatusBuffer status{words, num_samples, num_words};
     std::memset(histogram_bins, 0xff, sizeof histogram_bins);
     return guarded([&] {
         on_host::launch(grid, kBlock, seed, [&] {
-            if (all_bins)
-                histogram_kernel<true>(status, Window(start, stop), counts);
-            else
-                histogram_kernel<false>(status, Window(start, stop), counts);
+            histogram_kernel(status, Window(start, stop), binned, counts);
         });
     });
 }

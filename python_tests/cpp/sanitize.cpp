@@ -313,11 +313,9 @@ void kernel_rounds(int rounds) {
                 on(cuda::transition_times_kernel, status, window, out);
             },
             [&](auto status, auto window, auto* out) {
-                auto* const counts = reinterpret_cast<unsigned long long*>(out);
-                if (window.length() < 100 && pick(0, 1))
-                    on(cuda::histogram_kernel<true>, status, window, counts);
-                else
-                    on(cuda::histogram_kernel<false>, status, window, counts);
+                const int most = cuda::binned_values(window.length() + 1);
+                on(cuda::histogram_kernel, status, window, static_cast<int>(pick(1, most)),
+                   reinterpret_cast<unsigned long long*>(out));
             },
             [&](auto status, auto window, auto args) {
                 on(cuda::lookup_kernel<uint32_t>, status, window,

@@ -82,5 +82,5 @@ def test_malicious_files_are_refused_and_not_executed(tmp_path, name):
         corrupt_labels(TRUE, f"cifar-n:worst:{path}", 10)
     assert not victim.exists()
     path.write_bytes(pickle.dumps({"a": 1})[:-1])
-    with pytest.raises(ValueError, match="cannot read"):
+    with pytest.raises(ValueError, match=r"cannot be read|is not read"):
         corrupt_labels(TRUE, f"cifar-n:worst:{path}", 10)

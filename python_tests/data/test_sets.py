@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 from mild_ext.data import ArrayDataset, IndexedDataset, labels_of, stratified_holdout
 from mild_ext.data.augment import augmentation, crop, flip
@@ -46,9 +46,123 @@ def test_indexed_dataset_refuses_what_has_no_positions():
         IndexedDataset(Squares(), labels=torch.zeros(3))
 
 
+ROWS = [
+    {"id": "b7", "text": [1, 2], "mask": [1, 1], "label": "dog"},
+    {"id": "a3", "text": [3, 4], "mask": [1, 0], "label": "cat"},
+]
+
+
+def test_items_of_any_kind_are_taken_apart_where_it_is_said_what_is_what():
+    data = IndexedDataset(ROWS, index="id", inputs="text", labels="label")
+    assert [data[0], data[-1]] == [(0, [1, 2], 1), (1, [3, 4], 0)]
+    assert (data.class_names, list(data.ids)) == (("cat", "dog"), ["b7", "a3"])
+    assert data.position_of("a3") == 1
+    several = IndexedDataset(ROWS, inputs=("text", "mask"), labels=[1, 0])
+    assert several[1] == (1, {"text": [3, 4], "mask": [1, 0]}, 0)
+    rest = IndexedDataset(ROWS, index="id", labels="label")
+    assert rest[1] == (1, {"text": [3, 4], "mask": [1, 0]}, 0)
+    triples = [(k, float(k), k % 2) for k in range(5)]
+    with pytest.raises(TypeError, match=r"begins with its own position, .* inputs=1, labels=2"):
+        IndexedDataset(triples)[3]
+    assert IndexedDataset(triples, inputs=1, labels=2)[3] == (3, 3.0, 1)
+    by_function = IndexedDataset(triples, inputs=lambda item: -item[1], labels=lambda item: 1)
+    assert by_function[3] == (3, -3.0, 1)
+    only_inputs = IndexedDataset([torch.ones(3), torch.zeros(3)], labels=torch.tensor([1, 0]))
+    assert only_inputs[0][1].shape == (3,)
+    assert labels_of(data).tolist() == [1, 0]
+    again = IndexedDataset(data, labels=torch.tensor([0, 0]))
+    assert again[0] == (0, [1, 2], 0)
+
+
+class Growing(Squares):
+    def __len__(self):
+        self.count += 1
+        return self.count
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: IndexedDataset(ROWS)[0],
+            TypeError,
+            "label of item 0 is the text 'dog'.*labels=KEY",
+        ),
+        (
+            lambda: IndexedDataset(ROWS, labels="y"),
+            TypeError,
+            "labels='y' is not in an item, which is a mapping",
+        ),
+        (lambda: IndexedDataset([{"label": 0, "y": 1}])[0], TypeError, "both 'label' and 'y'"),
+        (
+            lambda: IndexedDataset([{"image": 0}])[0],
+            TypeError,
+            "none of label, labels.*keys: image",
+        ),
+        (lambda: IndexedDataset([torch.zeros(3)] * 2)[0], TypeError, "got a Tensor; say"),
+        (lambda: IndexedDataset([(1, None)])[0], ValueError, "of item 0.* missing"),
+        (lambda: IndexedDataset([(1, -1)])[0], ValueError, "missing"),
+        (lambda: IndexedDataset([(1, 0.5)])[0], TypeError, "soft"),
+        (lambda: IndexedDataset(ROWS, index=["a", "a"]), ValueError, "'a' occurs twice"),
+        (lambda: IndexedDataset(ROWS, index=["a"]), ValueError, "index must have length 2, got 1"),
+        (lambda: IndexedDataset(ROWS).position_of("a3"), KeyError, "have no ids"),
+        (
+            lambda: IndexedDataset(ROWS, index="id").position_of("x"),
+            KeyError,
+            "no sample has the id 'x'",
+        ),
+        (lambda: IndexedDataset({"train": ROWS}), TypeError, "of splits by name, give one"),
+        (lambda: IndexedDataset(ROWS, labels=7.5), TypeError, "got float"),
+        (lambda: IndexedDataset(Growing())[0], RuntimeError, "had 21 samples .* and has 22 now"),
+        (lambda: labels_of(Growing()), RuntimeError, "grow or shrink cannot be tracked"),
+        (lambda: IndexedDataset(ROWS)[2], IndexError, "index 2 of 2 samples"),
+    ],
+)
+def test_items_that_do_not_say_what_they_are_are_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_labels_that_change_from_reading_to_reading_are_refused():
+    class Drawn(Squares):
+        def __getitem__(self, index):
+            return torch.zeros(2), random.randrange(1000)
+
+    with pytest.raises(ValueError, match="have another label when they are read again"):
+        labels_of(Drawn())
+
+
+def test_labels_of_a_subset_are_those_of_the_whole():
+    whole = Squares(9)
+    whole.targets = [k % 3 for k in range(9)]
+    assert labels_of(Subset(whole, [8, 1, 4])).tolist() == [2, 1, 1]
+    whole.targets = np.zeros(9)
+    with pytest.warns(UserWarning, match="another label than .targets of the whole says"):
+        assert labels_of(Subset(whole, [8, 1, 4])).tolist() == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("targets", "note"),
+    [
+        (torch.nn.functional.one_hot(torch.arange(20) % 3), "one-hot"),
+        (["a"] * 20, "20 of 20 items"),
+        ([0] * 7, "7 for 20 samples"),
+    ],
+)
+def test_an_attribute_that_is_not_the_labels_is_not_believed(targets, note):
+    dataset = Squares()
+    dataset.targets = targets
+    with pytest.warns(UserWarning, match=note):
+        assert labels_of(dataset).tolist() == [k % 3 for k in range(20)]
+
+
 def test_array_dataset_checks_its_labels():
-    with pytest.raises(TypeError, match="int64"):
-        ArrayDataset(torch.zeros(3, 2), torch.zeros(3))
+    with pytest.raises(TypeError, match="soft labels"):
+        ArrayDataset(torch.zeros(3, 2), torch.full((3,), 0.5))
+    with pytest.raises(ValueError, match=r"missing for 1 of 3 samples \(row 1: -1\)"):
+        ArrayDataset(torch.zeros(3, 2), torch.tensor([0, -1, 1]))
+    text = ArrayDataset(torch.zeros(3, 2), ["b", "a", "b"])
+    assert (text.labels.tolist(), text.class_names) == ([1, 0, 1], ("a", "b"))
     with pytest.raises(ValueError, match="agree"):
         ArrayDataset(torch.zeros(3, 2), torch.zeros(4, dtype=torch.int64))
 
@@ -56,8 +170,11 @@ def test_array_dataset_checks_its_labels():
 def test_labels_of_reads_an_attribute_or_every_item():
     assert labels_of(Squares(4)).tolist() == [0, 1, 2, 0]
     dataset = Squares(4)
+    dataset.targets = [0, 1, 2, 0]
+    assert labels_of(dataset).tolist() == [0, 1, 2, 0]
     dataset.targets = [2, 2, 2, 2]
-    assert labels_of(dataset).tolist() == [2, 2, 2, 2]
+    with pytest.warns(UserWarning, match="3 of 4 items .* another label than .targets"):
+        assert labels_of(dataset).tolist() == [0, 1, 2, 0]
 
 
 def test_holdout_takes_a_share_of_every_class_but_never_all():

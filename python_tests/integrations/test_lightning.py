@@ -10,17 +10,22 @@ import torch
 from noisy import NUM_SAMPLES, Noisy, keep_even, make_model, make_optimizer, plain_loop
 from ranks import run_on_ranks
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data.distributed import DistributedSampler
 
 pl = pytest.importorskip("lightning.pytorch")
 
 from mild_ext.integrations.lightning import MILDCallback  # noqa: E402
+from mild_ext.integrations.sampler import draws_from  # noqa: E402
 
 # Lightning's hints about settings that a test has no use for, and what it calls of torch.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
     pytest.mark.filterwarnings("ignore:.*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*"),
     pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
+    # Of our own, where a test stops early on purpose.
+    pytest.mark.filterwarnings("ignore:the rounds need .* more epochs"),
+    pytest.mark.filterwarnings("ignore:training ended after .* epochs of round"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty.*"),
 ]
 
@@ -211,6 +216,108 @@ def test_a_loader_that_does_not_draw_from_the_callback_is_refused(rounds, option
         trainer(1, tmp_path, callbacks=[callback]).fit(Classifier(), DataLoader(Noisy(), 32))
 
 
+class InBatches(BatchSampler):
+    """Somebody's own batch sampler, with another base attribute."""
+
+    def __init__(self, base):
+        self.base_sampler = base
+
+    def __iter__(self):
+        batch = []
+        for i in self.base_sampler:
+            batch.append(i)
+            if len(batch) == 32:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def __len__(self):
+        return -(-len(self.base_sampler) // 32)
+
+
+class Dealt(DistributedSampler):
+    """As others wrap a sampler to deal it out to ranks: the sampler is its data set."""
+
+    def __init__(self, sampler, ranks):
+        super().__init__(sampler, num_replicas=ranks, rank=0, shuffle=False)
+
+    def __iter__(self):
+        ids = list(self.dataset)
+        return iter([ids[k] for k in super().__iter__()])
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: DataLoader(Noisy(), batch_sampler=BatchSampler(s, 32, drop_last=False)),
+        lambda s: DataLoader(Noisy(), batch_sampler=InBatches(s)),
+        lambda s: DataLoader(Noisy(), 32, sampler=Dealt(s, ranks=1)),
+        lambda s: DataLoader(Noisy(), batch_sampler=InBatches(Dealt(s, ranks=1))),
+        lambda s: {"a": [DataLoader(Noisy(), batch_sampler=InBatches(s))]},
+    ],
+)
+def test_the_sampler_is_found_through_wrappers(wrap, tmp_path):
+    callback = MILDCallback(NUM_SAMPLES, ROUNDS, seed=5)
+    made = wrap(callback.sampler())
+    assert draws_from(made, callback.tracker)
+    assert not draws_from(made, MILDCallback(NUM_SAMPLES, ROUNDS).tracker)
+    assert not draws_from(DataLoader(Noisy(), 32), callback.tracker)
+    if isinstance(made, DataLoader):
+        # Torch's DistributedSampler keeps the length it found at first, so with it only to a round's end.
+        trainer(10, tmp_path, callbacks=[callback]).fit(Classifier(), made)
+        assert_same(callback.tracker, plain_loop(ROUNDS, 10))
+
+
+def test_samples_that_would_be_dealt_out_twice_are_refused():
+    tracker = MILDCallback(NUM_SAMPLES, ROUNDS).tracker
+    twice = DataLoader(Noisy(), 32, sampler=Dealt(tracker.sampler(num_replicas=2, rank=0), ranks=2))
+    with pytest.raises(
+        ValueError, match=r"Dealt deals the samples out .* sampler\(num_replicas=1\)"
+    ):
+        draws_from(twice, tracker)
+    once = DataLoader(Noisy(), 32, sampler=Dealt(tracker.sampler(num_replicas=1), ranks=2))
+    assert draws_from(once, tracker)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "message"),
+    [
+        (7, "need 14 more epochs, but max_epochs=7 leaves 7: no round is finished, so nothing"),
+        (12, "but max_epochs=12 leaves 12: only 1 of 2 rounds are finished; set max_epochs=14"),
+    ],
+)
+def test_fewer_epochs_than_the_rounds_need_are_told_at_the_start(epochs, message, tmp_path):
+    callback = MILDCallback(NUM_SAMPLES, ROUNDS)
+    with pytest.warns(UserWarning, match=message):
+        trainer(epochs, tmp_path, callbacks=[callback]).fit(Classifier(), loader(callback))
+
+
+def test_a_training_that_ends_amid_a_round_says_so(tmp_path):
+    callback = MILDCallback(NUM_SAMPLES, ROUNDS)
+    with pytest.warns(
+        UserWarning, match="ended after 2 of 10 epochs of round 0: no round is finished"
+    ):
+        trainer(14, tmp_path, callbacks=[callback], max_steps=15).fit(
+            Classifier(), loader(callback)
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        callback = MILDCallback(NUM_SAMPLES, [1])
+        trainer(1, tmp_path, callbacks=[callback]).fit(Classifier(), loader(callback))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
+def test_strategies_that_keep_the_result_in_a_child_are_refused(strategy, tmp_path):
+    callback = MILDCallback(NUM_SAMPLES, [1])
+    options = {"strategy": strategy, "devices": 2, "callbacks": [callback]}
+    with pytest.raises(Exception, match="keep what was recorded to themselves"):  # of a process
+        trainer(1, tmp_path, **options).fit(Classifier(), loader(callback))
+
+
 def _fit_on_two(folder, epochs):
     warnings.simplefilter("default")
     torch.distributed.destroy_process_group()  # Lightning makes its own
@@ -221,7 +328,11 @@ def _fit_on_two(folder, epochs):
         "devices": 2,
         "enable_checkpointing": True,
     }
-    trainer(epochs, folder, callbacks=[saver, callback], **options).fit(
+    warnings.filterwarnings("error", message=".*sync_dist.*")
+    watcher = pl.callbacks.EarlyStopping(  # raises on a rank that does not know the figure
+        "mild_ext/memorized", mode="max", patience=50, check_on_train_epoch_end=True
+    )
+    trainer(epochs, folder, callbacks=[saver, callback, watcher], **options).fit(
         Classifier(), loader(callback, batch_size=32)
     )
     tracker = callback.tracker

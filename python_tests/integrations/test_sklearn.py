@@ -80,3 +80,18 @@ def test_wrong_settings_are_refused(arrays):
     X, y, *_ = arrays
     with pytest.raises(ValueError, match="rounds must be at least 1"):
         MILDClassifier(rounds=0).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [None, "b", "a", "b"],
+        ["", "b", "a", "b"],
+        ["nan", "b", "a", "b"],
+        np.array([-1, 0, 1, 0]),
+        np.array([-1.0, 0, 0, 0]),
+    ],
+)
+def test_samples_without_a_label_are_no_class(labels):
+    with pytest.raises(ValueError, match=r"y is missing for 1 of 4 samples \(rows 0\)"):
+        MILDClassifier().fit(np.zeros((4, 2)), np.array(labels))

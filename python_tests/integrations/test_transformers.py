@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 import torch
 from noisy import keep_even
 from ranks import run_on_ranks
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
+
+from texts import NUM_SAMPLES, ROUNDS, Texts, make_model, make_trainer, pad  # noqa: E402
 
 from mild_ext.integrations import RoundTracker  # noqa: E402
 from mild_ext.integrations.transformers import (  # noqa: E402
@@ -21,83 +24,10 @@ from mild_ext.integrations.transformers import (  # noqa: E402
     MILDTrainer,
 )
 
-NUM_SAMPLES, CLASSES, VOCABULARY, LENGTH = 250, 3, 40, 6
-ROUNDS = [8, 3]
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*pin_memory.*"),
 ]
-
-
-class Texts(Dataset):
-    """Token ids, of which one names the class; a third of the labels are wrong."""
-
-    def __init__(self):
-        generator = torch.Generator().manual_seed(0)
-        self.true = torch.randint(CLASSES, (NUM_SAMPLES,), generator=generator)
-        self.tokens = torch.randint(10, VOCABULARY, (NUM_SAMPLES, LENGTH), generator=generator)
-        self.tokens[:, 0] = self.true
-        self.wrong = torch.rand(NUM_SAMPLES, generator=generator) < 0.33
-        self.labels = torch.where(self.wrong, (self.true + 1) % CLASSES, self.true)
-
-    def __len__(self):
-        return NUM_SAMPLES
-
-    def __getitem__(self, i):
-        # Texts differ in length: the collator pads them.
-        return {
-            "input_ids": self.tokens[i, : LENGTH - i % 3].tolist(),
-            "labels": int(self.labels[i]),
-        }
-
-
-def pad(features):
-    ids = torch.zeros(len(features), LENGTH, dtype=torch.int64)
-    for row, feature in zip(ids, features, strict=True):
-        assert "index" not in feature
-        row[: len(feature["input_ids"])] = torch.tensor(feature["input_ids"])
-    return {"input_ids": ids, "labels": torch.tensor([f["labels"] for f in features])}
-
-
-def make_model():
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    config = transformers.BertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=LENGTH,
-        num_labels=CLASSES,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    return transformers.BertForSequenceClassification(config)
-
-
-def make_trainer(folder, *, rounds=ROUNDS, tracker_options=None, **arguments):
-    settings = {
-        "per_device_train_batch_size": 16,
-        "learning_rate": 3e-3,
-        "lr_scheduler_type": "constant",
-        "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "num_train_epochs": 2,
-        "logging_strategy": "no",
-        "dataloader_pin_memory": False,
-    }
-    return MILDTrainer(
-        model=make_model(),
-        args=transformers.TrainingArguments(output_dir=str(folder), **settings | arguments),
-        train_dataset=Texts(),
-        eval_dataset=Texts(),
-        data_collator=pad,
-        tracker=RoundTracker(NUM_SAMPLES, rounds, seed=5, **tracker_options or {}),
-    )
 
 
 def plain_loop(rounds, epochs, *, ranks=1, batch_size=16):
@@ -178,13 +108,67 @@ def test_training_resumed_from_a_checkpoint_ends_the_same(saving, steps, expecte
 
     trainer = make_trainer(tmp_path, **saving)
     trainer.add_callback(StopAt())
-    trainer.train()
+    stopped = pytest.warns(
+        UserWarning, match="stopped after . of 8 epochs of round 0, by a callback"
+    )
+    with stopped if steps else contextlib.nullcontext():
+        trainer.train()
     assert trainer.mild.round == (0 if steps else 1)
     resumed = make_trainer(tmp_path, **saving)
     resumed.train_rounds(resume_from_checkpoint=True)
     assert_same(resumed.mild, expected)
     assert (tmp_path / "round-00").is_dir()
     assert (tmp_path / "round-01").is_dir()
+
+
+@pytest.mark.parametrize("how", ["callback", "interrupt"])
+def test_a_round_that_was_stopped_begins_anew_without_a_checkpoint(how, tmp_path):
+    class StopOnce(transformers.TrainerCallback):
+        done = False
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 40 and not self.done:
+                self.done = True
+                if how == "interrupt":
+                    raise KeyboardInterrupt
+                control.should_training_stop = True
+
+    trainer = make_trainer(tmp_path, rounds=[4, 2], save_strategy="no")
+    trainer.add_callback(StopOnce())
+    if how == "interrupt":
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train_rounds()
+    else:
+        with pytest.warns(UserWarning, match="stopped after 3 of 4 epochs of round 0"):
+            assert len(trainer.train_rounds()) == 1  # no further round
+    assert (trainer.mild.round, trainer.mild.finished) == (0, False)
+    assert trainer.args.num_train_epochs == 2
+    with pytest.warns(UserWarning, match="round 0 was stopped after . of 4 epochs and begins anew"):
+        trainer.train()
+    assert (trainer.mild.round, trainer.mild.epochs) == (1, 4)
+    assert (trainer.mild.seen == 4).all()  # all of the round, and nothing twice
+
+
+def test_max_steps_belong_to_what_follows_the_rounds(tmp_path):
+    trainer = make_trainer(tmp_path, rounds=[1], max_steps=5)
+    with pytest.raises(ValueError, match="max_steps must be -1 while there are rounds, got 5"):
+        trainer.train_rounds()
+    trainer.args.max_steps = -1
+    trainer.train_rounds()
+    trainer.args.max_steps = 5
+    assert trainer.train().global_step == 5
+
+
+def test_a_streamed_training_set_is_refused_in_one_sentence(tmp_path):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield {}
+
+    arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, max_steps=1)
+    with pytest.raises(
+        TypeError, match=r"train_dataset must be a map-style data set.*got Stream, a stream"
+    ):
+        MILDTrainer(make_model(), arguments, train_dataset=Stream(), tracker=RoundTracker(7, [1]))
 
 
 def test_gradient_accumulation_records_every_micro_batch(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from noisy import CLASSES, FEATURES, NUM_SAMPLES, Noisy, make_model, make_optimizer
@@ -82,6 +85,58 @@ def test_bad_values_raise_in_a_compiled_step_too_and_record_nothing(counters):
     assert not status.words.any()
 
 
+KINDS = [{}, {"num_classes": CLASSES}, {"num_classes": CLASSES, "record": "all"}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS, ids=["status", "classes", "all"])
+def test_inductor_knows_that_what_a_step_changes_stays_where_it_is(counters, kind):
+    """Torch leaves a whole step out of its CUDA graphs that changes an input whose address may change."""
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+    from torch._inductor.cudagraph_utils import check_for_mutation_ignore_cuda_graph_managed_tensor
+
+    objections, changed = [], []
+
+    def inner_compile(graph, inputs, **options):
+        compiled = compile_fx_inner(graph, inputs, **options)
+        changed.append(len(compiled.mutated_input_idxs))
+        objections.append(  # what torch asks itself before it captures, on CUDA
+            check_for_mutation_ignore_cuda_graph_managed_tensor(
+                graph,
+                compiled.mutated_inputs,
+                compiled.mutated_input_idxs,
+                options.get("static_input_idxs", ()),
+            )
+        )
+        return compiled
+
+    def backend(graph, inputs):
+        return compile_fx(graph, inputs, inner_compile=inner_compile)
+
+    model, status = make_model(), LearningStatus(NUM_SAMPLES, EPOCHS, **kind)
+
+    @torch.compile(fullgraph=True, backend=backend)
+    def forward(index, inputs, labels):
+        logits = model(inputs)
+        status.update(index, logits, labels)
+        return F.cross_entropy(logits, labels)
+
+    with torch._inductor.config.patch(fx_graph_cache=False):
+        for batch in epoch_batches(0):
+            forward(*batch).backward()
+    assert changed[0] == 2, "the status' buffer and its faults"
+    assert objections == [None, None], "forward and backward"
+
+
+def test_the_buffers_carry_the_mark_that_torch_itself_sets():
+    marked = torch.zeros(1)
+    torch._dynamo.mark_static_address(marked)
+    status = LearningStatus(4, 2, num_classes=3)
+    for twin in (status, copy.deepcopy(status), pickle.loads(pickle.dumps(status))):
+        for buffer in (twin.words, twin.open_visits, twin._faults, twin._epoch_on_device):
+            assert vars(buffer) == vars(marked)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_captured_cuda_graph_records_into_the_epoch_of_its_replay():
@@ -143,3 +198,4 @@ def test_a_step_compiled_with_cuda_graphs_records_the_same_words(counters):
             status.advance()
         words.append(status.words.cpu())
     assert torch.equal(*words)
+    assert counters["inductor"]["cudagraph_skips"] == 0

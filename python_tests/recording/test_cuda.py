@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -66,3 +68,48 @@ def test_second_device_while_the_first_is_current() -> None:
     selfcheck.check_update(torch.device("cuda", 1))
     selfcheck.check_passes(torch.device("cuda", 1))
     assert torch.cuda.current_device() == 0
+
+
+_UPDATES_IN_A_FRESH_THREAD = """
+import threading, torch
+from mild_ext import LearningStatus
+device = torch.device("cuda", 1)
+done = []
+def record():
+    for kind in ({}, {"num_classes": 3, "record": "all"}):
+        status = LearningStatus(8, 2, device=device, **kind)
+        for _ in range(2):
+            status.update(torch.arange(4, device=device), torch.eye(4, 3, device=device),
+                          torch.zeros(4, dtype=torch.int64, device=device))
+            status.advance()
+        done.append(int(status.compute().seen.sum()))
+thread = threading.Thread(target=record)
+thread.start(); thread.join()
+assert done == [8, 8], done
+assert not torch._C._cuda_hasPrimaryContext(0), "a context was made on device 0"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_thread_that_never_chose_a_device_makes_no_context_on_the_first() -> None:
+    subprocess.run([sys.executable, "-c", _UPDATES_IN_A_FRESH_THREAD], check=True, timeout=300)
+
+
+def test_the_first_update_may_be_inside_a_capture() -> None:
+    """In a process of its own: here every kernel is loaded already."""
+    code = """
+import torch
+from mild_ext import LearningStatus
+status = LearningStatus(8, 2, num_classes=3, record="all", device="cuda")
+index, logits = torch.arange(4, device="cuda"), torch.eye(4, 3, device="cuda")
+labels = torch.zeros(4, dtype=torch.int64, device="cuda")
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    status.update(index, logits, labels)
+for _ in range(2):
+    graph.replay()
+    status.advance()
+assert int(status.compute().seen.sum()) == 8
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

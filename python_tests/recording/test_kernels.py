@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from on_host import LOGIT_CODES, buffer, int64, pointer
 from torch import Tensor
 
+from mild_ext import LearningStatus
 from mild_ext.recording import reference
 
 pytestmark = on_host.MARKS
@@ -161,7 +162,7 @@ def test_update_counts_rows_past_the_last_epoch(kernels: ctypes.CDLL, epoch: int
     gaps=st.sampled_from([0.0, 0.02, 0.5, 1.0]),
     ends=st.tuples(st.floats(0, 1), st.floats(0, 1)),
     grid=st.integers(1, 4),
-    all_bins=st.booleans(),
+    binned=st.integers(1, 200),
 )
 def test_passes(
     kernels: ctypes.CDLL,
@@ -171,7 +172,7 @@ def test_passes(
     gaps: float,
     ends: tuple[float, float],
     grid: int,
-    all_bins: bool,
+    binned: int,
 ) -> None:
     rng = generator(seed)
     words = random_words(num_samples, num_epochs, rng, gaps)
@@ -185,10 +186,10 @@ def test_passes(
     assert kernels.host_transition_times(*buffer(words), *window, pointer(times), *order) is None
     assert torch.equal(times, reference.transition_times(words, start, stop))
 
-    all_bins &= side * side * 4 <= 48 * 1024
+    binned = min(binned, side, 48 * 1024 // (4 * side))
     counts = torch.zeros((side, side), dtype=torch.int64)
     error = kernels.host_histogram(
-        *buffer(words), *window, pointer(counts), ctypes.c_bool(all_bins), *order
+        *buffer(words), *window, pointer(counts), ctypes.c_int(binned), *order
     )
     assert error is None, error.decode()
     assert torch.equal(counts, reference.status_histogram(words, start, stop))
@@ -198,3 +199,31 @@ def test_passes(
         size = ctypes.c_int(table.element_size())
         kernels.host_lookup(*buffer(words), *window, pointer(table), pointer(values), size, *order)
         assert torch.equal(values, reference.status_lookup(words, table, start, stop))
+
+
+@pytest.mark.parametrize(("num_epochs", "binned"), [(64, 65), (109, 110), (110, 110), (4096, 2)])
+def test_values_of_seen_that_the_histogram_keeps_in_a_block(
+    kernels: ctypes.CDLL, num_epochs: int, binned: int
+) -> None:
+    assert kernels.host_binned_values(int64(num_epochs + 1)) == binned
+
+
+def test_a_missed_epoch_costs_no_global_atomic_in_a_long_window(kernels: ctypes.CDLL) -> None:
+    samples, epochs = 700, 300
+    status = LearningStatus(samples, epochs)
+    ids = torch.arange(samples)
+    logits, labels = torch.eye(2)[ids % 2], torch.zeros(samples, dtype=torch.int64)
+    for epoch in range(epochs):
+        here = ids % epochs != epoch  # every sample misses one epoch
+        status.update(ids[here], logits[here], labels[here])
+        status.advance()
+    words = status.words
+    window, order = (int64(0), int64(epochs)), (ctypes.c_uint(2), ctypes.c_uint(5))
+    counts = torch.zeros((epochs + 1, epochs + 1), dtype=torch.int64)
+    before = kernels.host_wide_adds()
+    binned = ctypes.c_int(kernels.host_binned_values(int64(epochs + 1)))
+    error = kernels.host_histogram(*buffer(words), *window, pointer(counts), binned, *order)
+    assert error is None, error.decode()
+    assert torch.equal(counts, reference.status_histogram(words, 0, epochs))
+    assert counts[:, epochs - 1].sum() == samples
+    assert kernels.host_wide_adds() - before == 2 * int((counts > 0).sum())  # one a block and bin

@@ -24,7 +24,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
         return importlib.import_module("loads_in_flight")
 
 
-@pytest.mark.parametrize("architecture", ["80", "90"])
+@pytest.mark.parametrize("architecture", ["80", "90", "100"])
 def test_rows_are_read_with_four_loads_in_flight(script: ModuleType, architecture: str) -> None:
     nvcc, nvdisasm = script.find_nvcc(), script.find_nvdisasm()
     if nvcc is None or nvdisasm is None:

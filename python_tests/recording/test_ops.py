@@ -15,6 +15,7 @@ from torch import Tensor
 from mild_ext import LearningStatus
 from mild_ext.recording import ops, reference
 from mild_ext.recording._native import _C as C
+from mild_ext.recording._native import READS_TENSORS
 
 INT64_MIN = -(1 << 63)
 
@@ -418,3 +419,13 @@ def test_freed_storage_is_refused(name, offset):
     with pytest.raises(ValueError, match=f"{name} needs .* bytes of memory"):
         status.update(**batch)
     assert not status.words.any()
+
+
+def test_the_last_row_of_a_storage_and_rows_apart_in_it_are_read_in_place():
+    status = LearningStatus(10, 5)
+    if not READS_TENSORS:
+        pytest.skip("this torch has no DLPack exchange table")
+    index, logits, labels = torch.arange(4), torch.eye(12, 9), torch.arange(4)
+    for rows in (logits[8:, :4], logits[::3, 2:8], logits[-4:]):
+        arguments = (status._words, status._faults, status._epoch_on_device, index, rows, labels)
+        assert C.try_update(*arguments, 5, 1), "declined"

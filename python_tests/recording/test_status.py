@@ -153,20 +153,28 @@ def test_bad_batch_raises_and_records_nothing(
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_freed_memory_is_refused(lane: str, which: int) -> None:
-    arguments = batch(0)
-    arguments[which].untyped_storage().resize_(0)  # as FSDP does between steps
-    status = LearningStatus(10, 5)
+@pytest.mark.parametrize("left", [0.0, 0.9])  # freed, as FSDP does between steps; shrunk
+@pytest.mark.parametrize("sizes", [{}, {"num_classes": 3}])
+def test_memory_that_is_gone_is_refused(
+    lane: str, which: int, left: float, sizes: dict[str, int]
+) -> None:
+    arguments = [tensor[2:] for tensor in batch(0, rows=8)]
+    memory = arguments[which].untyped_storage()
+    memory.resize_(int(left * memory.nbytes()))
+    status = LearningStatus(10, 5, **sizes)
     with pytest.raises(ValueError, match="bytes of memory, but its storage holds"):
         status.update(*arguments)
     assert not status.words.any()
 
 
-def test_negated_view(lane: str) -> None:
-    logits = torch.tensor([[1.0 + 1.0j, 1.0 + 2.0j]]).conj().imag  # [-1, -2], stored as [1, 2]
-    status = LearningStatus(1, 1)
-    status.update(torch.tensor([0]), logits, torch.tensor([0]))
-    assert status.words.tolist() == [[[1, 0]]]
+@pytest.mark.parametrize("sizes", [{}, {"num_classes": 2}])
+def test_negated_view(lane: str, sizes: dict[str, int]) -> None:
+    stored = torch.tensor([[1.0, 2.0]])
+    imaginary = torch.complex(stored, stored).conj().imag
+    for logits in (imaginary, torch._neg_view(stored)):  # both are [-1, -2]
+        status = LearningStatus(1, 1, **sizes)
+        status.update(torch.tensor([0]), logits, torch.tensor([0]))
+        assert status.words.tolist() == [[[1, 0]]]
 
 
 def test_more_epochs_than_declared(lane: str) -> None:

@@ -293,6 +293,21 @@ def test_sharded_statuses_together_equal_one_process(ranks, num_samples):
     assert seen == num_samples
 
 
+def _one_rank_reads():
+    status = ShardedStatus(300, 24)
+    _two_groups(status, status.ids)
+    selection = select_clean(status)
+    if processes.rank() == 1:
+        return 0.0  # gone, for good
+    figures = (selection.clean_probability, selection.suspicion, selection.misclassified)
+    return float(sum(figure.double().mean() for figure in figures))
+
+
+@pytest.mark.slow
+def test_reading_a_figure_is_no_collective():
+    assert run_on_ranks(2, _one_rank_reads, seconds=100)[0] > 0
+
+
 def test_a_sharded_status_alone_works_as_a_learning_status():
     sharded, expected = ShardedStatus(40, 3), single_process(40, 3, 1)
     for epoch in range(3):
@@ -384,7 +399,7 @@ def _advance_without_sync():
 @pytest.mark.slow
 def test_an_epoch_that_one_rank_ended_without_sync_is_raised_on_all():
     for message in run_on_ranks(2, _advance_without_sync):
-        assert "in every epoch before advance()" in message
+        assert "after its last update() and before advance()" in message
 
 
 def _faults_of_one(record):

@@ -8,7 +8,14 @@ import pytest
 
 from mild_ext.cli import main
 
-FAST = ["--rounds=2", "--first-epochs=10", "--round-epochs=4", "--final-epochs=3", "--lr=0.05"]
+FAST = [
+    "--record=classes",
+    "--rounds=2",
+    "--first-epochs=10",
+    "--round-epochs=4",
+    "--final-epochs=3",
+    "--lr=0.05",
+]
 
 
 @pytest.fixture
@@ -29,7 +36,8 @@ def test_curves_are_the_records_even_after_a_resume(spec, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     out = tmp_path / "run"
-    assert train("--data", spec, "--noise", "symmetric:0.4", "--tensorboard", "--out", out) == 0
+    options = ["--noise", "symmetric:0.4", "--method", "mild-rounds", "--tensorboard"]
+    assert train("--data", spec, *options, "--out", out) == 0
     assert main(["train", "--resume", "--tensorboard", "--quiet", "--out", str(out)]) == 0
     log = EventAccumulator(str(out / "tensorboard")).Reload()
     records = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
@@ -39,6 +47,10 @@ def test_curves_are_the_records_even_after_a_resume(spec, tmp_path):
         ]
         assert [event.value for event in log.Scalars(tag)] == pytest.approx(expected)
         assert [event.step for event in log.Scalars(tag)] == list(range(len(expected)))
+    for name in ("memorized", "prediction_changes"):
+        expected = [r[name] for r in records if r["type"] == "epoch" and name in r]
+        assert len(expected) >= 10
+        assert [e.value for e in log.Scalars(f"rounds/{name}")] == pytest.approx(expected)
     rounds = [r for r in records if r["type"] == "round"]
     assert [e.value for e in log.Scalars("selection/kept")] == [r["kept"] for r in rounds]
     assert [e.value for e in log.Scalars("selection/f1")] == pytest.approx(

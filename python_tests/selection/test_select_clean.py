@@ -373,7 +373,7 @@ def test_bad_labels():
     with pytest.raises(ValueError, match="needs labels"):
         select_clean(t, per_class=True)
     with pytest.raises(TypeError, match="integers"):
-        select_clean(t, labels=torch.zeros(2))
+        select_clean(t, labels=torch.rand(2))
     with pytest.raises(ValueError, match="shape"):
         select_clean(t, labels=torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"\(0, 1\]"):

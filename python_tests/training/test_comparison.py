@@ -8,6 +8,7 @@ import pytest
 
 from mild_ext.cli import main
 from mild_ext.commands.console import methods_table
+from mild_ext.training.methods import METHODS
 
 pytestmark = pytest.mark.slow
 
@@ -38,20 +39,23 @@ def rows(out):
     return json.loads((out / "results.json").read_text())["rows"]
 
 
-def test_every_method_at_every_noise_and_seed_with_the_same_epochs(data, tmp_path, capsys):
+def test_every_method_at_every_noise_and_seed_with_as_many_steps(data, tmp_path, capsys):
     out = tmp_path / "c"
     options = ["--data", data, "--noise", "symmetric:0.4", "next:0.3", "--seeds", "0,1"]
     assert compare(*options, "--out", out) == 0
     found = {(r["noise"], r["seed"], r["method"]): r for r in rows(out)}
-    assert len(found) == len(rows(out)) == 2 * 2 * 6
+    assert len(found) == len(rows(out)) == 2 * 2 * 7
     for noise in ("symmetric:0.4", "next:0.3"):
         for seed in (0, 1):
-            epochs = {found[noise, seed, m]["epochs"] for m in ("plain", "mild", "elr", "clean")}
-            assert len(epochs) == 1
-            budget = epochs.pop()
-            assert 12 + 6 <= budget <= 12 + 4 + 6
-            assert found[noise, seed, "mild-ssl"]["epochs"] == budget + 3
-            assert found[noise, seed, "mild-ssl"]["f1"] == found[noise, seed, "mild"]["f1"]
+            steps = {m: found[noise, seed, m]["steps"] for m in METHODS}
+            whole = steps["mild-rounds"]  # of which an epoch has 7 on all samples
+            assert 7 * (12 + 6) <= whole <= 7 * (12 + 4 + 6) + 7
+            for method in ("plain", "mild", "elr", "small-loss", "clean"):
+                assert abs(steps[method] - whole) <= 7
+            assert steps["plain"] == steps["mild"]
+            assert steps["mild-ssl"] > whole
+            assert found[noise, seed, "mild-ssl"]["epochs"] > found[noise, seed, "mild"]["epochs"]
+            assert found[noise, seed, "mild-ssl"]["f1"] == found[noise, seed, "mild-rounds"]["f1"]
             assert "f1" in found[noise, seed, "mild"]
             assert "f1" in found[noise, seed, "small-loss"]
             assert "f1" not in found[noise, seed, "plain"]
@@ -60,7 +64,7 @@ def test_every_method_at_every_noise_and_seed_with_the_same_epochs(data, tmp_pat
     for word in ("plain cross-entropy", "ELR", "MILD", "symmetric:0.4", "next:0.3"):
         assert word in printed
     lines = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
-    assert len(lines) == 24
+    assert len(lines) == 28
 
 
 def test_finished_trainings_are_not_repeated_and_seeds_can_be_added(data, tmp_path, monkeypatch):
@@ -72,7 +76,7 @@ def test_finished_trainings_are_not_repeated_and_seeds_can_be_added(data, tmp_pa
     second = rows(out)
     assert second[:2] == first
     assert [(r["seed"], r["method"]) for r in second[2:]] == [
-        (0, "clean"), (1, "mild"), (1, "plain"), (1, "clean"),
+        (0, "clean"), (1, "plain"), (1, "mild"), (1, "clean"),
     ]  # fmt: skip
     monkeypatch.setattr("mild_ext.training.comparison._train", None)  # would raise if called
     assert compare(*options, "--seeds", "0,1", "--methods", "plain,mild,clean") == 0
@@ -88,6 +92,53 @@ def test_other_settings_and_foreign_folders_are_refused(data, tmp_path, capsys):
     (tmp_path / "mine" / "thesis.tex").touch()
     assert compare(*options, "--out", tmp_path / "mine") == 1
     assert "no comparison" in capsys.readouterr().err
+
+
+def test_a_folder_of_a_comparison_follows_the_rules_of_a_runs(data, tmp_path, capsys):
+    out = tmp_path / "c"
+    options = ["--data", data, "--seeds", "0", "--methods", "mild", "--rounds=1", "--out", out]
+    # Killed while its first file was written: a lock, a marker and half a file are all there is.
+    out.mkdir()
+    (out / ".config.json.1-a.partial").write_text("{")
+    (out / ".lock").touch()
+    assert compare(*options) == 0
+    assert not list(out.rglob("*.partial"))
+    first = rows(out)
+
+    whole = (out / "results.json").read_text()
+    for damaged in (
+        whole[:40],
+        whole.replace("0.", "1.", 1),
+        "[]",
+        '{"rows": 3}',
+        '{"rows": [{}]}',
+        "\0",
+    ):
+        (out / "results.json").write_text(damaged)
+        assert compare(*options) == 1
+        error = capsys.readouterr().err
+        assert "results.json cannot be read" in error
+        assert error.count("\n") == 1
+    (out / "results.json").unlink()  # as the message advises: the checkpoints are there
+    assert compare(*options) == 0
+    assert rows(out) == first
+
+    (out / "notes.txt").write_text("mine")
+    assert compare(*options, "--lr", "0.5") == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert compare(*options, "--lr", "0.5", "--overwrite") == 0
+    assert (out / "notes.txt").exists()
+    assert json.loads((out / "config.json").read_text())["recipe"]["lr"] == 0.5
+
+
+def test_a_comparison_and_a_run_are_told_apart(data, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ["--data", data, "--rounds=1", "--first-epochs=2", "--final-epochs=1", "--model=mlp"]
+    assert main(["train", *options, "--quiet", "--device=cpu", "--out", str(out)]) == 0
+    for more in ([], ["--overwrite"]):
+        assert compare("--data", data, "--out", out, "--seeds", "0", *more) == 1
+    assert "not made by mild_ext as the folder of a comparison" in capsys.readouterr().err
+    assert (out / "summary.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -117,14 +168,19 @@ def test_without_true_labels_there_is_no_bound(data, tmp_path, capsys):
     assert not (tmp_path / "a").exists()
     assert compare(*options, "--out", tmp_path / "b") == 0
     methods = {r["method"] for r in rows(tmp_path / "b")}
-    assert methods == {"plain", "small-loss", "elr", "mild", "mild-ssl"}
+    assert methods == set(METHODS) - {"clean"}
 
 
-def test_table_shows_mean_and_standard_deviation():
+def test_table_shows_means_with_intervals_and_what_they_cost():
     results = [
-        {"noise": "n", "seed": seed, "method": "mild", "test_accuracy": a, "f1": 0.5}
+        {"noise": "n", "seed": seed, "method": "mild", "test_accuracy": a, "f1": 0.5,
+         "test_samples": 100, "epochs": 20 + seed, "steps": 1000, "seconds": 2.0 + seed}
         for seed, a in enumerate((0.8, 0.9, 1.0))
-    ]
+    ]  # fmt: skip
     text = methods_table(results, ["mild"])
-    assert "90.0 ± 10.0" in text
+    # of the test samples sqrt(.9 * .1 / 100) = 0.03, of the seeds 0.1 / sqrt 3
+    assert f"90.0 ± {196 * (0.03**2 + 0.1**2 / 3) ** 0.5:.1f}" in text
+    assert "20-22" in text
+    assert "1,000" in text
+    assert text.splitlines()[1].endswith("3.0")
     assert "50.0 ± 0.0" in text

@@ -31,11 +31,12 @@ def train(objective, epochs=60, **context):
 
 
 def test_the_registry():
-    assert list(METHODS) == ["plain", "small-loss", "elr", "mild", "mild-ssl", "clean"]
+    keys = ["plain", "small-loss", "elr", "mild", "mild-rounds", "mild-ssl", "clean"]
+    assert list(METHODS) == keys
     assert all(method.key == key for key, method in METHODS.items())
     assert len({method.title for method in METHODS.values()}) == len(METHODS)
     assert [m.key for m in METHODS.values() if m.needs_true_labels] == ["clean"]
-    assert [m.key for m in METHODS.values() if m.rounds] == ["mild", "mild-ssl"]
+    assert [m.finds for m in METHODS.values() if m.finds] == ["mild", "mild-rounds", "mild-rounds"]
     assert METHODS["mild-ssl"].run_title.format(ssl="X") == "MILD + X (dropped ones unlabeled)"
 
 

@@ -2,11 +2,9 @@
 
 import csv
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from layouts import (
     write_archive,
     write_clothing,
@@ -16,7 +14,6 @@ from layouts import (
 )
 
 from mild_ext.cli import main
-from mild_ext.commands.console import next_steps
 from mild_ext.training.recipe import PRESET_NOISE, preset
 
 CIFAR = [f"cifar{k}-{noise}" for k in (10, 100) for noise in ("sym20", "sym50", "sym80", "asym40")]
@@ -154,28 +151,3 @@ def test_a_folder_of_images_ends_in_a_list_of_files_to_look_at(tmp_path, capsys)
     right = sum("-wrong" in name for name in dropped)
     assert right / len(dropped) > 0.7
     assert right / wrong.sum() > 0.7
-
-
-def test_a_report_that_is_there_is_not_proposed(tmp_path):
-    class Three(SimpleNamespace):
-        def __len__(self):
-            return 3
-
-    labels, probability = torch.tensor([0, 1, 1]), torch.tensor([0.9, 0.8, 0.1])
-    result = SimpleNamespace(
-        kept=probability > 0.5,
-        labels=labels,
-        clean_probability=probability,
-        suspicion=1 - probability,
-    )
-    data = Three(class_names=["cat", "dog"], sample_names=None, test=None)
-    logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
-    text = next_steps(tmp_path, result, data, None, logits)
-    assert "1 of 3 labels may be wrong" in text
-    assert "sample 2: labeled dog, looks like cat" in text
-    assert f"mild-ext report {tmp_path} makes a page" in text
-    page = tmp_path / "report.html"
-    page.write_text("here")
-    text = next_steps(tmp_path, result, data, None, logits)
-    assert f"{page} is a page" in text
-    assert "mild-ext report" not in text

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from mild_ext.data import ArrayDataset, corrupt_labels
 from mild_ext.selection.quality import evaluate_selection
-from mild_ext.training import CheckpointError, Recipe
+from mild_ext.training import CheckpointError, Recipe, run_result
 from mild_ext.training import run_rounds as rounds
 from mild_ext.training.checkpoint import load_checkpoint, save_checkpoint
 from mild_ext.training.models import build_model
@@ -125,7 +125,7 @@ def test_samples_outside_train_ids_are_never_touched():
 def test_result_survives_a_round_trip(result, tmp_path):
     result.save(tmp_path / "r.safetensors")
     loaded = RoundsResult.load(tmp_path / "r.safetensors")
-    for name in rounds._TENSORS:
+    for name in run_result.TENSORS:
         assert torch.equal(getattr(result, name), getattr(loaded, name))
     assert loaded.noise_rate == result.noise_rate
     assert loaded.rounds == result.rounds
@@ -136,7 +136,7 @@ def test_foreign_result_is_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, tmp_path / "r.safetensors")
-    with pytest.raises(ValueError, match="not a result"):
+    with pytest.raises(ValueError, match="is no result"):
         RoundsResult.load(tmp_path / "r.safetensors")
 
 
@@ -293,7 +293,7 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(settings, tmp_path):
     assert without_time(records) == without_time(result.history)
     assert without_time(resumed.history) == without_time(result.history)
     assert result.noise_rate.measured
-    for name in rounds._TENSORS:
+    for name in run_result.TENSORS:
         assert torch.equal(getattr(result, name), getattr(resumed, name))
     for a, b in zip(result.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)

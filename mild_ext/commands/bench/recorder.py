@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -262,20 +262,25 @@ def bench_selection(device: torch.device, samples: int) -> dict[str, str]:
 
 
 def _peak_memory(restart: bool = False) -> int:
-    """The process' peak memory so far in KiB; ``restart`` makes Linux count anew from what is in use."""
+    """The process' peak memory so far in KiB, 0 if nobody tells; ``restart``: Linux counts anew from what is in use."""
     try:
         if restart:
             Path("/proc/self/clear_refs").write_text("5")
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        pass
+    try:
+        import resource  # not on Windows
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak >> 10 if sys.platform == "darwin" else peak  # bytes there
+    except ImportError:
+        return 0
 
 
 def memory_table() -> str:
     """Bytes a sample of each way to keep the history of 70 epochs."""
-    import sys
-
     history = [[1] * 70 for _ in range(1000)]
     of_lists = (
         sum(sys.getsizeof(entry) for entry in history) / 1000

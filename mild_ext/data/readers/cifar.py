@@ -6,23 +6,29 @@ set of pickles; it is read with `plain_pickle`, which executes nothing of it.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 
 from mild_ext.data.plain_pickle import read_pickle
 from mild_ext.data.sets import LabeledData, array_data
+from mild_ext.reading import reading
 
 _Array = np.ndarray[Any, Any]
 PIXELS = 3 * 32 * 32
+
+#: Most bytes of one file of an archive, and of all of it; CIFAR-100's training file has 155 million.
+LARGEST_MEMBER, LARGEST_ARCHIVE = 1 << 28, 1 << 30
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -153,10 +159,8 @@ def _read_files(path: Path, num_classes: int) -> tuple[dict[str, bytes], _Versio
     else:
         raise ValueError(f"there is no file or folder {path}")
     for candidate in candidates:
-        try:
+        with reading(candidate, "expected the original .tar.gz, or the folder it unpacks to"):
             files = {name: read() for name, read in _entries(candidate) if name in wanted}
-        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{candidate} is not a readable .tar.gz: {error}") from error
         for version in versions:
             if any(name in files for name in version.train):
                 missing = [n for n in (*version.train, *version.test) if n not in files]
@@ -174,17 +178,61 @@ def _entries(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     if path.is_dir():
         for file in sorted(path.iterdir()):
             if file.is_file():
-                yield file.name, file.read_bytes
+                yield file.name, partial(_read_bounded, file)
         return
-    with tarfile.open(path) as archive:
-        for member in archive:
-            if member.isfile():
-                yield PurePosixPath(member.name).name, partial(_extract, archive, member)
+    with path.open("rb") as start:
+        magic = start.read(6)
+    opener = next((o for m, o in _DECOMPRESSORS.items() if magic.startswith(m)), open)
+    with opener(path, "rb") as stream:
+        bounded: Any = BoundedStream(stream)
+        with tarfile.open(fileobj=bounded, mode="r:") as archive:
+            for member in archive:
+                if member.isfile():
+                    name = PurePosixPath(member.name).name
+                    yield name, partial(_extract, archive, member)
+
+
+_DECOMPRESSORS: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+
+
+class BoundedStream:
+    """A stream that a tar archive is read from, which refuses to give more than CIFAR can hold.
+
+    A few kilobytes can unpack to terabytes, in a member, in a header, or in what is passed over.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+
+    def read(self, count: int = -1) -> bytes:
+        if not 0 <= count <= LARGEST_MEMBER:
+            raise ValueError(
+                f"it holds something larger than the {LARGEST_MEMBER:,} bytes that are read"
+            )
+        return self.stream.read(count)
+
+    def seek(self, position: int) -> int:
+        if position > LARGEST_ARCHIVE:
+            raise ValueError(f"it unpacks to more than the {LARGEST_ARCHIVE:,} bytes that are read")
+        return self.stream.seek(position)
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+
+def _read_bounded(path: Path) -> bytes:
+    if path.stat().st_size > LARGEST_MEMBER:
+        raise ValueError(f"{path.name} is larger than the {LARGEST_MEMBER:,} bytes that are read")
+    return path.read_bytes()
 
 
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(member)
-    return b"" if file is None else file.read()
+    return b"" if file is None else file.read(member.size)
 
 
 def _read_binary(data: bytes, where: str, num_classes: int) -> tuple[_Array, _Array, _Array]:
@@ -228,7 +276,14 @@ def _read_dict(data: bytes, where: str) -> dict[str, Any]:
 
 
 def _integers(values: Any, where: str, count: int) -> _Array:
-    array = np.asarray(values)
+    # A list is looked at first: one of lists may stand for far more than its size.
+    flat = isinstance(values, np.ndarray) or (
+        isinstance(values, list | tuple) and all(type(value) is int for value in values)
+    )
+    try:
+        array = np.asarray(values if flat else [])
+    except OverflowError:
+        array = np.empty(0)
     if array.shape != (count,) or array.dtype.kind not in "iu":
         raise ValueError(f"{where} must hold {count} integer labels, one per image")
     return array.astype(np.int64)

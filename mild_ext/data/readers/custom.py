@@ -13,24 +13,18 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
-from mild_ext.data.sets import (
-    ArrayDataset,
-    IndexedDataset,
-    LabeledData,
-    array_data,
-    isolated_random_state,
-    labels_of,
-    some_inputs,
-    statistics_of,
-)
+from mild_ext.data.dataset_labels import read_labels
+from mild_ext.data.indexed import IndexedDataset, require_map_style
+from mild_ext.data.labels import CheckedLabels, named_as, number_alike
+from mild_ext.data.random_state import isolated_random_state
+from mild_ext.data.sets import ArrayDataset, LabeledData, array_data, some_inputs, statistics_of
 
 
 def import_factory(spec: str) -> Callable[..., Any]:
@@ -79,13 +73,8 @@ def load_custom(spec: str, **options: str) -> LabeledData:
         return made
     train, test = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     for dataset in (train, test):
-        if dataset is not None and not (
-            hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
-        ):
-            raise TypeError(
-                f"{spec} must return a map-style data set (with __len__ and __getitem__), a pair of "
-                f"them, or LabeledData; got {type(dataset).__name__}"
-            )
+        if dataset is not None:
+            require_map_style(dataset, f"what {spec} returns")
     return describe_dataset(spec.replace(":", "."), train, test)
 
 
@@ -93,12 +82,16 @@ def describe_dataset(name: str, train: Any, test: Any = None) -> LabeledData:
     """`LabeledData` of map-style data sets of ``(input, label)``; see `load_custom`."""
     if len(train) == 0:
         raise ValueError(f"{name} is empty")
-    labels = labels_of(train)
-    test_labels = None if test is None else labels_of(test)
-    class_names = _class_names(name, train, [labels, *([] if test is None else [test_labels])])
+    found = {"train": read_labels(train)} | ({} if test is None else {"test": read_labels(test)})
+    labels_by_part, class_names = _number(name, train, {key: x.labels for key, x in found.items()})
+    labels, test_labels = labels_by_part["train"], labels_by_part.get("test")
+    messages = [note for x in found.values() for note in x.notes]
     if _in_memory(train) and (test is None or _in_memory(test)):
         x_test, y_test = (None, None) if test is None else (test.tensors[0], test_labels)
-        return array_data(name, train.tensors[0], labels, class_names, x_test=x_test, y_test=y_test)
+        data = array_data(name, train.tensors[0], labels, class_names, x_test=x_test, y_test=y_test)
+        data.messages += messages
+        return data
+    train, test = _as_pairs(train), None if test is None else _as_pairs(test)
     with isolated_random_state():
         first = IndexedDataset(train)[(0, 0)][1]
     kind: Literal["image", "vector"] = "vector"
@@ -124,6 +117,7 @@ def describe_dataset(name: str, train: Any, test: Any = None) -> LabeledData:
         mean=mean,
         std=std,
         test=test,
+        messages=messages,
     )
 
 
@@ -135,13 +129,42 @@ def _in_memory(dataset: Any) -> bool:
     )
 
 
-def _class_names(name: str, dataset: Any, labels: Iterable[Tensor | None]) -> list[str]:
-    every = torch.cat([values for values in labels if values is not None])
-    if int(every.min()) < 0:
-        raise ValueError(f"the labels of {name} must be integers 0 .. K-1, got {int(every.min())}")
-    count = int(every.max()) + 1
-    found = getattr(dataset, "classes", None)
-    names = [str(c) for c in found] if found is not None else [str(k) for k in range(count)]
-    if len(names) < count:
-        raise ValueError(f"{name} names {len(names)} classes, but the label {count - 1} occurs")
-    return names
+class _Pairs(Dataset[tuple[Any, Any]]):
+    """A data set of other items as ``(input, label)``."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.indexed = IndexedDataset(dataset)
+
+    def __len__(self) -> int:
+        return len(self.indexed)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return self.indexed[index][1:]
+
+
+def _as_pairs(dataset: Any) -> Any:
+    if isinstance(dataset, IndexedDataset):
+        return _Pairs(dataset)
+    with isolated_random_state():
+        return _Pairs(dataset) if isinstance(dataset[0], Mapping) else dataset
+
+
+def _number(
+    name: str, dataset: Any, found: dict[str, CheckedLabels]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Labels of the parts, and a name for each class: the data set's own ``classes`` where it has them."""
+    own = getattr(dataset, "classes", None)
+    names = None if own is None or isinstance(own, str) else [str(c) for c in own]
+    labels, numbered = number_alike(found)
+    if names is not None and found["train"].class_names is not None:
+        unknown = sorted(set(numbered) - set(names))
+        if unknown:
+            raise ValueError(f"{name} has the label {unknown[0]!r}, which is not among its classes")
+        labels = {key: named_as(x, names) for key, x in found.items()}
+    elif names is None:
+        names = numbered
+    elif len(names) < len(numbered):
+        raise ValueError(
+            f"{name} names {len(names)} classes, but the label {len(numbered) - 1} occurs"
+        )
+    return {key: x.values for key, x in labels.items()}, names

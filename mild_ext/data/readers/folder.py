@@ -8,9 +8,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mild_ext.data.readers.folder_layout import Split, find_files
 from mild_ext.data.readers.images import (
-    EXTENSIONS,
     ImageFiles,
     ImageFormat,
     ImageHeader,
@@ -30,6 +28,7 @@ from mild_ext.data.readers.images import (
     report_unreadable,
 )
 from mild_ext.data.sets import ArrayDataset, LabeledData, some_inputs, statistics_of
+from mild_ext.files import as_text
 
 #: Images of one size are kept as they are up to this many pixels a side; all others are resized.
 LARGEST_KEPT_SIDE = 96
@@ -38,24 +37,14 @@ DEFAULT_SIDE = 64
 #: Data sets whose images take more than this many bytes are read from disk while training.
 MEMORY_LIMIT = 2**30
 
-_SPLITS = {
-    "train": ("train", "training"),
-    "test": ("test", "testing"),
-    "validation": ("val", "valid", "validation"),
-}
-
-
-@dataclass
-class _Split:
-    """Files of one split; paths are relative to ``folder``."""
-
-    folder: Path
-    paths: list[str]
-    labels: Tensor
-
 
 def load_folder(
-    path: str, *, size: int | None = None, gray: bool | None = None, memory: bool | None = None
+    path: str,
+    *,
+    size: int | None = None,
+    gray: bool | None = None,
+    memory: bool | None = None,
+    layout: str | None = None,
 ) -> LabeledData:
     """A folder of images per class.
 
@@ -69,6 +58,7 @@ def load_folder(
         gray: True for one channel, False for three; None: one if no image has color.
         memory: keep the decoded images in memory (True) or read them from disk while training
             (False); None: in memory up to 1 GiB.
+        layout: ``classes`` or ``splits``: whether the subfolders are classes, or train, test and so on; None looks.
 
     Raises:
         ValueError: the folder does not have that layout, or too many images cannot be read.
@@ -79,7 +69,8 @@ def load_folder(
         raise ValueError(f"there is no folder {root}")
     if size is not None and size < 1:
         raise ValueError(f"size must be at least 1 pixel, got {size}")
-    splits, class_names, messages = _find_files(root)
+    splits, folders, messages = find_files(root, layout)
+    class_names = [as_text(name) for name in folders]
     train = splits["train"]
     headers, failures, worked = read_all(
         lambda name: read_header(train.folder / name), train.paths, train.paths, "looking at images"
@@ -115,7 +106,8 @@ def load_folder(
         test=datasets.get("test"),
         validation=datasets.get("validation"),
         sample_names=train.paths,
-        messages=messages,
+        root=str(train.folder.resolve()),
+        messages=[as_text(message) for message in messages],
     )
 
 
@@ -145,83 +137,15 @@ def choose_format(
     ]
 
 
-def _find_files(root: Path) -> tuple[dict[str, _Split], list[str], list[str]]:
-    """The splits, the class names (sorted), and messages about what was passed over."""
-    folders = {p.name.lower(): p for p in _subfolders(root)}
-    roots = {"train": root}
-    train_folder = next((folders[n] for n in _SPLITS["train"] if n in folders), None)
-    if train_folder is not None and _subfolders(train_folder):
-        roots = {
-            split: folders[name]
-            for split, names in _SPLITS.items()
-            for name in names
-            if name in folders
-        }
-    classes = [p.name for p in _subfolders(roots["train"])]
-    if len(classes) < 2:
-        raise ValueError(
-            f"{roots['train']} must hold one subfolder of images per class, at least two of them, as in "
-            f"{roots['train'] / 'cat'}/1.jpg; it holds "
-            + (f"only {classes[0]}" if classes else "no subfolder")
-        )
-    splits: dict[str, _Split] = {}
-    messages: list[str] = []
-    for split, folder in roots.items():
-        unknown = sorted({p.name for p in _subfolders(folder)} - set(classes))
-        if unknown:
-            raise ValueError(
-                f"{folder} has the class {unknown[0]}, which {roots['train']} does not have"
-            )
-        paths: list[str] = []
-        labels: list[int] = []
-        others = 0
-        for label, name in enumerate(classes):
-            found, passed = _image_files(folder, name)
-            paths += found
-            labels += [label] * len(found)
-            others += passed
-        if others:
-            messages.append(
-                f"passed over {others} files in {folder} that are no images by their names"
-            )
-        if not paths:
-            if split == "train":
-                raise ValueError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))})")
-            messages.append(f"{folder} holds no images")
-            continue
-        splits[split] = _Split(folder, paths, torch.tensor(labels))
-    return splits, classes, messages
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _image_files(folder: Path, name: str) -> tuple[list[str], int]:
-    """Paths of a class, relative to ``folder`` and sorted, and the number of other files."""
-    found: list[str] = []
-    others = 0
-    for parent, folders, files in os.walk(folder / name):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for file in sorted(files):
-            if file.startswith(".") or file in ("Thumbs.db", "desktop.ini"):
-                continue
-            if Path(file).suffix.lower() in EXTENSIONS:
-                found.append(os.path.relpath(os.path.join(parent, file), folder))
-            else:
-                others += 1
-    return found, others
-
-
-def _subset(split: _Split, positions: Sequence[int]) -> _Split:
+def _subset(split: Split, positions: Sequence[int]) -> Split:
     if len(positions) == len(split.paths):
         return split
-    return _Split(
+    return Split(
         split.folder, [split.paths[k] for k in positions], split.labels[torch.tensor(positions)]
     )
 
 
-def _decode_all(split: _Split, wanted: ImageFormat) -> tuple[_Split, Tensor, list[str]]:
+def _decode_all(split: Split, wanted: ImageFormat) -> tuple[Split, Tensor, list[str]]:
     images = np.empty((len(split.paths), *wanted.shape), np.uint8)
 
     def read(k: int) -> bool:
@@ -235,7 +159,7 @@ def _decode_all(split: _Split, wanted: ImageFormat) -> tuple[_Split, Tensor, lis
     return _subset(split, worked), torch.from_numpy(images), messages
 
 
-def _check_classes(names: list[str], train: _Split) -> list[str]:
+def _check_classes(names: list[str], train: Split) -> list[str]:
     """Messages about classes that have lost all their images."""
     counts = torch.bincount(train.labels, minlength=len(names))
     empty = [names[k] for k in (counts == 0).nonzero().flatten().tolist()]

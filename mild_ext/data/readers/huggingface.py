@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -11,15 +12,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mild_ext.data.indexed import read_column
+from mild_ext.data.labels import CheckedLabels, Missing, check_labels, number_alike
 from mild_ext.data.readers.folder import MEMORY_LIMIT, choose_format
 from mild_ext.data.readers.images import (
-    ImageFormat,
     ImageHeader,
+    StreamedImages,
     decode,
     read_all,
+    read_header,
     report_unreadable,
     require_pillow,
 )
+from mild_ext.data.readers.skipped import left_out_unlabeled, parse_missing
 from mild_ext.data.sets import ArrayDataset, LabeledData, array_data, some_inputs, statistics_of
 
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
@@ -27,18 +32,32 @@ _INPUT_NAMES = ("image", "img", "embedding", "embeddings", "vector", "features")
 _TEST_SPLITS = ("test", "validation", "valid", "val")
 
 
-class _HubImages(Dataset[tuple[Tensor, int]]):
-    """Images decoded when they are asked for."""
+#: Of so many images at most, size and kind are looked at before training.
+LOOKED_AT = 100_000
 
-    def __init__(self, table: Any, column: str, labels: Tensor, wanted: ImageFormat) -> None:
-        self.table, self.column, self.labels, self.wanted = table, column, labels, wanted
+
+class _Encoded:
+    """A column of images as files or bytes: nothing is decoded until it is wanted, in the size that is wanted."""
+
+    def __init__(self, table: Any, column: str) -> None:
+        from datasets import Image
+
+        self.column = column
+        self.table = table.select_columns([column]).cast_column(column, Image(decode=False))
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.table)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        pixels = decode(self.table[index][self.column], self.wanted)
-        return torch.from_numpy(pixels), int(self.labels[index])
+    def __getitem__(self, index: int) -> Any:
+        """What `decode` and `read_header` open.
+
+        Raises:
+            ValueError: there is no image in this row.
+        """
+        entry = self.table[index][self.column]
+        if entry is None or (entry.get("bytes") is None and not entry.get("path")):
+            raise ValueError("no image")
+        return entry["path"] if entry.get("bytes") is None else io.BytesIO(entry["bytes"])
 
 
 def load_hf(
@@ -53,6 +72,7 @@ def load_hf(
     size: int | None = None,
     gray: bool | None = None,
     memory: bool | None = None,
+    missing: str = "refuse",
 ) -> LabeledData:
     """A data set saved with ``save_to_disk``, a folder or file that `datasets` reads, or one of the hub.
 
@@ -67,6 +87,7 @@ def load_hf(
         test: split to test on. None: ``test``, or else ``validation``, where there is one.
         config: configuration of a data set that has several.
         size, gray, memory: for images, as with ``folder:``.
+        missing: ``drop`` leaves out training samples without a label, which are refused otherwise.
 
     Raises:
         ValueError: there is no such data set, split or column, or it holds what cannot be used.
@@ -90,22 +111,40 @@ def load_hf(
         for part, part_table in tables.items():
             if part == "train" or column in (input, columns["test"][0]):
                 _require(part_table, column)
-    labels, class_names = _read_labels(tables, columns)
-    short_name = Path(name).name
-    if kind == "vector":
-        inputs = {part: _vectors(t, input) for part, t in tables.items()}
-        return array_data(
-            short_name,
-            inputs["train"],
-            labels["train"][label],
-            class_names,
-            x_test=inputs.get("test"),
-            y_test=None if test is None else labels["test"][columns["test"][0]],
-            true_labels=labels["train"][true] if true else None,
+    labels, class_names = _read_labels(tables, columns, parse_missing(missing))
+    rows = labels["train"][label].labeled
+    messages = []
+    if len(rows) < len(table):
+        messages.append(left_out_unlabeled(len(table) - len(rows), len(table)))
+        tables["train"] = table.select(rows.numpy())
+    given = labels["train"][label].values[rows]
+    truth = labels["train"][true].values[rows] if true else None
+    tested = None if test is None else labels["test"][columns["test"][0]].values
+    if kind == "image":
+        found = _image_data(tables, input, given, tested, size, gray, memory)
+        kept = found.pop("kept")
+        messages += found.pop("messages")
+        return LabeledData(
+            name=Path(name).name,
+            labels=given[kept],
+            class_names=class_names,
+            true_labels=None if truth is None else truth[kept],
+            sample_names=[f"row {k}" for k in rows[kept].tolist()],
+            messages=messages,
+            **found,
         )
-    return _image_data(
-        short_name, tables, input, labels, class_names, label, true, size, gray, memory
+    inputs = {part: _vectors(t, input) for part, t in tables.items()}
+    data = array_data(
+        Path(name).name,
+        inputs["train"],
+        given,
+        class_names,
+        x_test=inputs.get("test"),
+        y_test=tested,
+        true_labels=truth,
     )
+    data.messages += messages
+    return data
 
 
 def _read_splits(name: str, config: str | None) -> dict[str, Any]:
@@ -198,7 +237,7 @@ def _is_number_sequence(feature: Any) -> bool:
 
 
 def _vectors(table: Any, column: str) -> np.ndarray[Any, Any]:
-    rows = table.with_format("numpy")[:][column]
+    rows = table.select_columns([column]).with_format("numpy")[:][column]
     values = np.asarray(rows)
     if values.dtype.kind not in "iuf" or values.ndim < 2:
         raise ValueError(f"the vectors in column {column!r} must have one length")
@@ -209,107 +248,121 @@ def _vectors(table: Any, column: str) -> np.ndarray[Any, Any]:
 
 
 def _read_labels(
-    tables: dict[str, Any], columns: dict[str, list[str]]
-) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
-    """Labels per split and column, numbered alike, and the class names."""
-    raw = {
-        (part, column): table.with_format("numpy")[:][column]
-        for part, table in tables.items()
-        for column in columns[part]
-    }
-    arrays = {key: np.asarray(values) for key, values in raw.items()}
-    feature = tables["train"].features[columns["train"][0]]
-    names = getattr(feature, "names", None)
-    for (part, column), values in arrays.items():
-        if values.ndim != 1 or values.dtype.kind not in "iuUSOb":
-            raise ValueError(f"column {column!r} must hold one integer or text label per row")
-        if names and values.dtype.kind in "iu" and (values.min() < 0 or values.max() >= len(names)):
-            missing = int((values < 0).sum())
-            raise ValueError(
-                f"column {column!r} of the split {part} holds {missing} rows without a label (-1); "
-                "choose another split with ,test=SPLIT or filter them out"
-                if missing
-                else f"column {column!r} holds the label {values.max()}, beyond {len(names)} classes"
+    tables: dict[str, Any], columns: dict[str, list[str]], missing: Missing
+) -> tuple[dict[str, dict[str, CheckedLabels]], list[str]]:
+    """Labels per split and column, numbered alike, and the class names; nothing else is read of the tables."""
+    given = columns["train"][0]
+    names = getattr(tables["train"].features[given], "names", None)
+    found: dict[str, CheckedLabels] = {}
+    for part, table in tables.items():
+        for column in columns[part]:
+            drop = part == "train" and column == given
+            own = getattr(table.features[column], "names", None)
+            found[f"{part}:{column}"] = check_labels(
+                read_column(table, column),
+                name=f"labels in column {column!r} of the split {part}",
+                class_names=names or None,
+                missing=missing if drop else "refuse",
+                remedy=(
+                    "leave these samples out with ,missing=drop after --data"
+                    if part == "train"
+                    else "choose another split with ,test=SPLIT"
+                ),
             )
-    if names is None:
-        arrays = {
-            key: values.astype(str) if values.dtype.kind == "O" else values
-            for key, values in arrays.items()
-        }
-        classes, codes = np.unique(np.concatenate(list(arrays.values())), return_inverse=True)
-        names = [str(c) for c in classes]
-        pieces = np.split(codes, np.cumsum([len(v) for v in arrays.values()])[:-1])
-        arrays = dict(zip(arrays, pieces, strict=True))
-    result: dict[str, dict[str, Tensor]] = {part: {} for part in tables}
-    for (part, column), values in arrays.items():
-        result[part][column] = torch.from_numpy(values.astype(np.int64))
-    return result, list(names)
+            if own and names and list(own) != list(names):
+                raise ValueError(
+                    f"column {column!r} of the split {part} numbers its classes in another way than column {given!r} "
+                    f"of the training split: {', '.join(own[:5])}, ... and {', '.join(names[:5])}, ..."
+                )
+    if names:
+        class_names = [str(name) for name in names]
+    else:
+        found, class_names = number_alike(found, compact=True)
+    return {
+        part: {column: found[f"{part}:{column}"] for column in columns[part]} for part in tables
+    }, class_names
 
 
 def _image_data(
-    name: str,
     tables: dict[str, Any],
     column: str,
-    labels: dict[str, dict[str, Tensor]],
-    class_names: list[str],
-    label: str,
-    true: str | None,
+    labels: Tensor,
+    test_labels: Tensor | None,
     size: int | None,
     gray: bool | None,
     memory: bool | None,
-) -> LabeledData:
+) -> dict[str, Any]:
+    """Fields of `LabeledData`, and under ``kept`` the positions of the images that can be read."""
     require_pillow()
-    Image = require_pillow()
+    encoded = {part: _Encoded(table, column) for part, table in tables.items()}
+    by_part = {"train": labels, "test": test_labels}
+    messages: list[str] = []
+    headers: list[Any] = []
+    kept: dict[str, list[int]] = {}
+    for part, images in encoded.items():
+        total = len(images)
+        # Of very many, some: reading the bytes of all would take as long as an epoch.
+        some = np.unique(np.linspace(0, total - 1, min(total, LOOKED_AT)).astype(int)).tolist()
 
-    def header(k: int) -> ImageHeader:
-        image = tables["train"][k][column]
-        if not isinstance(image, Image.Image):
-            raise ValueError("no image")
-        gray = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-        return ImageHeader(image.height, image.width, gray)
+        def look(k: int, images: _Encoded = images) -> ImageHeader:
+            return read_header(images[k])
 
-    total = len(tables["train"])
-    some = np.unique(np.linspace(0, total - 1, min(total, 1000)).astype(int)).tolist()
-    headers, failures, worked = read_all(
-        header, some, [f"row {k}" for k in some], "looking at images"
-    )
-    messages = report_unreadable(failures, len(some), name)
-    wanted, remarks = choose_format([headers[k] for k in worked], size, gray)
+        found, failures, worked = read_all(
+            look, some, [f"row {k}" for k in some], "looking at images"
+        )
+        messages += report_unreadable(failures, len(some), f"the split {part}")
+        bad = set(some) - {some[k] for k in worked}
+        kept[part] = [k for k in range(total) if k not in bad]
+        if part == "train":
+            headers = [found[k] for k in worked]
+    wanted, remarks = choose_format(headers, size, gray)
     messages += remarks
     if memory is None:
-        memory = total * int(np.prod(wanted.shape)) <= MEMORY_LIMIT
-    test_column = true or label
-    kept = {"train": list(range(total))}
+        memory = len(kept["train"]) * int(np.prod(wanted.shape)) <= MEMORY_LIMIT
     parts: dict[str, Dataset[Any]] = {}
-    for part, table in tables.items():
-        part_labels = labels[part][label if part == "train" else test_column]
+    for part, images in encoded.items():
+        own = by_part[part]
+        assert own is not None
         if not memory:
-            parts[part] = _HubImages(table, column, part_labels, wanted)
+            rows_kept = torch.tensor(kept[part])
+            parts[part] = StreamedImages(_Rows(images, kept[part]), own[rows_kept], wanted)
             continue
-        images = np.empty((len(table), *wanted.shape), np.uint8)
+        pixels = np.empty((len(kept[part]), *wanted.shape), np.uint8)
 
-        def read(k: int, table: Any = table, images: Any = images) -> bool:
-            images[k] = decode(table[k][column], wanted)
+        def read(k: int, images: Any = images, pixels: Any = pixels, part: str = part) -> bool:
+            pixels[k] = decode(images[kept[part][k]], wanted)
             return True
 
-        rows = range(len(table))
-        _, failures, kept[part] = read_all(read, rows, [f"row {k}" for k in rows], "reading images")
-        messages += report_unreadable(failures, len(table), f"{name}, {part}")
-        chosen = torch.tensor(kept[part])
-        parts[part] = ArrayDataset(torch.from_numpy(images)[chosen], part_labels[chosen])
+        names = [f"row {k}" for k in kept[part]]
+        _, failures, worked = read_all(read, range(len(names)), names, "reading images")
+        messages += report_unreadable(failures, len(images), f"the split {part}")
+        kept[part] = [kept[part][k] for k in worked]
+        chosen = torch.from_numpy(pixels)
+        if len(worked) < len(pixels):
+            chosen = chosen[torch.tensor(worked)]
+        parts[part] = ArrayDataset(chosen, own[torch.tensor(kept[part])])
     mean, std = statistics_of(some_inputs(parts["train"]), "image")
-    rows_kept = torch.tensor(kept["train"])
-    return LabeledData(
-        name=name,
-        train=parts["train"],
-        labels=labels["train"][label][rows_kept],
-        class_names=class_names,
-        kind="image",
-        input_shape=wanted.shape,
-        mean=mean,
-        std=std,
-        true_labels=labels["train"][true][rows_kept] if true else None,
-        test=parts.get("test"),
-        sample_names=[f"row {k}" for k in kept["train"]],
-        messages=list(dict.fromkeys(messages)),
-    )
+    return {
+        "train": parts["train"],
+        "kind": "image",
+        "input_shape": wanted.shape,
+        "mean": mean,
+        "std": std,
+        "test": parts.get("test"),
+        "messages": messages,
+        "kept": torch.tensor(kept["train"]),
+    }
+
+
+class _Rows:
+    """Some rows of a column of images, with names for them."""
+
+    def __init__(self, images: _Encoded, rows: list[int]) -> None:
+        self.images, self.rows = images, np.asarray(rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.images[int(self.rows[index])]
+
+    def name(self, index: int) -> str:
+        """How the row is called in a message."""
+        return f"row {self.rows[index]}"

@@ -5,19 +5,24 @@ Needs Pillow, which is imported where it is used.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
+
+from mild_ext.files import as_text
 
 _Array = np.ndarray[Any, Any]
 
@@ -29,6 +34,16 @@ EXTENSIONS = {
 #: Mean and standard deviation of ImageNet's training images, per channel, in gray levels 0 .. 255.
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]) * 255
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]) * 255
+
+#: Images of more pixels are not decoded: a file of 20 kB can hold 10^8 of them. (A JPEG is decoded at an eighth of
+#: its size where that is enough.)
+MAX_PIXELS = 1 << 26
+#: Larger ones are decoded one at a time, and brought to the mode that is needed strip by strip.
+LARGE_PIXELS = 1 << 24
+_ONE_AT_A_TIME = threading.Lock()
+
+#: What is opened, by the content; Pillow would start other programs for some of the rest.
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 #: More unreadable images than this share mean that something else is wrong.
 LARGEST_UNREADABLE_SHARE = 0.2
@@ -86,17 +101,44 @@ def decode(source: Any, wanted: ImageFormat, where: tuple[float, float] = (0.5, 
     Image = require_pillow()
     if isinstance(source, Image.Image):
         return _bring_to(source, wanted, where)
-    with Image.open(source) as image:
+    with open_image(source) as image:
         scale = wanted.margin * max(wanted.height, wanted.width) / min(image.size)
         # JPEG can be decoded at an eighth, a quarter or half of its size, which is much faster.
         image.draft(image.mode, tuple(int(np.ceil(n * scale)) for n in image.size))
-        return _bring_to(image, wanted, where)
+        pixels = image.width * image.height
+        if pixels > MAX_PIXELS:
+            raise ValueError(_too_large(*image.size))
+        with _ONE_AT_A_TIME if pixels > LARGE_PIXELS else contextlib.nullcontext():
+            return _bring_to(image, wanted, where)
+
+
+def open_image(source: Any) -> Any:
+    """An image file, opened but not decoded.
+
+    Raises:
+        OSError, ValueError, and what else Pillow raises: no regular file, or no image.
+    """
+    Image = require_pillow()
+    if isinstance(source, str | os.PathLike) and not stat.S_ISREG(os.stat(source).st_mode):
+        raise ValueError("it is no regular file")
+    Image.init()
+    return Image.open(source, formats=[name for name in _FORMATS if name in Image.OPEN])
+
+
+def _too_large(width: int, height: int) -> str:
+    return f"it has {width} x {height} pixels, of which {MAX_PIXELS:,} are decoded at most; make it smaller"
 
 
 def _bring_to(image: Any, wanted: ImageFormat, where: tuple[float, float]) -> _Array:
     from PIL import Image, ImageOps
 
-    image = _in_mode(ImageOps.exif_transpose(image), "L" if wanted.channels == 1 else "RGB")
+    image = ImageOps.exif_transpose(image)
+    mode = "L" if wanted.channels == 1 else "RGB"
+    if image.width * image.height > LARGE_PIXELS:
+        least = wanted.margin * max(wanted.width / image.width, wanted.height / image.height)
+        image = _in_strips(image, mode, max(1, int(0.5 / least)))
+    else:
+        image = _in_mode(image, mode)
     scale = wanted.margin * max(wanted.width / image.width, wanted.height / image.height)
     # The minimum takes care of rounding: the piece must not stick out by 1e-14 pixels.
     width, height = (
@@ -111,6 +153,19 @@ def _bring_to(image: Any, wanted: ImageFormat, where: tuple[float, float]) -> _A
     if wanted.channels == 1:
         return pixels[None]
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _in_strips(image: Any, mode: str, factor: int) -> Any:
+    """A large image in another mode and ``factor`` times smaller, without a whole copy of it in full size."""
+    from PIL import Image
+
+    rows = factor * max(1, (1 << 22) // (factor * image.width))
+    size = (-(-image.width // factor), -(-image.height // factor))
+    result = Image.new(mode, size)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        result.paste(_in_mode(strip, mode).reduce(factor), (0, top // factor))
+    return result
 
 
 def _in_mode(image: Any, mode: str) -> Any:
@@ -136,10 +191,12 @@ class ImageHeader:
     gray: bool
 
 
-def read_header(path: str | os.PathLike[str]) -> ImageHeader:
+def read_header(path: Any) -> ImageHeader:
     """Size and kind of an image, without decoding it."""
-    Image = require_pillow()
-    with Image.open(path) as image:
+    with open_image(path) as image:
+        smallest = 8 if image.format == "JPEG" else 1
+        if image.width * image.height > MAX_PIXELS * smallest**2:
+            raise ValueError(_too_large(*image.size))
         # Pillow decodes a whole PNG to look for EXIF data behind the pixels.
         has_exif = image.format != "PNG" or "exif" in image.info
         turned = has_exif and image.getexif().get(0x0112, 1) >= 5
@@ -156,7 +213,7 @@ class Unreadable:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.reason})"
+        return f"{as_text(self.name)} ({self.reason})"
 
 
 def read_all(
@@ -192,7 +249,8 @@ def read_all(
         )
         for name, result in zip(names, bar, strict=True):
             if isinstance(result, Exception):
-                reason = str(result).partition(" '")[0].partition(": ")[0] or type(result).__name__
+                text = str(result).partition(" '")[0].partition(": ")[0]
+                reason = as_text(text) or type(result).__name__
                 failures.append(Unreadable(name, reason))
                 result = None
             results.append(result)
@@ -245,15 +303,22 @@ class PathList(Sequence[str]):
         return piece.tobytes().decode("utf-8", "surrogateescape")
 
 
-class ImageFiles(Dataset[tuple[Tensor, int]]):
-    """Images read from disk when they are asked for, as ``(uint8 [C, H, W], label)``.
+class Sources(Protocol):
+    """Where images are read from: what `decode` opens, and a name for messages, by position."""
 
-    A file that cannot be read when its turn comes is replaced by a uniform gray image and reported
+    def __getitem__(self, index: int, /) -> Any: ...
+
+    def name(self, index: int) -> str: ...
+
+
+class StreamedImages(Dataset[tuple[Tensor, int]]):
+    """Images read when they are asked for, as ``(uint8 [C, H, W], label)``.
+
+    An image that cannot be read when its turn comes is replaced by a uniform gray one and reported
     in a warning, so that one bad file does not end a run of days; where many fail, reading stops.
 
     Args:
-        folder: folder that ``paths`` are relative to.
-        paths: one path per image.
+        sources: where the images are.
         labels: int64 ``[N]``.
         wanted: channels and size.
         random: cut out a random piece and mirror half of the images, as augmentation for training;
@@ -264,19 +329,10 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        paths: Sequence[str],
-        labels: Tensor,
-        wanted: ImageFormat,
-        *,
-        random: bool = False,
+        self, sources: Sources, labels: Tensor, wanted: ImageFormat, *, random: bool = False
     ) -> None:
-        if len(paths) != len(labels):
-            raise ValueError(f"there are {len(paths)} paths, but {len(labels)} labels")
         require_pillow()
-        self.folder = os.fspath(folder)
-        self.paths = paths if isinstance(paths, PathList) else PathList(paths)
+        self.sources = sources
         self.labels = labels
         self.wanted = wanted
         self.random = random
@@ -292,32 +348,70 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
             vertical, horizontal, side = torch.rand(3).tolist()
             where, mirrored = (vertical, horizontal), side < 0.5
         self._read += 1
-        path = os.path.join(self.folder, self.paths[index])
         try:
-            pixels = decode(path, self.wanted, where)
+            pixels = decode(self.sources[index], self.wanted, where)
         except Exception as error:  # see read_all: decoders raise nearly anything
-            self._note_failure(index, path, error)
+            self._note_failure(index, error)
             pixels = np.full(self.wanted.shape, 128, np.uint8)
         if mirrored:
             pixels = np.ascontiguousarray(pixels[:, :, ::-1])
         return torch.from_numpy(pixels), int(self.labels[index])
 
-    def _note_failure(self, index: int, path: str, error: Exception) -> None:
+    def _note_failure(self, index: int, error: Exception) -> None:
         self._failed.add(index)
+        name, reason = as_text(self.sources.name(index)), as_text(str(error))
         if len(self._failed) >= 20 and len(self._failed) > self._read / 20:
             raise RuntimeError(
                 f"{len(self._failed)} of the last {self._read} images could not be read, the last one "
-                f"{path}: {error}"
+                f"{name}: {reason}"
             ) from error
         warnings.warn(
-            f"{path} cannot be read ({error}); a gray image stands in for it",
+            f"{name} cannot be read ({reason}); a gray image stands in for it",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
+class _Files:
+    """Image files in a folder."""
+
+    def __init__(self, folder: str, paths: Sequence[str]) -> None:
+        self.folder, self.paths = folder, paths
+
+    def __getitem__(self, index: int) -> str:
+        return os.path.join(self.folder, self.paths[index])
+
+    def name(self, index: int) -> str:
+        """The path."""
+        return self[index]
+
+
+class ImageFiles(StreamedImages):
+    """Image files, read from disk when they are asked for; see `StreamedImages`.
+
+    Args:
+        folder: folder that ``paths`` are relative to.
+        paths: one path per image.
+        labels, wanted, random: as for `StreamedImages`.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        paths: Sequence[str],
+        labels: Tensor,
+        wanted: ImageFormat,
+        *,
+        random: bool = False,
+    ) -> None:
+        if len(paths) != len(labels):
+            raise ValueError(f"there are {len(paths)} paths, but {len(labels)} labels")
+        self.paths = paths if isinstance(paths, PathList) else PathList(paths)
+        super().__init__(_Files(os.fspath(folder), self.paths), labels, wanted, random=random)
+
+
 def existing(folder: Path, paths: Sequence[str]) -> _Array:
-    """bool ``[N]``: which of the paths exist. Lists each folder once, which is fast on network disks."""
+    """bool ``[N]``: which of the paths are files. Lists each folder once, which is fast on network disks."""
     listed: dict[str, set[str]] = {}
     found = np.zeros(len(paths), dtype=bool)
     for k, path in enumerate(paths):
@@ -325,7 +419,7 @@ def existing(folder: Path, paths: Sequence[str]) -> _Array:
         if parent not in listed:
             try:
                 with os.scandir(folder / parent) as entries:
-                    listed[parent] = {entry.name for entry in entries}
+                    listed[parent] = {entry.name for entry in entries if entry.is_file()}
             except OSError:
                 listed[parent] = set()
         found[k] = name in listed[parent]

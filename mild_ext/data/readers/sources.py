@@ -19,7 +19,11 @@ import torch
 from torch import Tensor
 
 from mild_ext.booleans import parse_bool
+from mild_ext.data.labels import CheckedLabels, check_labels, named_as, number_alike
+from mild_ext.data.readers.skipped import left_out_unlabeled, parse_missing
 from mild_ext.data.sets import ArrayDataset, LabeledData, Part, array_data, stratified_holdout
+from mild_ext.reading import read_arrays
+from mild_ext.spelling import did_you_mean
 
 _Array = np.ndarray[Any, Any]
 
@@ -50,11 +54,35 @@ def load_data(spec: str, *, test_fraction: float = 0.0, seed: int = 0) -> Labele
 
         data = load_custom(head, **options)
     else:
-        forms = ", ".join(s.form for s in SOURCES.values())
-        raise ValueError(f"data must be one of {forms}, or module:factory; got {spec!r}")
+        raise ValueError(_unknown_source(spec, name, head))
     if test_fraction > 0:
         data = _split_test(data, test_fraction, seed)
     return data
+
+
+def runs_code(spec: str) -> bool:
+    """Whether loading this data may run code that the specification names: so only a person may give it.
+
+    A ``module:factory`` is called; `datasets` runs a loading script that lies in a folder, in some versions.
+
+    >>> runs_code("os:system,command=x"), runs_code("hf:name"), runs_code("folder:photos,size=64")
+    (True, True, False)
+    """
+    name = _split_options(spec)[0].partition(":")[0]
+    return name not in SOURCES or name == "hf"
+
+
+def _unknown_source(spec: str, name: str, head: str) -> str:
+    """What is wrong with a specification that names no kind of data, and what was meant."""
+    path = Path(head).expanduser()
+    kinds = {".npz": "npz", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+    kind = "folder" if path.is_dir() else kinds.get(path.suffix.lower())
+    if path.exists() and kind is not None:
+        more = ",label=COLUMN" if kind in ("csv", "parquet") and "label=" not in spec else ""
+        return f"data must begin with its kind; did you mean {kind}:{spec}{more}?"
+    forms = ", ".join(s.form for s in SOURCES.values())
+    guess = did_you_mean(name, SOURCES)
+    return f"data must be one of {forms}, or module:factory; got {spec!r}{guess}"
 
 
 def _split_options(spec: str) -> tuple[str, dict[str, str]]:
@@ -140,7 +168,7 @@ def _split_test(data: LabeledData, fraction: float, seed: int) -> LabeledData:
             return ArrayDataset(dataset.inputs[ids], labels)
         return Part(dataset, ids, labels)
 
-    names = data.sample_names
+    names, texts = data.sample_names, data.texts
     return replace(
         data,
         train=part(data.train, kept, data.labels[kept]),
@@ -149,6 +177,7 @@ def _split_test(data: LabeledData, fraction: float, seed: int) -> LabeledData:
         test=part(data.plain or data.train, test, truth[test]),
         plain=None if data.plain is None else part(data.plain, kept, data.labels[kept]),
         sample_names=None if names is None else [names[k] for k in kept.tolist()],
+        texts=None if texts is None else [texts[k] for k in kept.tolist()],
     )
 
 
@@ -181,24 +210,28 @@ def load_digits(argument: str = "") -> LabeledData:
     return data
 
 
-def load_npz(argument: str) -> LabeledData:
+_ARRAYS = ("x_train", "y_train", "y_true", "x_test", "y_test", "class_names")
+
+
+def load_npz(argument: str, *, missing: str = "refuse") -> LabeledData:
     """A user's own arrays.
 
     Arrays in the file: ``x_train`` and ``y_train``; optionally ``y_true`` (true labels of the
     training samples, where ``y_train`` is noisy), ``x_test`` with ``y_test`` (correct labels), and
     ``class_names``. Inputs are vectors ``[N, features]``, or images ``[N, height, width]``,
     ``[N, height, width, channels]`` or ``[N, channels, height, width]`` with 1, 3 or 4 channels.
-    Labels are integers or text; classes are numbered in sorted order unless they are ``0 .. K-1``
-    already.
+    Labels are as `mild_ext.data.check_labels` takes them; classes are numbered in sorted order unless they are
+    ``0 .. K-1`` already.
+
+    Args:
+        argument: the file.
+        missing: ``drop`` leaves out training samples without a label, which are refused otherwise.
     """
     path = Path(argument)
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (ValueError, OSError, EOFError, AttributeError) as error:
-        raise ValueError(f"{path} is not a readable .npz of plain arrays: {error}") from error
+    arrays = read_arrays(path)
+    others = sorted(set(arrays) - set(_ARRAYS))
     for key in ("x_train", "y_train"):
         if key not in arrays:
             raise ValueError(
@@ -208,30 +241,47 @@ def load_npz(argument: str) -> LabeledData:
     if ("x_test" in arrays) != ("y_test" in arrays):
         raise ValueError(f"{path} must hold both x_test and y_test, or neither")
     x = _checked_inputs(arrays["x_train"], "x_train")
-    raw = {key: arrays[key] for key in ("y_train", "y_true", "y_test") if key in arrays}
-    labels, names = _number_classes(raw, arrays.get("class_names"))
-    sizes = {"y_train": len(x), "y_true": len(x)}
     x_test = None
     if "x_test" in arrays:
         x_test = _checked_inputs(arrays["x_test"], "x_test")
-        sizes["y_test"] = len(x_test)
         if x_test.shape[1:] != x.shape[1:]:
             raise ValueError(
                 f"x_test and x_train must have inputs of one shape, got {x_test.shape[1:]} and "
                 f"{x.shape[1:]}"
             )
-    for key, tensor in labels.items():
-        if len(tensor) != sizes[key]:
-            raise ValueError(f"{key} must have {sizes[key]} entries, got {len(tensor)}")
-    return array_data(
+    sizes = {"y_train": len(x), "y_true": len(x), "y_test": 0 if x_test is None else len(x_test)}
+    names = None
+    if "class_names" in arrays:
+        names = [str(c) for c in np.atleast_1d(arrays["class_names"]).tolist()]
+    found = {
+        key: check_labels(
+            arrays[key],
+            name=key,
+            count=sizes[key],
+            missing=parse_missing(missing) if key == "y_train" else "refuse",
+            remedy="leave these samples out with ,missing=drop after --data",
+        )
+        for key in sizes
+        if key in arrays
+    }
+    labels, names = _number_classes(found, names)
+    rows = labels["y_train"].labeled
+    true = labels.get("y_true")
+    data = array_data(
         path.stem,
-        x,
-        labels["y_train"],
+        x if len(rows) == len(x) else x[rows.numpy()],
+        labels["y_train"].values[rows],
         names,
         x_test=x_test,
-        y_test=labels.get("y_test"),
-        true_labels=labels.get("y_true"),
+        y_test=labels["y_test"].values if "y_test" in labels else None,
+        true_labels=None if true is None else true.values[rows],
     )
+    if len(rows) < len(x):
+        data.messages.append(left_out_unlabeled(len(x) - len(rows), len(x)))
+        data.sample_names = [f"row {k}" for k in rows.tolist()]
+    if others:
+        data.messages.append(f"passed over arrays in {path} of other names: {', '.join(others)}")
+    return data
 
 
 def _checked_inputs(values: _Array, name: str) -> _Array:
@@ -253,29 +303,25 @@ def _checked_inputs(values: _Array, name: str) -> _Array:
 
 
 def _number_classes(
-    raw: dict[str, _Array], class_names: _Array | None
-) -> tuple[dict[str, Tensor], list[str]]:
+    found: dict[str, CheckedLabels], class_names: list[str] | None
+) -> tuple[dict[str, CheckedLabels], list[str]]:
     """Number the classes 0 .. K-1 over all label arrays together."""
-    for key, values in raw.items():
-        if values.ndim != 1:
-            raise ValueError(f"{key} must be one-dimensional, got shape {values.shape}")
-        if values.dtype.kind not in "iuUS":
-            raise TypeError(f"{key} must hold integers or text, got dtype {values.dtype}")
-    classes, codes = np.unique(np.concatenate(list(raw.values())), return_inverse=True)
-    names = [str(c) for c in classes]
-    if classes.dtype.kind in "iu" and classes[0] >= 0 and class_names is not None:
-        if classes[-1] >= len(class_names):
+    whole = all(labels.class_names is None for labels in found.values())
+    if class_names is not None and whole:
+        largest = max(int(labels.values.max()) for labels in found.values())
+        if largest >= len(class_names):
             raise ValueError(
-                f"class_names has {len(class_names)} entries, but label {classes[-1]} occurs"
+                f"class_names has {len(class_names)} entries, but label {largest} occurs"
             )
-        names, codes = [str(c) for c in class_names], np.concatenate(list(raw.values()))
-    elif class_names is not None and len(class_names) == len(classes):
-        names = [str(c) for c in class_names]
-    elif class_names is not None:
-        raise ValueError(f"class_names must have {len(classes)} entries, got {len(class_names)}")
-    codes = np.asarray(codes, dtype=np.int64)
-    parts = np.split(codes, np.cumsum([len(v) for v in raw.values()])[:-1])
-    return {key: torch.from_numpy(part) for key, part in zip(raw, parts, strict=True)}, names
+        return found, class_names
+    labels, names = number_alike(found, compact=True)
+    if class_names is None:
+        return labels, names
+    if set(names) <= set(class_names):
+        return {key: named_as(found[key], class_names) for key in found}, class_names
+    if len(class_names) != len(names):
+        raise ValueError(f"class_names must have {len(names)} entries, got {len(class_names)}")
+    return labels, class_names
 
 
 SOURCES = {
@@ -293,6 +339,12 @@ SOURCES = {
             "mild_ext.data.readers.folder:load_folder",
             "images, one subfolder per class",
         ),
+        Source(
+            "csv:FILE",
+            "mild_ext.data.readers.table:load_table",
+            "rows of text, pictures or numbers: ,label=COLUMN[,text=COLUMN|,image=COLUMN][,id=COLUMN]",
+        ),
+        Source("parquet:FILE", "mild_ext.data.readers.table:load_table", "the same, from Parquet"),
         Source(
             "cifar10:PATH", "mild_ext.data.readers.cifar:load_cifar10", "original archive or folder"
         ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from mild_ext.data.readers.images import (
     require_pillow,
 )
 from mild_ext.data.sets import LabeledData
+from mild_ext.reading import read_text
 
 #: More missing files than this share mean that the images are elsewhere or not unpacked.
 LARGEST_MISSING_SHARE = 0.2
@@ -216,7 +217,7 @@ def _folder(path: str) -> Path:
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"{path} is missing")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in read_text(path).splitlines()]
     lines = [line for line in lines if line]
     if not lines:
         raise ValueError(f"{path} is empty")
@@ -254,6 +255,11 @@ def _read_synsets(path: Path, classes: int) -> tuple[list[str], list[str]]:
     return ids, names
 
 
+def _is_inside(name: str) -> bool:
+    """Whether a name in a list stays inside the folder that it is relative to."""
+    return not (name.startswith(("/", "\\")) or "\0" in name or ".." in PurePosixPath(name).parts)
+
+
 def _any_exists(folder: Path, pairs: Sequence[tuple[str, int]]) -> bool:
     """Whether one of a few entries spread over the list exists."""
     step = max(1, len(pairs) // 20)
@@ -264,6 +270,12 @@ def _locate(
     pairs: list[tuple[str, int]], folders: Sequence[Path], what: str, messages: list[str]
 ) -> _Listed:
     """Find the folder that the list's names are relative to, and leave out what is missing."""
+    outside = [name for name, _ in pairs if not _is_inside(name)]
+    if outside:
+        raise ValueError(
+            f"the list of {what} images must name files inside its folder, but {len(outside)} of {len(pairs)} "
+            f"lead out of it: {outside[0]!r}; such a list is not read"
+        )
     folder = next((f for f in folders if _any_exists(f, pairs)), None)
     if folder is None:
         looked = ", ".join(str(f) for f in folders)

@@ -144,6 +144,9 @@ class SemiSupervised:
         risen = (epoch + 1) / (self.ramp * epochs) if self.ramp > 0 else 1.0
         self.current_weight = self.weight * min(1.0, risen)
 
+    def end_epoch(self) -> None:
+        pass
+
     def _endless(self) -> Iterator[tuple[Tensor, Any, Tensor]]:
         while True:
             seed = int(torch.randint(0, 2**62, (), generator=self.generator))

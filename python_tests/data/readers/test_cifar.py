@@ -116,7 +116,7 @@ def test_incomplete_and_damaged_archives_say_what_is_wrong(tmp_path):
         load_data(f"cifar100:{folder}")
     archive = write_archive(tmp_path, 100, "python", 100)
     archive.write_bytes(archive.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="not a readable"):
+    with pytest.raises(ValueError, match=r"cannot be read.*expected the original"):
         load_data(f"cifar100:{archive}")
     with pytest.raises(ValueError, match="no file or folder"):
         load_data(f"cifar10:{tmp_path / 'missing'}")

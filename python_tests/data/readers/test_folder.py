@@ -1,5 +1,9 @@
 """A folder of images per class, and reading images."""
 
+import os
+import shutil
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -7,7 +11,15 @@ import pytest
 import torch
 
 from mild_ext.data import load_data
-from mild_ext.data.readers.images import ImageFiles, ImageFormat, PathList, decode, existing
+from mild_ext.data.readers.images import (
+    ImageFiles,
+    ImageFormat,
+    PathList,
+    decode,
+    existing,
+    read_header,
+)
+from mild_ext.files import as_name, as_text
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -272,3 +284,155 @@ def test_path_list_holds_what_went_in():
 def test_existing(tmp_path):
     save(tmp_path / "a" / "0.png")
     assert existing(tmp_path, ["a/0.png", "a/1.png", "b/0.png"]).tolist() == [True, False, False]
+
+
+# ------------------------------------------------------------- nothing is passed over without a word
+
+
+def folders(root, *names):
+    for name in names:
+        for k in range(2):
+            save(root / name / f"{k}.png")
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    """As in COCO: the other classes stay."""
+    folders(tmp_path, "bus", "car", "train/local", "train/express")
+    data = load_data(f"folder:{tmp_path}")
+    assert data.class_names == ["bus", "car", "train"]
+    assert len(data) == 8
+    assert "train is taken for a class, for bus beside it holds images too" in data.messages[0]
+    with pytest.raises(ValueError, match="has no subfolder train"):
+        load_data(f"folder:{tmp_path / 'train'},layout=splits")
+    splits = load_data(f"folder:{tmp_path},layout=splits")
+    assert splits.class_names == ["express", "local"]
+    assert any(
+        "2 folders" in m and "hold images, but are no split (bus, car)" in m
+        for m in splits.messages
+    )
+
+
+def test_a_folder_that_could_be_either_layout_is_refused_until_it_is_said(tmp_path):
+    folders(tmp_path, "train/cat", "train/dog", "test/cat", "extra/cat")
+    with pytest.raises(
+        ValueError, match=r"extra with images beside train and test.*,layout=classes"
+    ):
+        load_data(f"folder:{tmp_path}")
+    assert load_data(f"folder:{tmp_path},layout=splits").class_names == ["cat", "dog"]
+    assert load_data(f"folder:{tmp_path},layout=classes").class_names == ["extra", "test", "train"]
+    with pytest.raises(ValueError, match="layout must be classes or splits, got 'both'"):
+        load_data(f"folder:{tmp_path},layout=both")
+    shutil.rmtree(tmp_path / "extra")
+    (tmp_path / "notes").mkdir()
+    folders(tmp_path, "val/cat", "validation/cat")
+    with pytest.raises(
+        ValueError, match="val and validation, which both name the validation split"
+    ):
+        load_data(f"folder:{tmp_path}")
+    shutil.rmtree(tmp_path / "validation")
+    data = load_data(f"folder:{tmp_path}")
+    assert (len(data.test), len(data.validation)) == (2, 2)
+    assert any("hold no images (notes)" in message for message in data.messages)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files here")
+def test_whatever_is_passed_over_is_counted_named_and_explained(tmp_path):
+    folders(tmp_path, "cat", "dog", ".old/cat", "cat/.hidden")
+    save(tmp_path / "loose.png")
+    save(tmp_path / "dog" / "._0.png")
+    (tmp_path / "dog" / "0.heic").write_bytes(b"")
+    (tmp_path / "dog" / ".DS_Store").write_bytes(b"")
+    os.mkfifo(tmp_path / "dog" / "pipe.png")  # reading it would wait for ever
+    (tmp_path / "dog" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "dog" / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "dog" / "linked").symlink_to(tmp_path / "cat")
+    data = load_data(f"folder:{tmp_path}")
+    assert len(data) == 4
+    found = "\n".join(data.messages)
+    for line in (
+        "1 files in {} that lie beside the folders of the classes, in none of them (loose.png)",
+        "1 folders in {} that are hidden, by a dot before their name (.old, cat/.hidden)",
+        "1 files in {} that are no images by their names (dog/0.heic)",
+        "1 files in {} that are hidden, by a dot before their name (dog/._0.png)",
+        "3 files in {} that are no regular files (dog/gone.png, dog/pipe.png, dog/zero.png)",
+        "1 folders in {} that are links, which are not followed (dog/linked)",
+    ):
+        count = "2" if ".old" in line else line[0]
+        assert f"passed over {count}{line[1:].format(tmp_path)}" in found
+    assert "DS_Store" not in found
+
+
+def test_names_that_are_not_utf8_survive(tmp_path):
+    odd = os.fsdecode(b"caf\xe9\n.png")
+    folders(tmp_path, "dog")
+    for name in ("cat", os.fsdecode(b"k\xe4se")):
+        save(tmp_path / name / odd)
+    for memory in ("yes", "no"):
+        data = load_data(f"folder:{tmp_path},memory={memory}")
+        assert data.class_names == ["cat", "dog", r"k\udce4se"]
+        name = next(iter(data.sample_names))
+        assert name == os.path.join("cat", odd)  # as the file system has it
+        assert as_text(name) == r"cat/caf\udce9\u000a.png"
+        assert as_name(as_text(name)) == name
+        assert data.train[3][0].shape == data.train[0][0].shape
+        for text in [*data.class_names, *map(as_text, data.sample_names), *data.messages]:
+            assert text.encode("utf-8")
+            assert text.isprintable()
+
+
+# ------------------------------------------------------------------------------ images as bombs
+
+
+def palette_bomb(path, side):
+    """One colour and one transparent index: a few kB of file for side * side pixels."""
+    image = Image.new("P", (side, side))
+    image.putpalette([k % 256 for k in range(768)])
+    image.save(path, transparency=0)
+    return path
+
+
+def test_an_image_of_too_many_pixels_is_left_out_before_it_is_decoded(tmp_path, monkeypatch):
+    path = palette_bomb(tmp_path / "bomb.png", 9000)
+    assert path.stat().st_size < 200_000
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    for read in (read_header, lambda file: decode(file, ImageFormat(3, 8, 8))):
+        with pytest.raises(
+            ValueError, match="9000 x 9000 pixels, of which 67,108,864 are decoded at most"
+        ):
+            read(path)
+
+
+def test_a_large_image_is_brought_to_its_mode_in_strips(tmp_path):
+    """Transparent palette, 6000 x 6000: 36 MB as it is, 144 MB for each copy with transparency."""
+    code = """
+import resource, sys
+from mild_ext.data.readers.images import ImageFormat, decode
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+pixels = decode(sys.argv[1], ImageFormat(3, 32, 32))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base, pixels.min())
+"""
+    path = palette_bomb(tmp_path / "large.png", 6000)
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+    )
+    kilobytes, darkest = map(int, done.stdout.split())
+    assert darkest == 255  # transparent over white
+    assert kilobytes < 150_000
+
+
+def test_strips_give_the_picture_that_the_whole_gives(tmp_path, monkeypatch):
+    generator = np.random.default_rng(0)
+    small = generator.integers(0, 256, (16, 12, 4), dtype=np.uint8)
+    Image.fromarray(small).resize((960, 1280), Image.Resampling.BICUBIC).save(tmp_path / "a.png")
+    wanted = ImageFormat(3, 24, 24)
+    whole = decode(tmp_path / "a.png", wanted).astype(int)
+    monkeypatch.setattr("mild_ext.data.readers.images.LARGE_PIXELS", 1000)
+    assert np.abs(decode(tmp_path / "a.png", wanted) - whole).max() <= 6
+
+
+def test_only_images_are_opened_whatever_the_name(tmp_path):
+    """Pillow would start Ghostscript for this one."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
+    with pytest.raises(OSError, match="cannot identify image file"):
+        read_header(path)

@@ -1,10 +1,14 @@
 """Hugging Face data sets, built here and saved to disk."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 
-from mild_ext.data import load_data
+from mild_ext.data import IndexedDataset, labels_of, load_data
+from mild_ext.data.readers import huggingface
+from mild_ext.data.readers.images import read_header
 from mild_ext.data.sets import ArrayDataset
 
 datasets = pytest.importorskip("datasets")
@@ -119,8 +123,86 @@ def test_wrong_columns_and_splits_say_what_there_is(tmp_path):
         ("images,train=dev", "no split 'dev'; it has train"),
         ("images,test=dev", "no split 'dev'"),
         ("ragged", "one length"),
-        ("unlabeled", "without a label"),
+        ("unlabeled", r"missing for 3 of 3 samples \(row 0: -1.*,missing=drop"),
         ("missing", "datasets cannot load"),
     ):
         with pytest.raises(ValueError, match=message):
             load_data(f"hf:{tmp_path / spec}")
+
+
+def encoded_set(tmp_path, count=6, **columns):
+    """Images as bytes, so that some can be damaged."""
+    rows = []
+    for image in images(count):
+        stream = io.BytesIO()
+        image.save(stream, "PNG")
+        rows.append({"bytes": stream.getvalue(), "path": None})
+    rows[1]["bytes"] = b"no image"
+    rows[4] = None
+    features = {"image": datasets.Image(), "label": datasets.Value("string"), **columns}
+    labels = ["cat", "dog", None, "cat", "dog", "cat"][:count]
+    table = datasets.Dataset.from_dict(
+        {"image": rows, "label": labels}, features=datasets.Features(features)
+    )
+    table.save_to_disk(tmp_path / "set")
+    return tmp_path / "set"
+
+
+@pytest.mark.parametrize("memory", ["yes", "no"])
+def test_damaged_images_and_missing_labels_are_left_out_and_named(tmp_path, memory, monkeypatch):
+    monkeypatch.setattr("mild_ext.data.readers.images.LARGEST_UNREADABLE_SHARE", 0.5)
+    path = encoded_set(tmp_path)
+    with pytest.raises(ValueError, match=r"missing for 1 of 6 samples \(row 2: None\)"):
+        load_data(f"hf:{path},memory={memory}")
+    data = load_data(f"hf:{path},memory={memory},missing=drop")
+    assert list(data.sample_names) == ["row 0", "row 3", "row 5"]
+    assert (data.labels.tolist(), data.class_names) == ([0, 0, 0], ["cat", "dog"])
+    original = images(6)
+    for k, row in enumerate((0, 3, 5)):
+        image, label = data.train[k]
+        assert np.array_equal(image.numpy(), np.asarray(original[row]).transpose(2, 0, 1))
+        assert label == 0
+    text = "\n".join(data.messages)
+    assert "left out 1 of 6 training samples without a label" in text
+    assert "left out 2 of 5 images in the split train that cannot be read: row 1 (" in text
+
+
+def test_labels_lengths_and_sizes_are_read_without_decoding_an_image(tmp_path, monkeypatch):
+    image_set(5).save_to_disk(tmp_path / "set")
+
+    def refuse(*_args, **_options):
+        raise AssertionError("an image was decoded")
+
+    monkeypatch.setattr(datasets.Image, "decode_example", refuse)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", refuse)
+    table = datasets.load_from_disk(str(tmp_path / "set"))
+    indexed = IndexedDataset(table, inputs="image", labels="label")
+    assert len(indexed) == 5
+    assert labels_of(indexed).tolist() == labels_of(table).tolist() == [0, 1, 2, 0, 1]
+    assert indexed.class_names == ("cat", "dog", "owl")
+    tables = {"train": table}
+    labels, names = huggingface._read_labels(tables, {"train": ["label"]}, "refuse")
+    assert (labels["train"]["label"].values.tolist(), names[0]) == ([0, 1, 2, 0, 1], "cat")
+    encoded = huggingface._Encoded(table, "image")
+    assert [read_header(encoded[k]).width for k in range(5)] == [10] * 5
+
+
+def test_a_table_of_vectors_does_not_read_its_other_columns(tmp_path, monkeypatch):
+    table = image_set(4).add_column("embedding", [[float(k), 1.0] for k in range(4)])
+    table.save_to_disk(tmp_path / "set")
+    monkeypatch.setattr(datasets.Image, "decode_example", None)
+    data = load_data(f"hf:{tmp_path / 'set'},input=embedding")
+    assert data.train.inputs.tolist() == [[float(k), 1.0] for k in range(4)]
+    assert data.labels.tolist() == [0, 1, 2, 0]
+
+
+def test_splits_that_number_their_classes_differently_are_refused(tmp_path):
+    other = image_set(3).cast_column("label", datasets.ClassLabel(names=["dog", "cat", "owl"]))
+    datasets.DatasetDict({"train": image_set(3), "test": other}).save_to_disk(tmp_path / "set")
+    with pytest.raises(ValueError, match="numbers its classes in another way"):
+        load_data(f"hf:{tmp_path / 'set'}")
+
+
+def test_a_streamed_table_is_refused_in_one_sentence():
+    with pytest.raises(TypeError, match=r"IterableDataset, a stream; .* list\(dataset\)"):
+        IndexedDataset(image_set(3).to_iterable_dataset())

@@ -90,9 +90,14 @@ def test_test_fraction_sets_samples_aside(tmp_path, vectors):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"y_train": np.arange(11)}, ValueError, "12 entries"),
-        ({"y_train": np.arange(12.0)}, TypeError, "integers or text"),
-        ({"y_train": np.zeros((12, 1), int)}, ValueError, "one-dimensional"),
+        ({"y_train": np.arange(11)}, ValueError, "y_train must have one entry for each of the 12"),
+        ({"y_train": np.arange(12) / 2}, TypeError, "y_train must be integers"),
+        ({"y_train": np.eye(12)}, TypeError, "one-hot"),
+        ({"y_train": np.arange(12) - 1}, ValueError, r"missing for 1 of 12 .*,missing=drop"),
+        ({"y_train": np.array([""] + ["a", "b"] * 5 + ["nan"])}, ValueError, "missing for 2 of 12"),
+        ({"y_true": np.arange(12) - 1.0}, ValueError, "y_true are missing for 1 of 12"),
+        ({"y_true": np.array(["a"] * 12)}, TypeError, "y_true must name the classes as y_train"),
+        ({"class_names": np.array(["a", "b"])}, ValueError, "2 entries, but label 2"),
         ({"x_train": np.full((12, 5), np.nan)}, ValueError, "finite"),
         ({"x_train": np.zeros(12)}, ValueError, "x_train must be"),
         ({"x_train": np.array(["a"] * 12)}, TypeError, "numbers"),
@@ -103,6 +108,54 @@ def test_test_fraction_sets_samples_aside(tmp_path, vectors):
 def test_npz_that_does_not_fit_is_refused(tmp_path, vectors, change, error, message):
     with pytest.raises(error, match=message):
         load_data(write(tmp_path / "a.npz", **(vectors | change)))
+
+
+def test_npz_samples_without_a_label_are_left_out_where_that_is_asked_for(tmp_path, vectors):
+    labels = vectors["y_train"].astype(float)
+    labels[[3, 7]] = np.nan
+    np.savez(tmp_path / "a.npz", **(vectors | {"y_train": labels, "extra": labels}))
+    data = load_data(f"npz:{tmp_path / 'a.npz'},missing=drop")
+    kept = [k for k in range(12) if k not in (3, 7)]
+    assert np.array_equal(data.train.inputs, vectors["x_train"][kept].astype(np.float32))
+    assert data.labels.tolist() == [k % 3 for k in kept]
+    assert list(data.sample_names) == [f"row {k}" for k in kept]
+    assert data.messages[0] == "left out 2 of 12 training samples without a label"
+    assert "of other names: extra" in data.messages[1]
+
+
+def test_npz_that_would_fill_the_memory_is_not_read(tmp_path, vectors, monkeypatch):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, x_train=np.zeros((1 << 13, 1 << 11)), y_train=np.zeros(1 << 13, int))
+    assert path.stat().st_size < 1 << 20
+    monkeypatch.setattr("mild_ext.reading.SMALL", 1 << 20)
+    with pytest.raises(
+        ValueError, match=r"bomb.npz .* that unpack to 134,.* an attack on the memory"
+    ):
+        load_data(f"npz:{path}")
+
+
+def test_npz_damaged_anywhere_is_one_line_with_its_name(tmp_path, vectors):
+    """A byte flipped, or the file cut, at many places: read as before, or refused with its path."""
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, **vectors)
+    whole = path.read_bytes()
+    expected = load_data(f"npz:{path}")
+    refusals = []
+    for position in range(0, len(whole), 7):
+        for damaged in (
+            whole[:position] + bytes([whole[position] ^ 0x15]) + whole[position + 1 :],
+            whole[:position],
+        ):
+            path.write_bytes(damaged)
+            try:
+                data = load_data(f"npz:{path}")
+            except ValueError as error:
+                refusals.append(str(error))
+            else:
+                assert torch.equal(data.train.inputs, expected.train.inputs)
+                assert torch.equal(data.labels, expected.labels)
+    assert len(refusals) > 50
+    assert all(str(path) in text for text in refusals)
 
 
 def test_npz_without_the_arrays_says_which_it_wants(tmp_path):
@@ -126,7 +179,7 @@ def test_unknown_and_missing_data(tmp_path):
         with pytest.raises(ValueError, match=message):
             load_data(spec)
     (tmp_path / "text.npz").write_text("no zip")
-    with pytest.raises(ValueError, match=r"not a readable \.npz"):
+    with pytest.raises(ValueError, match=r"cannot be read: it is not an npz"):
         load_data(f"npz:{tmp_path / 'text.npz'}")
 
 
@@ -146,3 +199,32 @@ def test_the_test_split_is_labeled_truly_and_the_rest_as_given(tmp_path, vectors
     rows = {row.tobytes(): k for k, row in enumerate(vectors["x_train"].astype(np.float32))}
     for inputs, label in zip(data.test.inputs, data.test.labels, strict=True):
         assert truth[rows[inputs.numpy().tobytes()]] == label
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["a", "b", "", "a", "b", "a"], r"1 of 6 rows have no label in column y \(rows 2"),
+        (["a", "b", "nan", "a", "NULL", "a"], "2 of 6 rows have no label"),
+        (["0", "1", "-1", "0", "1", "0"], "1 of 6 rows have no label"),
+    ],
+)
+def test_table_rows_without_a_label_are_refused_or_left_out(tmp_path, cells, message):
+    path = tmp_path / "t.csv"
+    path.write_text("x,z,y\n" + "".join(f"{k * k},{-k},{y}\n" for k, y in enumerate(cells)))
+    for options in ("", ",missing=refuse"):
+        with pytest.raises(ValueError, match=message):
+            load_data(f"csv:{path},label=y{options}")
+    data = load_data(f"csv:{path},label=y,missing=drop")
+    assert len(data) == sum(cell in ("a", "b", "0", "1") for cell in cells)
+    assert len(data.class_names) == 2
+    with pytest.raises(ValueError, match="missing must be refuse or drop"):
+        load_data(f"csv:{path},label=y,missing=some")
+
+
+def test_table_labels_minus_one_and_one_are_two_classes(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "x,y\n" + "".join(f"{k * k},{k % 2 * 2 - 1}\n" for k in range(6))
+    )
+    data = load_data(f"csv:{tmp_path / 't.csv'},label=y")
+    assert (data.class_names, data.labels.tolist()) == (["-1", "1"], [0, 1] * 3)

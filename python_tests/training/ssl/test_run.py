@@ -13,6 +13,7 @@ from mild_ext.training.run_folder import History, RunFolder
 
 SETTINGS = [
     *("--noise", "symmetric:0.4", "--width", "32", "--lr", "0.05", "--batch-size", "32"),
+    *("--method", "mild-rounds"),
     *("--first-epochs", "6", "--round-epochs", "2", "--rounds", "2", "--final-epochs", "3"),
     *(
         "--ssl-epochs",
@@ -101,9 +102,9 @@ def test_warm_start(arrays, whole, tmp_path):
 def test_compare_has_the_stage_as_a_method(arrays, tmp_path):
     out = tmp_path / "compare"
     arguments = ["compare", "--data", arrays, "--out", str(out), "--seeds", "0", *SETTINGS]
-    assert main([*arguments, "--methods", "mild,mild-ssl"]) == 0
+    assert main([*arguments, "--methods", "mild-rounds,mild-ssl"]) == 0
     rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
-    assert [row["method"] for row in rows] == ["mild", "mild-ssl"]
+    assert [row["method"] for row in rows] == ["mild-rounds", "mild-ssl"]
     assert int(rows[1]["epochs"]) == int(rows[0]["epochs"]) + 6
     assert rows[0]["f1"] == rows[1]["f1"]  # the same rounds
-    assert "MILD + semi-supervised" in (out / "table.txt").read_text()
+    assert "MILD, rounds + semi-supervised" in (out / "table.txt").read_text()

@@ -1,0 +1,149 @@
+"""CSV and Parquet files as rows of cells, and back to a file with all their columns.
+
+Cells of a CSV file are text; those of a Parquet file are what they are there. Parquet needs pyarrow.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mild_ext.files import write_atomically, write_text
+from mild_ext.spelling import did_you_mean
+
+#: Between cells of a line; the one that occurs most in the header parts the columns.
+DELIMITERS = ",;\t|"
+
+#: Columns that a message lists.
+MOST_LISTED = 30
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """The content of a file.
+
+    Attributes:
+        columns: their names, in order.
+        rows: a cell by each column's name.
+        delimiter: of a CSV file.
+        line_end: of a CSV file.
+        schema: of a Parquet file, as pyarrow has it; None of a CSV file.
+    """
+
+    columns: list[str]
+    rows: list[Row]
+    delimiter: str = ","
+    line_end: str = "\n"
+    schema: Any = None
+
+    def require(self, column: str, what: str, path: Path | str) -> None:
+        """Raise a ValueError that names the columns there are, where ``column`` is none of them."""
+        if column not in self.columns:
+            raise ValueError(
+                f"{path} has no column {column!r} ({what}){did_you_mean(column, self.columns)} It has "
+                f"{self.listed()}"
+            )
+
+    def listed(self) -> str:
+        """The columns' names, as many as a message holds."""
+        more = len(self.columns) - MOST_LISTED
+        return ", ".join(self.columns[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def read_table_file(path: Path) -> TableFile:
+    """Read a ``.parquet`` file, or else a CSV file in UTF-8 with a header (commas, semicolons, tabs or bars).
+
+    Raises:
+        ValueError: no such file, or not a table.
+        ImportError: Parquet without pyarrow.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    if path.suffix.lower() == ".parquet":
+        return _read_parquet(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error}; save it as UTF-8") from error
+    header = text.partition("\n")[0]
+    delimiter = max(DELIMITERS, key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        columns = [name.strip() for name in next(reader, [])]
+        _check_columns(columns, path)
+        rows = []
+        for cells in reader:
+            if not cells:
+                continue  # an empty line
+            if len(cells) != len(columns):
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: {len(cells)} cells, but the header has {len(columns)}"
+                )
+            rows.append(dict(zip(columns, cells, strict=True)))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+    return TableFile(columns, rows, delimiter, "\r\n" if header.endswith("\r") else "\n")
+
+
+def _check_columns(columns: Sequence[str], path: Path) -> None:
+    if not any(columns):
+        raise ValueError(f"{path} is empty: it must begin with a line of column names")
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path} has more than one column {twice[0]!r}")
+
+
+def _read_parquet(path: Path) -> TableFile:
+    parquet = _pyarrow()
+    try:
+        table = parquet.read_table(path)
+    except (OSError, ValueError) as error:  # pyarrow's own are of these
+        raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
+    columns = [str(name) for name in table.column_names]
+    _check_columns(columns, path)
+    return TableFile(columns, table.to_pylist(), schema=table.schema)
+
+
+def write_table_file(path: Path, like: TableFile, rows: Sequence[Row]) -> None:
+    """Write rows with the columns of a table, as ``.parquet``, or else as CSV with its delimiter."""
+    if path.suffix.lower() == ".parquet":
+        parquet = _pyarrow()
+        import pyarrow
+
+        table = pyarrow.Table.from_pylist(list(rows), schema=like.schema)
+        write_atomically(path, lambda to: parquet.write_table(table, to))
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, like.columns, delimiter=like.delimiter, lineterminator=like.line_end
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise ImportError("Parquet needs pyarrow: pip install 'mild_ext[export]'") from error
+    return parquet
+
+
+def cell_text(value: Any) -> str:
+    """A cell as text: empty for None and NaN, whole numbers without a point, text stripped.
+
+    >>> cell_text(3.0), cell_text(None), cell_text(" cat ")
+    ('3', '', 'cat')
+    """
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()

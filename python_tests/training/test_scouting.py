@@ -147,13 +147,14 @@ def test_a_run_folder_holds_every_scout(never_narrow, tmp_path):
         "1",
     ]
     arguments += ["--first-epochs", "10", "--final-epochs", "1", "--scouts", "2", "--quiet"]
-    arguments += ["--method", "mild-rounds"]
-    assert main(arguments) == 0
+    assert main([*arguments, "--method", "mild-rounds"]) == 0
     status = LearningStatus.load(out / "status" / "scout-1.safetensors")
     planted = PlantedLabels.load(out / "planted" / "scout-1.safetensors")
     assert status.num_epochs == 10
     settings = json.loads((out / "config.json").read_text())["settings"]
     assert settings["recipe"]["batch_size"] == 32
-    assert set(settings["chosen"]) == {"rounds", "first_epochs", "final_epochs", "scouts", "method"}
+    assert set(settings["chosen"]) == {
+        *("rounds", "first_epochs", "final_epochs", "scouts", "method")
+    }
     first = PlantedLabels.load(out / "planted" / "round-00.safetensors")
     assert not (first.mask & planted.mask).any()

@@ -145,6 +145,7 @@ class PosteriorTargets:
         self.selection: Selection | None = None
         self._epoch: int | None = None  # that the targets are of; None: of none yet
         self._right: Tensor | None = None  # [N], the probability that the given label is right
+        self._worth = 1.0  # of predictions, what they are held to by; in [0, 1]
         self._table: Tensor | None = None
         self._average: Tensor | None = None
         self._visited: Tensor | None = None
@@ -196,8 +197,9 @@ class PosteriorTargets:
     def loss(self, index: Tensor, logits: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         """Mean cross-entropy with the targets, and the term that holds predictions to their running average.
 
-        That is ``hold * mean(log(1 - <p, t>))``, with p the softmax and t the sample's average of it, in which
-        a visit counts `HOLD_MEMORY` times as much as the next. It joins in when the targets begin to follow the votes;
+        That is ``hold * worth * mean(log(1 - <p, t>))``, with p the softmax and t the sample's average of it, in which
+        a visit counts `HOLD_MEMORY` times as much as the next. ``worth`` in [0, 1] is what predictions are worth
+        holding to: how many more of them are right than wrong, by the labels withheld from the planted samples. It joins in when the targets begin to follow the votes;
         where the labels stay alone the loss is the cross-entropy. Call it once for each training batch.
 
         Args:
@@ -222,7 +224,7 @@ class PosteriorTargets:
         self._average[index] = average
         self._visited[index] = True
         agreement = (probability * average).sum(1).clamp(max=_LARGEST)
-        return loss + self.hold * (1 - agreement).log().mean()
+        return loss + self.hold * self._worth * (1 - agreement).log().mean()
 
     def refresh(self) -> None:
         """Bring the targets up to date with the epochs that have ended; the first use in an epoch does so by itself.
@@ -287,9 +289,19 @@ class PosteriorTargets:
         found = self.noise_rate = self.selection.noise_rate
         if found is None:
             return 0.0
+        self._worth = self._worth_holding(found.rate)
         # Plain errors can be sure where how many there are besides is not, as in a training still in motion.
         plain = 0.0 if found.plainly_wrong is None else found.plainly_wrong.low
         return found.rate if max(found.low, plain) > 0 else 0.0
+
+    def _worth_holding(self, rate: float) -> float:
+        """How much more often the votes are right than wrong, in [0, 1], by labels that were never trained on."""
+        if self._planted is None:
+            return 1.0
+        index = self._planted.index.to(self.status.device)
+        best = self.status.majority_vote(exclude=self._trained).label[index]
+        right = float((best == self._given[index]).double().mean()) / (1 - rate)
+        return min(max(2 * right - 1, 0.0), 1.0)
 
     def _make_table(self) -> Tensor:
         ids = torch.arange(self.status.num_samples, device=self.status.device)
@@ -333,6 +345,7 @@ class PosteriorTargets:
             "began": self.began,
             "rate": self.rate,
             "noise_rate": None if found is None else found.record(),
+            "worth": self._worth,
             "right": self._right,
             "average": self._average,
             "visited": self._visited,
@@ -355,7 +368,7 @@ class PosteriorTargets:
                 f"the state is of {len(right)} samples, the status of {self.status.num_samples}"
             )
         found = state["noise_rate"]
-        self.began, self.rate = state["began"], state["rate"]
+        self.began, self.rate, self._worth = state["began"], state["rate"], state["worth"]
         self.noise_rate = None if found is None else NoiseRate.from_record(found)
         self._right, self._average, self._visited = (
             None if state[name] is None else state[name].to(self.status.device, copy=True)

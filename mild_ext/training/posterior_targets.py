@@ -199,8 +199,9 @@ class PosteriorTargets:
 
         That is ``hold * worth * mean(log(1 - <p, t>))``, with p the softmax and t the sample's average of it, in which
         a visit counts `HOLD_MEMORY` times as much as the next. ``worth`` in [0, 1] is what predictions are worth
-        holding to: how many more of them are right than wrong, by the labels withheld from the planted samples. It joins in when the targets begin to follow the votes;
-        where the labels stay alone the loss is the cross-entropy. Call it once for each training batch.
+        holding to: how many more of them are right than wrong, by the labels withheld from the planted samples. The
+        term joins in when the targets begin to follow the votes; where the labels stay alone the loss is the
+        cross-entropy. Call it once for each training batch.
 
         Args:
             index: int64 or int32 ``[B]``, sample ids.

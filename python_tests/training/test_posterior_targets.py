@@ -170,7 +170,10 @@ def test_the_term_that_holds_predictions_is_that_of_the_paper():
     generator = torch.Generator().manual_seed(0)
     average = torch.zeros(N, K, dtype=torch.float64)
     for epoch in range(4):
-        logits = torch.randn(N, K, generator=generator).requires_grad_()
+        logits = torch.randn(N, K, generator=generator)
+        if epoch == 0:  # predictions that are right, so worth holding to
+            logits += 20 * F.one_hot(GIVEN, K)
+        logits.requires_grad_()
         loss = targets.loss(EVERYONE, logits)
         p = logits.detach().double().softmax(1)
         labels = PLANTED.labels if epoch == 0 else GIVEN
@@ -183,6 +186,26 @@ def test_the_term_that_holds_predictions_is_that_of_the_paper():
         assert torch.isfinite(logits.grad).all()
         status.update(EVERYONE, logits.detach(), PLANTED.labels)
         status.advance()
+
+
+@pytest.mark.parametrize(("share", "worth"), [(1.0, 1.0), (0.6, 0.5), (0.4, 0.0), (0.2, 0.0)])
+def test_predictions_are_held_to_as_far_as_they_are_right(share, worth):
+    rate = 0.2
+    status, targets = make(begin=1, hold=2.0, select=measures(rate=rate, right=torch.ones(N)))
+    predicted = GIVEN.clone()
+    index = PLANTED.index
+    missed = index[round(share * len(index)) :]
+    predicted[missed] = (
+        GIVEN[missed] + 1
+    ) % K  # neither the withheld label nor, as K > 2, always the planted one
+    predicted[missed] = torch.where(
+        predicted[missed] == PLANTED.labels[missed], (GIVEN[missed] + 2) % K, predicted[missed]
+    )
+    status.update(EVERYONE, 9.0 * F.one_hot(predicted, K), PLANTED.labels)
+    status.advance()
+    targets.refresh()
+    # Of the withheld labels a fifth is wrong, so that 0.8 is all that predictions can reach.
+    assert targets._worth == pytest.approx(worth, abs=2.5 / len(index) + 1e-6)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e4, -1e4])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = "; --resume goes on with it" if "resume" in options else ""
         print(f"interrupted{hint}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read our output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         if options.traceback:
             raise

@@ -370,7 +370,7 @@ def _told(samples: Samples, out: Path, changes: Sequence[Change], why: str, quie
         done += f", {left_out:,} samples left out (wrong, without a label)"
     if quiet:
         return f"{out}: {done}"
-    lines = [why[:1].upper() + why[1:] + "."]
+    lines = [f"{why}."]
     flows = Counter((change.given_label, change.label) for change in relabeled)
     lines += [f"  {given} -> {label}: {count:,}" for (given, label), count in flows.most_common(10)]
     if len(flows) > 10:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 #: Beyond this width an interval of a share says nothing that could be acted on.
 _OPEN = 0.7
+#: Where so many labels may be wrong, "no clear evidence" means that too little was learned, not that all is well.
+_MOST = 0.25
 #: How the reason of such a round begins.
 _CANNOT_TELL = "it cannot be told which labels are wrong: "
 
@@ -55,7 +57,7 @@ def verdict(
     if not judged.get("planted"):
         return _guess(rate, judged, num_samples, num_dropped)
     if rate["low"] == 0:
-        return _none(rate, num_samples, num_dropped)
+        return _none(rate, judged, num_samples, num_dropped)
     return _found(rate, judged, num_samples, num_dropped)
 
 
@@ -89,13 +91,32 @@ def _what_the_list_holds(judged: dict[str, Any], dropped: int) -> str:
         text += "; how many of them are really wrong is open"
     if recall is not None:
         text += (
-            f". It should hold about {recall['value']:.0%} of all labels that are wrong by accident"
+            f". It should hold about {recall['value']:.0%} of the labels that are wrong at random, and less of those "
+            "that come from mixing up two classes"
         )
     return text + "."
 
 
-def _none(rate: dict[str, Any], samples: int, dropped: int) -> Verdict:
+def _none(rate: dict[str, Any], judged: dict[str, Any], samples: int, dropped: int) -> Verdict:
     likely, most = _count(rate["rate"], samples), _count(rate["high"], samples)
+    doubt = judged.get("doubt")
+    if doubt or rate["high"] > _MOST:
+        why = (
+            doubt
+            or "too few labels were made wrong on purpose, or the network has learned too little"
+        )
+        flagged = (
+            f" {dropped:,} labels are flagged; which of them are right is open." if dropped else ""
+        )
+        return Verdict(
+            "unknown",
+            [
+                f"This run is too little to tell: perhaps {likely}, and at most {most} of the {samples:,} labels are "
+                f"wrong, perhaps none.{flagged}",
+                f"Why: {why}.",
+                "Run it again that way. Until then look at the first dozen of the list, and believe what you see.",
+            ],
+        )
     guess = "probably none is" if likely == "0" else f"perhaps {likely}, and"
     lines = [
         f"There is no clear evidence of wrong labels: {guess} {'wrong, ' if likely == '0' else ''}"

@@ -147,6 +147,11 @@ def _choose(
         numbers.append(changed(cutoff))
     number, total = sum(numbers) / 2, len(right)
     value = precision(hits / total, rate.value, number)
+    if value < least:
+        return no_corrections(
+            f"the suggestions that seemed right in {least:.0%} of the cases are so in {value:.0%}, as counted on the "
+            "other half of the planted samples. Ask for less, decide sample by sample, or train longer"
+        )
     errors = _relative_errors(hits, total, rate)
     estimate = Estimate(value, max(0.0, value * (1 - errors[0])), min(1.0, value * (1 + errors[1])))
     # Changing a wrong label into another wrong one does no harm: only right ones can be lost.

@@ -241,6 +241,22 @@ def test_pictures_beside_the_page(chromium, run, tmp_path, monkeypatch):
     assert len(names(chromium)) == 48
 
 
+def test_undo_takes_back_the_last_mark_wherever_the_focus_is(chromium, run):
+    emulate(chromium)
+    chromium.get((run / "report.html").as_uri())
+    chromium.execute_script("localStorage.clear()")
+    chromium.refresh()
+    focus(chromium)
+    first = focused(chromium)
+    press(chromium, "r", "w")
+    assert len(decisions(chromium)) == 2
+    press(chromium, "u")  # the focus is on the third card, which has no mark
+    assert list(decisions(chromium)) == [first]
+    focus(chromium)
+    press(chromium, "u")
+    assert decisions(chromium) == {}
+
+
 def test_two_runs_keep_their_marks_apart(chromium, run, tmp_path):
     emulate(chromium)
     chromium.get((run / "report.html").as_uri())

@@ -236,6 +236,7 @@
   }
 
   // ---- keys, while a card has the focus
+  let last = null;  // the card that was marked last
   function cards() { return [...list.querySelectorAll("article")]; }
   // One card at a time can be reached with Tab, and the controls in it: arrows lead to the others.
   function makeCurrent(article) {
@@ -269,13 +270,20 @@
       return;
     }
     const suggested = sample.suggested < 0 ? null : nameOf(sample.suggested);
-    const mark = (...decision) => { if (decide(sample, ...decision)) move(article, 1); };
+    const mark = (...decision) => { if (decide(sample, ...decision)) { last = article; move(article, 1); } };
+    // After a mark the focus is on the next card: what is taken back is the mark, there or here.
+    const undo = () => {
+      const back = marks.has(sample.id) || !last || !last.isConnected ? article : last;
+      last = null;
+      decide(samples[Number(back.dataset.rank)], null);
+      focusCard(back);
+    };
     const actions = {
       r: () => mark("right"),
       w: () => mark("wrong"),
       s: () => { if (suggested !== null) mark("relabel", suggested); },
       l: () => select.focus(),
-      u: () => decide(sample, null),
+      u: undo,
       ArrowRight: () => move(article, 1), ArrowLeft: () => move(article, -1), j: () => move(article, 1), k: () => move(article, -1),
       ArrowDown: () => move(article, columns()), ArrowUp: () => move(article, -columns()),
       Home: () => move(article, -rendered), End: () => move(article, rendered - 1 - cards().indexOf(article)),

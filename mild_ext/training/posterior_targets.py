@@ -36,6 +36,8 @@ from mild_ext.selection.select import select_clean
 MEMORIZED, OVER_EPOCHS = 0.15, 3
 #: ... but not before so many epochs, or that share of them all: of fewer, little can be measured.
 LEAST_EPOCHS, LEAST_SHARE = 10, 1 / 3
+#: Where fewer are memorized after that share of the epochs, the labels stay alone; planted samples get theirs back.
+LATEST_SHARE = 0.8
 #: Weight of the term that holds predictions to their running average, and that average's decay per visit.
 HOLD, HOLD_MEMORY = 3.0, 0.7
 #: Targets of all samples are kept between epochs up to this size; larger ones are made batch by batch.
@@ -64,8 +66,8 @@ class PosteriorTargets:
     Until the targets begin, they are the labels trained on, planted ones included. Then the noise is measured,
     once; the planted samples get their given labels back, and from there on the targets follow the votes, anew
     after each epoch. Where the measured share of wrong labels cannot be told from none (its interval begins
-    at 0), the given labels stay alone: ordinary training, exactly. So it is where the targets never begin, because
-    wrong labels are not memorized: they do little harm there.
+    at 0), the given labels stay alone: ordinary training, exactly. So it is where wrong labels are not memorized by
+    `LATEST_SHARE` of the epochs: they do little harm there, and the planted samples get their labels back.
 
     With several processes every rank makes its own from the same arguments: after ``status.sync()`` all hold the
     same votes, so all have the same targets.
@@ -83,7 +85,7 @@ class PosteriorTargets:
             there are some; None is `select_clean`.
 
     Attributes:
-        began: the number of epochs after which the targets began; None as long as they have not.
+        began: the number of epochs after which the noise was measured; None as long as it is not.
         rate: the share of wrong labels in use; None until it is known, 0.0 where the labels stay alone.
         noise_rate: what was measured, with its interval; None where nothing was, or could be.
         selection: what was measured, whole; None before, and after a resume.
@@ -238,6 +240,10 @@ class PosteriorTargets:
         self._table = None
         if self.rate is None and self._is_time():
             self.began, self.rate = self._epoch, self._measure()
+        elif self.rate is None and self._is_late():
+            self.began = self._epoch
+            self._measure()
+            self.rate = 0.0
         if self.rate and 4 * self.status.num_samples * self._classes <= _TABLE_BYTES:
             self._table = self._make_table()
 
@@ -253,16 +259,18 @@ class PosteriorTargets:
     # ---- details
 
     def _is_time(self) -> bool:
-        """Whether the targets begin now; at the latest when all epochs are recorded, for the report."""
+        """Whether the targets begin now."""
         now, last = self.status.epoch, self.status.num_epochs
-        if now == 0 or now == last:
-            return now == last
         if self.begin is not None:
-            return now >= self.begin
-        if now < min(LEAST_EPOCHS, round(LEAST_SHARE * last)):
+            return now > 0 and now >= self.begin
+        if now < max(1, min(LEAST_EPOCHS, round(LEAST_SHARE * last))):
             return False
         recent = range(max(0, now - OVER_EPOCHS), now)
         return sum(self._memorized(epoch) for epoch in recent) / len(recent) >= MEMORIZED
+
+    def _is_late(self) -> bool:
+        """Whether the targets will not begin any more, since what there is of memorizing is harmless."""
+        return self.begin is None and self.status.epoch >= LATEST_SHARE * self.status.num_epochs
 
     def _memorized(self, epoch: int) -> float:
         """Share of the planted labels memorized in an epoch: predicted, beyond what any wrong class would be."""

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from mild_ext import LearningStatus, PlantedLabels, PosteriorTargets, plant_labels
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
+from mild_ext.training.posterior_targets import LATEST_SHARE
 
 N, K, P = 60, 4, 12
 GIVEN = torch.arange(N) % K
@@ -153,14 +154,16 @@ def test_they_begin_once_planted_labels_are_memorized(memorized, began, classes)
     assert targets.began == began
 
 
-def test_at_the_end_the_noise_is_measured_in_any_case():
+def test_where_nothing_is_memorized_given_labels_come_back_late_in_the_training():
     status, planted, predicted = learned(0.0)
     targets = PosteriorTargets(status, planted=planted)
     for _ in range(P):
         status.update(torch.arange(600), torch.eye(K)[predicted], planted.labels)
         status.advance()
         targets.refresh()
-    assert targets.began == P
+        late = status.epoch >= LATEST_SHARE * P
+        assert torch.equal(targets(torch.arange(600)), planted.given if late else planted.labels)
+    assert targets.began == 10
     assert targets.selection is not None
     assert targets.rate == 0.0
 

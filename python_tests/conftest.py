@@ -1,6 +1,7 @@
 """Settings for all tests."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,3 +21,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 def _one_thread():
     """Small models run fastest on one thread, and in one fixed order of summation."""
     torch.set_num_threads(1)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Go away from the source tree: processes that tests start would import its mild_ext, which was not built."""
+    os.chdir(Path(__file__).parent)

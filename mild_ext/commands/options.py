@@ -16,7 +16,8 @@ AFTER_THE_FIRST_ROUND = (
 )
 #: Options of find and train that the short help shows.
 SHOWN = (
-    *("data", "out", "recipe", "model", "first_epochs", "batch_size", "lr"),
+    *("data", "out", "recipe", "model", "width", "scouts"),
+    *("first_epochs", "batch_size", "lr"),
     *("noise", "seed", "device", "resume", "overwrite", "quiet"),
 )
 
@@ -82,7 +83,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, leave_out: Sequence[str]
     from mild_ext.training.recipe import Recipe, setting_types
 
     group = parser.add_argument_group(
-        "recipe settings (in brackets: where no recipe says otherwise)"
+        "recipe settings (the default recipe takes most from the size of the data; else what is in brackets)"
     )
     types = setting_types()
     for item in fields(Recipe):

@@ -33,9 +33,7 @@ class Recipe:
     pretrained: str = _setting(
         "none", "weights to start from: none, timm (its own, downloaded), or a .safetensors file"
     )
-    width: int | None = _setting(
-        None, "width of the MLP's hidden layers, or channels of the small CNN; none: 256, or 32"
-    )
+    width: int | None = _setting(None, "units of a hidden layer, or channels (none: 256, 32)")
     stride: int | None = _setting(
         None,
         "stride of the small CNN's first convolution; none: 2 for images of 48 pixels and more",
@@ -47,9 +45,7 @@ class Recipe:
         ("mild", "mild-rounds"),
     )
     rounds: int = _setting(7, "mild-rounds: largest number of rounds, the first one included")
-    first_epochs: int = _setting(
-        30, "epochs of the first round, on all samples; mild: added to final_epochs"
-    )
+    first_epochs: int = _setting(30, "epochs to find the wrong labels in")
     round_epochs: int = _setting(
         10, "mild-rounds: epochs of every later round, on the kept samples"
     )
@@ -70,8 +66,7 @@ class Recipe:
     )
     scouts: int = _setting(
         1,
-        "largest number of networks trained to measure the noise, each with other labels planted; fewer where "
-        "it is known well enough before",
+        "networks that measure the noise, at most",
     )
     min_removed: float = _setting(
         0.01, "mild-rounds: stop when a round drops less than this share of its samples"

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from runs import command, finish, seeded, write_data
+from attacked_runs import command, finish, seeded, write_data
 
 from mild_ext.recording.learning_log import read_learning_log
 from mild_ext.training.checkpoint import load_checkpoint

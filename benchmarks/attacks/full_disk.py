@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from runs import command, finish, outcome, seeded, start, write_data
+from attacked_runs import command, finish, outcome, seeded, start, write_data
 
 
 def is_one_line(error: str) -> bool:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from runs import CONFIGURATIONS, command, finish, outcome, seeded, start, write_data
+from attacked_runs import CONFIGURATIONS, command, finish, outcome, seeded, start, write_data
 
 
 def killed_at_random(words: list[str], out: Path, seconds: float) -> bool:

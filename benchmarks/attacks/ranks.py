@@ -15,7 +15,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from runs import seeded
+from attacked_runs import seeded
 
 from mild_ext import LearningStatus
 

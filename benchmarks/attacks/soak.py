@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from runs import seeded
+from attacked_runs import seeded
 
 from mild_ext import LearningStatus, select_clean
 

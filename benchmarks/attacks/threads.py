@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import torch
-from runs import seeded
+from attacked_runs import seeded
 
 from mild_ext import LearningStatus
 

@@ -97,7 +97,14 @@ def write_state(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
     """Write a state; an existing file is replaced only once the new one is complete."""
     header = {"format": _FORMAT, "record": record_of(state)}
     header |= {name: str(state[name]) for name in _NUMBERS if name in state}
-    buffers = {name: state[name].contiguous() for name in _BUFFERS if name in state}
+    # Copies: what another thread records meanwhile must not come between the checksum and the file.
+    buffers = {
+        name: torch.empty_like(state[name], memory_format=torch.contiguous_format).copy_(
+            state[name]
+        )
+        for name in _BUFFERS
+        if name in state
+    }
     write_tensors(path, buffers, header)
 
 

@@ -117,3 +117,25 @@ def test_a_sync_of_sums_during_an_update_is_refused():
     messages = run_on_ranks(2, _visit_during, "classes")
     assert messages[0] == ""
     assert "in another thread meanwhile" in messages[1]
+
+
+@pytest.mark.parametrize("record", ["status", "classes", "all"])
+def test_a_status_saved_while_others_record_can_be_read(record, tmp_path):
+    status = LearningStatus(20_000, 4, num_classes=5, record=record)
+    stop = threading.Event()
+
+    def go():
+        generator = torch.Generator().manual_seed(0)
+        while not stop.is_set():
+            index = torch.randint(20_000, (512,), generator=generator)
+            status.update(index, torch.randn(512, 5, generator=generator), index % 5)
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    try:
+        for _ in range(20):
+            status.save(tmp_path / "status.safetensors")
+            LearningStatus.load(tmp_path / "status.safetensors")
+    finally:
+        stop.set()
+        thread.join()

@@ -7,7 +7,6 @@ the targets of `PosteriorTargets`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,9 +17,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mild_ext import processes
-from mild_ext.data.dataset_labels import labels_of
-from mild_ext.data.labels import check_labels
-from mild_ext.files import writing
 from mild_ext.recording.learning_log import LogRecorder
 from mild_ext.rounds import Rounds
 from mild_ext.selection import select_clean
@@ -35,10 +31,11 @@ from mild_ext.training.run_result import (
     ModelFactory,
     Round,
     RoundsResult,
+    begin_run,
     count_classes,
     fresh_model,
+    given_labels,
     round_record,
-    run_fingerprint,
 )
 
 #: Name of the training in a run's history.
@@ -125,10 +122,8 @@ def run_posterior(
     """
     if learning_logs:
         processes.require_one_process("learning_logs is recorded")
-    labels = labels_of(dataset) if labels is None else check_labels(labels).values
+    labels = given_labels(dataset, labels)
     count = len(labels)
-    if count != len(dataset):  # type: ignore[arg-type]
-        raise ValueError(f"labels must have length {len(dataset)}, got {count}")  # type: ignore[arg-type]
     model = fresh_model(model_factory, seed).to(device)
     if num_classes is None:
         num_classes = count_classes(model, dataset, device)
@@ -146,19 +141,8 @@ def run_posterior(
         plant_required=recipe.plant != DEFAULT_PLANT,
         record="all" if recipe.record == "all" else "classes",
     )
-    processes.require_same(
-        {
-            "labels": labels.numpy().tobytes(),
-            "train_ids": rounds.taking_part.numpy().tobytes(),
-            "settings": json.dumps([recipe.to_dict() | {"workers": 0}, seed]).encode(),
-        }
-    )
     planted, watched = rounds.planted, rounds.watched.nonzero().flatten()
-    folder = None if folder is None else Path(folder)
-    if folder is not None:
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-    fingerprint = run_fingerprint(recipe, seed, labels, rounds.taking_part)
+    folder, fingerprint = begin_run(recipe, seed, labels, rounds.taking_part, folder)
     status = rounds.new_status(device)
     targets = PosteriorTargets(
         status,

@@ -16,7 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from mild_ext import processes
+from mild_ext.data.dataset_labels import labels_of
+from mild_ext.data.labels import check_labels
 from mild_ext.data.random_state import isolated_random_state, seed_everything
+from mild_ext.files import remove_partial, writing
 from mild_ext.reading import reading
 from mild_ext.recording.learning_log import LearningLog
 from mild_ext.recording.status import LearningStatus
@@ -219,6 +223,39 @@ def _sparse(histogram: Tensor) -> list[list[int]]:
     """The non-zero cells of a histogram ``[P+1, P+1]`` as ``[misclassified, seen, count]``."""
     cells = histogram.nonzero()
     return [[*cell, int(histogram[tuple(cell)])] for cell in cells.tolist()]
+
+
+def given_labels(dataset: Dataset[Any], labels: Tensor | None) -> Tensor:
+    """int64 ``[N]``, the labels to train on, one for each sample of the data set; None reads its own."""
+    labels = labels_of(dataset) if labels is None else check_labels(labels).values
+    count = len(dataset)  # type: ignore[arg-type]
+    if len(labels) != count:
+        raise ValueError(f"labels must have length {count}, got {len(labels)}")
+    return labels
+
+
+def begin_run(
+    recipe: Recipe, seed: int, labels: Tensor, everyone: Tensor, folder: str | Path | None
+) -> tuple[Path | None, str]:
+    """Make sure that all ranks do the same, and make the folder of the checkpoints, swept of half-written files.
+
+    Returns:
+        The folder, and what identifies the run in its checkpoints.
+    """
+    processes.require_same(
+        {
+            "labels": labels.numpy().tobytes(),
+            "train_ids": everyone.numpy().tobytes(),
+            "settings": json.dumps([recipe.to_dict() | {"workers": 0}, seed]).encode(),
+        }
+    )
+    folder = None if folder is None else Path(folder)
+    if folder is not None:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        if processes.rank() == 0:
+            remove_partial(folder)
+    return folder, run_fingerprint(recipe, seed, labels, everyone)
 
 
 def run_fingerprint(recipe: Recipe, seed: int, labels: Tensor, everyone: Tensor) -> str:

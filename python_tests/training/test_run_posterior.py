@@ -147,6 +147,13 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(tmp_path):
     assert len(logs) >= 1
 
 
+def test_what_a_killed_writer_left_half_written_is_swept(tmp_path):
+    half = tmp_path / ".training.safetensors.1-a.partial"
+    half.write_bytes(b"half a checkpoint")
+    run(RECIPE.override({"first_epochs": 1, "final_epochs": 1}), folder=tmp_path)
+    assert not half.exists()
+
+
 def test_a_run_of_before_there_was_a_choice_is_one_of_rounds():
     recipe = Recipe(method="mild-rounds").to_dict()
     del recipe["method"]

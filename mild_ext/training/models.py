@@ -66,10 +66,10 @@ class SmallCNN(nn.Module):
             nn.Flatten(),
         )
         self.head = nn.Linear(4 * width, num_classes)
-        # Narrow convolutions take 30 % less time on a CPU where a pixel's channels lie side by side.
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, inputs: Tensor) -> Tensor:
+        # On a CPU narrow convolutions of color images take 30 % less time where a pixel's channels lie side by side.
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.head(self.features(inputs))
         return logits
 

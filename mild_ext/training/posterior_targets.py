@@ -69,9 +69,9 @@ class PosteriorTargets:
     Until the targets begin, they are the labels trained on, planted ones included. Then the noise is measured,
     once; the planted samples get their given labels back, and from there on the targets follow the votes, anew
     after each epoch. Where the measured share of wrong labels cannot be told from none (its interval begins
-    at 0), the given labels stay alone: ordinary training, exactly. Where wrong labels are not memorized by `LATEST_SHARE`
-    of the epochs, the noise is measured then, and samples are only weighed by the probability that their label is
-    right: the votes of a network that has learned so little are no targets.
+    at 0), the given labels stay alone: ordinary training, exactly. Where wrong labels are not memorized by
+    `LATEST_SHARE` of the epochs, the noise is measured then, and samples are only weighed by the probability that
+    their label is right: the votes of a network that has learned so little are no targets.
 
     With several processes every rank makes its own from the same arguments: after ``status.sync()`` all hold the
     same votes, so all have the same targets.

@@ -37,7 +37,7 @@ CONSTANTS = (
 #: Those that neither move the rate nor the mask: an interval, and words.
 SILENT = ("HARD_TAIL", "FITTED")
 #: What a constant is multiplied by to choose it.
-FACTORS = (0.7, 0.85, 1.2, 1.5)
+FACTORS = (0.7, 1.4)
 #: More than this share of the best threshold counts as this in the choice of a constant.
 MOST_SHARE = 1.05
 

@@ -75,6 +75,7 @@ class Rounds:
             planted, otherwise "status".
         plant_required: where no labels can be planted in the first round: True raises, False leaves it, with
             a note in the outcome. Later rounds always leave it.
+        plant_trainings: trainings of the first round that plant beside each other, see `RoundPlanting`.
 
     Attributes:
         taking_part: bool ``[N]``; like all tensors here, on the CPU.
@@ -128,6 +129,7 @@ class Rounds:
         plant_seed: int = 0,
         num_classes: int | None = None,
         plant_required: bool = True,
+        plant_trainings: int = 1,
         record: str | None = None,
     ) -> None:
         if not rounds or any(epochs < 1 for epochs in rounds):
@@ -144,8 +146,9 @@ class Rounds:
         self.taking_part = who_takes_part(train_ids, num_samples)
         self._select: Select = select or select_clean
         self._planting = RoundPlanting(
-            num_samples, plant, seed=plant_seed, num_classes=num_classes, required=plant_required
-        )
+            num_samples, plant, seed=plant_seed, num_classes=num_classes,
+            required=plant_required, trainings=plant_trainings,
+        )  # fmt: skip
         self.labels: Tensor | None = None
         if labels is not None:
             self.take_labels(labels)

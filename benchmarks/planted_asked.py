@@ -11,7 +11,6 @@ the selection of very many samples (24 bytes of memory for each) from their reco
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import time
 import warnings
@@ -156,6 +155,8 @@ def table(folders: list[Path]) -> None:
 
 
 def times(samples: int) -> None:
+    import resource  # not on Windows
+
     counts = histogram(draw(1_000_000, 200)[0], 200)
 
     def decided() -> None:

@@ -64,7 +64,6 @@ class RoundPlanting:
         self.labels: Tensor | None = None
         self.planted: PlantedLabels | None = None
         self.note: str | None = None
-        self._transition: Tensor | None = None
 
     def begin(self, number: int, given: Tensor | None, watched: Tensor, *, repeat: int = 0) -> None:
         """Plant for a round, in place.
@@ -89,11 +88,9 @@ class RoundPlanting:
                 self.note = f"nothing was planted in round {number}: {error}"
         self.show(given)
 
-    def end(self, given: Tensor | None, transition: Tensor | None = None) -> None:
-        """Give the planted samples their labels back; ``transition``: what their round found, for the next."""
+    def end(self, given: Tensor | None) -> None:
+        """Give the planted samples their labels back."""
         self.planted = self.note = None
-        if transition is not None:
-            self._transition = transition.detach().to("cpu", torch.float64, copy=True)
         self.show(given)
 
     def show(self, given: Tensor | None) -> None:
@@ -132,7 +129,6 @@ class RoundPlanting:
             self.share,
             num_classes=classes,
             seed=_round_seed(self.seed, number),
-            transition=self._transition,
             repeat=repeat,
         )
         if len(part) * trainings < LEAST_PLANTED:
@@ -171,11 +167,10 @@ class RoundPlanting:
         return {"plant": self.share, "plant_seed": self.seed, "num_classes": self.num_classes}
 
     def state_dict(self) -> dict[str, Any]:
-        """Settings, and what changes: the current round's planted labels, and what was found before."""
+        """Settings, and the current round's planted labels."""
         planted = self.planted
         return self.settings() | {
             "note": self.note,
-            "transition": None if self._transition is None else self._transition.clone(),
             "index": None if planted is None else planted.index.clone(),
             "labels": None if planted is None else planted.labels[planted.index],
         }
@@ -200,8 +195,6 @@ class RoundPlanting:
             except (ValueError, RuntimeError, IndexError) as error:
                 raise ValueError(f"state is damaged: its planted labels: {error}") from error
         self.planted, self.note = planted, state["note"]
-        transition = state["transition"]
-        self._transition = None if transition is None else transition.cpu().clone()
         self.show(given)
 
 

@@ -67,8 +67,7 @@ class Rounds:
             it learned from is the last.
         select: makes the selection, see `Select`; None is `select_clean`.
         plant: share of the samples watched, in [0, 0.1], that are given a wrong label on purpose in each
-            round, so that the noise can be measured; train on ``training_labels`` then. From the second
-            round on, labels are planted by the confusions found so far. 0 plants nothing.
+            round, so that the noise can be measured; train on ``training_labels`` then. 0 plants nothing.
         plant_seed: of the draws; the same seed plants the same labels.
         num_classes: columns of the logits, K, for ``plant`` and ``record``; None: one more than the largest label.
         record: what each round's status records, see LearningStatus; None is "classes" where labels are
@@ -329,7 +328,7 @@ class Rounds:
             )
         elif self.round == len(self.rounds):
             self.stop_reason = f"the recipe's {len(self.rounds)} rounds are done"
-        self._planting.end(self.labels, getattr(selection, "transition", None))
+        self._planting.end(self.labels)
         if not self.finished:
             self._planting.begin(self.round, self.labels, self.watched)
         return RoundOutcome(

@@ -50,7 +50,6 @@ def judged(recording: Recording, status: mild_ext.LearningStatus | None = None) 
         "held": rate.low - 1e-9 <= 1 - clean.mean() <= rate.high + 1e-9,
         "width": rate.high - rate.low,
         "plain": plain.value,
-        "plain_held": plain.low - 1e-9 <= 1 - clean.mean() <= plain.high + 1e-9,
         "told": selection.supported,
         "recall": None if clean.all() or recall is None else ((~kept)[~clean].mean(), recall),
         "precision": None if precision is None else ((~clean)[~kept].mean(), precision),

@@ -190,8 +190,13 @@ def by_scikit_learn(given, model, monkeypatch, plant=0.0):
     monkeypatch.setattr(module, "build_model", lambda *args, **options: model)
     settings = {"first_epochs": ROUNDS[0], "round_epochs": ROUNDS[1], "final_epochs": 0}
     classifier = module.MILDClassifier(
-        rounds=len(ROUNDS), **settings, batch_size=64, plant=plant, random_state=0,
-        reselect="kept", round_start="continue",
+        rounds=len(ROUNDS),
+        **settings,
+        batch_size=64,
+        plant=plant,
+        random_state=0,
+        reselect="kept",
+        round_start="continue",
     )
     ids = np.arange(COUNT, dtype=np.float32)[:, None]
     classifier.fit(ids, given.numpy())

@@ -251,6 +251,9 @@ class PosteriorTargets:
             late = not self._is_time()
             self.began, self.rate = self._epoch, self._measure()
             self.weighs = late and self.rate > 0
+            if self.weighs:
+                assert self.noise_rate is not None
+                self._right = _with_mean(self._right, 1 - self.noise_rate.low)
         if self.rate and 4 * self.status.num_samples * self._classes <= _TABLE_BYTES:
             self._table = self._make_table()
 
@@ -395,6 +398,17 @@ class PosteriorTargets:
             for name in ("right", "average", "visited")
         )
         self._epoch = self._table = None
+
+
+def _with_mean(probability: Tensor | None, mean: float) -> Tensor:
+    """Probabilities ``[N]`` whose log-odds are shifted by one number, so that they have the mean."""
+    assert probability is not None
+    odds = probability.double().clamp(1e-9, 1 - 1e-9).logit()
+    low, high = -50.0, 50.0
+    for _ in range(60):  # the mean grows with the shift
+        shift = (low + high) / 2
+        low, high = (shift, high) if (odds + shift).sigmoid().mean() < mean else (low, shift)
+    return (odds + low).sigmoid().float()
 
 
 def _epochs(begin: int | float, num_epochs: int) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mild_ext.files import spreadsheet_safe, write_atomically, write_text
+from mild_ext.reading import read_text, reading
 
 #: How a file gets into a copy of a folder.
 LINKS = ("copy", "hardlink", "symlink")
@@ -152,10 +153,10 @@ def write_labels_csv(path: Path, rows: Sequence[tuple[str, str]]) -> None:
 
 def read_labels_csv(path: Path) -> list[tuple[str, str]]:
     """What `write_labels_csv` wrote, cells as they are in the file."""
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    with reading(path):
         if next(reader, None) != ["id", "label"]:
-            raise ValueError(f"{path} is no table of id and label")
+            raise ValueError("it is no table of id and label")
         return [(row[0], row[1]) for row in reader if row]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mild_ext.files import write_atomically, write_text
+from mild_ext.reading import decode_text, reading
 from mild_ext.spelling import did_you_mean
 
 #: Between cells of a line; the one that occurs most in the header parts the columns.
@@ -67,10 +68,8 @@ def read_table_file(path: Path) -> TableFile:
         raise ValueError(f"there is no file {path}")
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8: {error}; save it as UTF-8") from error
+    with reading(path):
+        text = decode_text(path.read_bytes())
     header = text.partition("\n")[0]
     delimiter = max(DELIMITERS, key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)

@@ -129,7 +129,12 @@ def test_errors_name_what_there_is(people, options, message):
         ("a,b\n1,2,3\n", "line 2: 3 cells, but the header has 2"),
         ("a,y\n1,\n", "1 of 1 rows have no label"),
         ("a,y\n", "no row with a label"),
-        (b"a,y\n\xff\xfe,1\n", "no text in UTF-8"),
+        (
+            b"a,y\n\xff\xfe,1\n",
+            "t.csv cannot be read: the byte 0xff in line 2 is no UTF-8; save it as",
+        ),
+        ("a,y\n1,caf\xe9\n".encode("latin-1"), "the byte 0xe9 in line 2 is no UTF-8"),
+        ("a,y\n1,2\n".encode("utf-16"), "the byte 0xff in line 1 is no UTF-8"),
     ],
 )
 def test_files_that_are_no_tables(tmp_path, content, message):

@@ -10,7 +10,7 @@ import csv
 import io
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,22 @@ def copy_folder(source: Path, target: Path, moves: Mapping[str, str | None], how
             elif to is not None:
                 (target / to).parent.mkdir(parents=True, exist_ok=True)
                 _place(path, target / to, how)
+
+
+def others(
+    source: Path, target: Path, moves: Mapping[str, str | None], known: Collection[str]
+) -> list[str]:
+    """Files in a copy that `copy_folder` did not put there, relative to it, sorted; ``known``: of these, not."""
+    own = {moves.get(place, place) for place in _files(source.resolve())}
+    return sorted(place for place in _files(target) if place not in own and place not in known)
+
+
+def _files(folder: Path) -> list[str]:
+    return [
+        Path(parent, name).relative_to(folder).as_posix()
+        for parent, _, names in os.walk(folder)
+        for name in names
+    ]
 
 
 def _place(source: Path, target: Path, how: str) -> None:

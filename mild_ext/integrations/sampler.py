@@ -23,6 +23,8 @@ class Watcher(Protocol):
     @property
     def watched(self) -> Tensor: ...
 
+    def require_own_process(self) -> None: ...
+
 
 class KeptSampler(DistributedSampler[int]):
     """Goes through the samples a tracker watches (its kept ones), each rank through its part.
@@ -74,6 +76,7 @@ class KeptSampler(DistributedSampler[int]):
         return count // parts if self.drop_last else -(-count // parts)
 
     def __iter__(self) -> Iterator[int]:
+        self.tracker.require_own_process()
         ids = self.tracker.watched.nonzero().flatten()
         if self.shuffle:
             order = torch.Generator().manual_seed(self.tracker.seed + self.tracker.epochs)

@@ -88,8 +88,8 @@ class KeptSampler(DistributedSampler[int]):
         """Does nothing: the tracker knows the epoch."""
 
 
-#: How deep wrappers are looked through.
-_DEEPEST = 6
+#: How deep wrappers are looked through, and how many things may lie side by side.
+_DEEPEST, _MOST_TOGETHER = 6, 64
 
 
 def draws_from(loader: Any, tracker: Watcher) -> bool:
@@ -122,19 +122,27 @@ def _search(thing: Any, tracker: Watcher, around: list[Any], depth: int) -> bool
 
 
 def _wrapped(thing: Any) -> list[Any]:
-    """What an object may be a wrapper of: values of attributes that are called so, or are samplers."""
+    """What an object may be a wrapper of: values of attributes that are called so, or that are gone through."""
     if isinstance(thing, Mapping):
         return list(thing.values())
     if isinstance(thing, list | tuple):
         return list(thing)
+    own = dict(getattr(thing, "__dict__", {}))
+    for kind in type(thing).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            own[name] = getattr(thing, name, None)
     found = []
-    for name, value in getattr(thing, "__dict__", {}).items():
+    for name, value in own.items():
         called = any(word in name for word in ("sampler", "loader", "iterable"))
         # A DistributedSampler that wraps a sampler takes it for its data set.
-        if (
-            isinstance(value, Sampler)
-            or called
-            or (name == "dataset" and isinstance(thing, Sampler))
-        ):
+        if called or (name == "dataset" and isinstance(thing, Sampler)) or _is_gone_through(value):
             found.append(value)
     return found
+
+
+def _is_gone_through(value: Any) -> bool:
+    """A sampler, or something like it, rather than data: it is iterated and has no positions; or a few of those."""
+    if isinstance(value, Mapping | list | tuple):
+        return len(value) <= _MOST_TOGETHER
+    return hasattr(type(value), "__iter__") and not hasattr(type(value), "__getitem__")

@@ -48,6 +48,7 @@ CONTAINERS = {
     "tuple": tuple,
     "numpy": np.array,
     "column": lambda x: np.array(x)[:, None],
+    "matrix": lambda x: np.array(x)[:, None].view(np.matrix),
     "float16": lambda x: np.array(x, np.float16),
     "uint8": lambda x: np.array(x, np.uint8),
     "object": lambda x: np.array(x, dtype=object),
@@ -76,7 +77,7 @@ def plain(entry):
     if isinstance(entry, pa.Scalar):
         entry = entry.as_py()
     while isinstance(entry, list | tuple | np.ndarray) and np.ndim(entry) and len(entry) == 1:
-        entry = entry[0]
+        entry = entry.item() if isinstance(entry, np.matrix) else entry[0]
     if isinstance(entry, np.ma.core.MaskedConstant):
         return None
     if isinstance(entry, torch.Tensor | np.ndarray | np.generic):

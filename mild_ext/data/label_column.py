@@ -355,34 +355,35 @@ class Column:
     def _explain_rows(self, values: _Array) -> NoReturn:
         """Say what an array with several entries a sample holds."""
         name, shape = self.name, list(values.shape)
+        code = name if name.replace(".", "_").isidentifier() else "labels"  # as an expression
         wanted = f"{name} must have shape [N], one class for each sample, got shape {shape}"
         if values.ndim > 2:
             raise TypeError(
                 f"{wanted}: a label for each pixel or token, which is not supported here"
             )
         if len(values) == 1:
-            raise ValueError(f"{wanted}; use {name}[0] if each column is a sample")
+            raise ValueError(f"{wanted}; use {code}[0] if each column is a sample")
         if values.dtype.kind in "biuf" and values.size:
             numbers = values.astype(np.float64)
             binary = bool(np.isin(numbers, (0.0, 1.0)).all())
             sums = numbers.sum(axis=1)
             if binary and bool((sums == 1).all()):
-                raise TypeError(f"{wanted}: one-hot labels; use {name}.argmax(1)")
+                raise TypeError(f"{wanted}: one-hot labels; use {code}.argmax(1)")
             if binary:
                 raise TypeError(
                     f"{wanted}: multi-label data, with several classes for a sample, are not supported; track "
-                    f"each class on its own, with {name}[:, k]"
+                    f"each class on its own, with {code}[:, k]"
                 )
             if bool((numbers >= 0).all()) and bool((np.abs(sums - 1) < 1e-3).all()):
                 raise TypeError(
                     f"{wanted}: soft labels (probabilities); use the class that was given, "
-                    f"{name}.argmax(1) where that is the most probable"
+                    f"{code}.argmax(1) where that is the most probable"
                 )
             if values.dtype.kind == "f" and bool((numbers != np.trunc(numbers)).any()):
                 raise TypeError(
                     f"{wanted}: the values of a regression, which has no classes and is not supported"
                 )
-        raise TypeError(f"{wanted}: several labels for a sample; choose one column, {name}[:, k]")
+        raise TypeError(f"{wanted}: several labels for a sample; choose one column, {code}[:, k]")
 
 
 def _is_number(text: str) -> bool:

@@ -169,6 +169,16 @@ def test_what_is_no_label_is_named_and_refused(labels, error, message):
         check_labels(labels)
 
 
+def test_a_hint_is_code_whatever_the_labels_are_called():
+    for labels in (np.eye(3), np.array([[1, 1], [0, 1]]), np.array([[3, 4], [5, 6]]), [[0, 1, 2]]):
+        with pytest.raises(
+            (TypeError, ValueError), match=r"labels(\.argmax\(1\)|\[:, k\]|\[0\])"
+        ) as raised:
+            check_labels(labels, name="labels in column 'y' of t.csv")
+        assert "t.csv.argmax" not in str(raised.value)
+        assert "t.csv[" not in str(raised.value)
+
+
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
 def test_nested_tensors_are_no_labels(layout):

@@ -62,5 +62,7 @@ CASES: dict[str, list[Any]] = {
         (_images("cat", "dog", "train"), ""),
         (_images("cat", "dog", ".git/cat"), ",memory=no"),
         (_images("nan", "cat", "dog"), ""),
+        (_images("train/cat"), ""),
+        (_images("train/nan", "train/cat", "train/dog", "test/cat"), ""),
     ],
 }

@@ -59,8 +59,9 @@ def find_files(
     messages: list[str] = []
     roots = _split_folders(root, layout, passed, messages)
     classes = [p.name for p in _subfolders(roots["train"])]
-    if len(roots) == 1 and layout is None:
-        _require_classes(root, classes, messages)
+    if layout is None:
+        meant = "classes" if roots["train"] == root else "splits"
+        _require_classes(roots["train"], classes, meant, messages)
     if len(classes) < 2:
         raise ValueError(
             f"{roots['train']} must hold one subfolder of images per class, at least two of them, as in "
@@ -136,7 +137,7 @@ def _split_folders(
     return {split: found[0] for split, found in named.items() if found}
 
 
-def _require_classes(root: Path, names: list[str], messages: list[str]) -> None:
+def _require_classes(root: Path, names: list[str], meant: str, messages: list[str]) -> None:
     """Refuse, where nobody said what they are, folders that are parts of the data, or hold what has no label."""
     inside = [{p.name for p in _subfolders(root / name) if _holds_images(p)} for name in names]
     alike = len(names) > 1 and len(inside[0]) > 1 and all(found == inside[0] for found in inside)
@@ -144,7 +145,7 @@ def _require_classes(root: Path, names: list[str], messages: list[str]) -> None:
     if len(names) > 1 and (len(parts) == len(names) or (alike and parts)):
         raise ValueError(
             f"{root} holds the folders {_listed(names)}: if these are parts of the data, name one, as in "
-            f"folder:{root / parts[0]}, or call them train, test and val; if they are classes, add ,layout=classes"
+            f"folder:{root / parts[0]}, or call them train, test and val; if they are classes, add ,layout={meant}"
         )
     if alike:
         messages.append(
@@ -155,7 +156,7 @@ def _require_classes(root: Path, names: list[str], messages: list[str]) -> None:
     if none:
         raise ValueError(
             f"the folder {root / none[0]} stands for samples without a label: move it elsewhere, rename it, or add "
-            ",layout=classes if it is a class"
+            f",layout={meant} if it is a class"
         )
 
 

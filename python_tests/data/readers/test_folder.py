@@ -476,6 +476,13 @@ def test_a_folder_of_samples_without_a_label_is_no_class(tmp_path, name):
     with pytest.raises(ValueError, match=f"{name} stands for samples without a label"):
         load_data(f"folder:{tmp_path}")
     assert load_data(f"folder:{tmp_path},layout=classes").class_names == sorted(["0", "1", name])
+    (tmp_path / "data").mkdir()
+    for part in ("0", "1", name):
+        (tmp_path / part).rename(tmp_path / "data" / part)
+    (tmp_path / "data").rename(tmp_path / "train")
+    with pytest.raises(ValueError, match=f"{name} stands for samples without a label"):
+        load_data(f"folder:{tmp_path}")
+    assert len(load_data(f"folder:{tmp_path},layout=splits").class_names) == 3
 
 
 def test_what_an_archiver_leaves_behind_is_no_class(tmp_path):

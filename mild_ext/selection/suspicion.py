@@ -230,8 +230,6 @@ def _recall(hits: int, planted: int, rate: float, dropped: float, classes: int) 
     A few planted labels are the true ones by chance. With k of them, the planted samples are dropped at
     (1 - k) recall + k f, all others at rate recall + (1 - rate) f, f the share of right labels dropped.
     """
-
-    chance = rate / (classes - 1)
     low, high = _beta_interval(hits, planted)
     chance = rate / (classes - 1)
     told_apart = 1 - rate - chance  # the determinant; nothing is known where it vanishes

@@ -13,7 +13,8 @@ there, and all between are weighed instead of decided. Where nothing is wrong, c
 training. The method is this project's own; figures are in docs/better_models_evidence.md.
 
 A network that memorizes little by the middle of the training, as with much augmentation, has learned little: what it
-predicts is no target. Then samples are weighed by c, and that is all: v is 0.
+predicts is no target, and it takes hard labels for wrong ones. Then samples are weighed by c, with no more wrong labels
+than the low end of the measured interval, and that is all: v is 0.
 
 From the beginning on the loss also holds predictions to their own running average, with the term of Liu et al.,
 "Early-Learning Regularization Prevents Memorization of Noisy Labels", NeurIPS 2020.
@@ -71,7 +72,8 @@ class PosteriorTargets:
     after each epoch. Where the measured share of wrong labels cannot be told from none (its interval begins
     at 0), the given labels stay alone: ordinary training, exactly. Where wrong labels are not memorized by
     `LATEST_SHARE` of the epochs, the noise is measured then, and samples are only weighed by the probability that
-    their label is right: the votes of a network that has learned so little are no targets.
+    their label is right, at the low end of the interval: the votes of a network that has learned so little are no
+    targets.
 
     With several processes every rank makes its own from the same arguments: after ``status.sync()`` all hold the
     same votes, so all have the same targets.

@@ -175,10 +175,15 @@ def test_where_little_is_memorized_samples_are_weighed_by_the_measured_probabili
     if not table:
         monkeypatch.setattr("mild_ext.training.posterior_targets._TABLE_BYTES", 0)
     right = torch.linspace(0.1, 0.9, N)
-    status, targets = make(select=measures(right=right))
+    status, targets = make(select=measures(right=right, low=0.2))
     for _ in range(P // 2):  # every planted label is predicted as the withheld one
         status.update(EVERYONE, torch.eye(K)[GIVEN], PLANTED.labels)
         status.advance()
+    # No more is held against the labels than the low end of the interval: log-odds shifted to that mean.
+    weight = targets(EVERYONE).gather(1, GIVEN[:, None])[:, 0]
+    assert float(weight.mean()) == pytest.approx(0.8, abs=1e-5)
+    torch.testing.assert_close(weight.logit().diff(), right.logit().diff(), rtol=1e-3, atol=1e-4)
+    right = weight
     logits = torch.randn(N, K)
     assert torch.equal(targets(EVERYONE), right[:, None] * F.one_hot(GIVEN, K))
     each = F.cross_entropy(logits, GIVEN, reduction="none")

@@ -138,7 +138,7 @@ def test_training_goes_on_from_the_same_list_to_a_model_that_can_be_loaded(spec,
     assert model.names(inputs) == [NAMES[k] for k in predicted]
     with pytest.raises(ValueError, match=r"inputs must have shape \[B, 8\], got \[2, 3\]"):
         model(torch.zeros(2, 3))
-    with pytest.raises(ValueError, match="of no table"):
+    with pytest.raises(ValueError, match="of no files, texts or table"):
         model.encode([{}])
     (out / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="damaged"):

@@ -93,7 +93,8 @@ class TrainedModel(nn.Module):
             batch_size: samples at a time.
         """
         if not isinstance(samples, Tensor | np.ndarray):
-            samples = as_list(samples, TAKES.get((self.encoding or {}).get("kind"), "an input"))
+            each = "an input" if self.encoding is None else TAKES[self.encoding["kind"]]
+            samples = as_list(samples, each)
         device = next(self.parameters()).device
         parts = []
         with torch.no_grad():

@@ -120,7 +120,7 @@ def check_encoding(encoding: Any, input_shape: tuple[int, ...]) -> dict[str, Any
         raise ValueError(f"there is no encoding of the kind {kind!r}")
     for name, type_ in _HOLDS[kind].items():
         value = encoding.get(name)
-        if type(value) is not type_ or (type_ is float and not math.isfinite(value)):
+        if type(value) is not type_ or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(f"{name} must be of type {type_.__name__}, got {value!r:.50}")
     size: tuple[int, ...] = input_shape
     if kind == "pictures":

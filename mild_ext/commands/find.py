@@ -219,10 +219,8 @@ def display(
             table(record)
             progress(record)
 
-        try:
+        with progress.going_on():
             yield replace(context, on_record=on_record), progress.say
-        finally:
-            progress.close()
 
 
 def find(run: Prepared, context: RunContext, say: Callable[[str], None]) -> Found:

@@ -93,18 +93,13 @@ def undo_corrected_arrays(
                 whole = original[name].astype(np.result_type(original[name], now[name]))
                 whole[there] = now[name]
                 restored[name] = whole
-    stuck, back = [], {row: None for row in gone}
-    found = restored[LABELS].reshape(count)
-    for row, label in labels.items():
-        if label is not None and found[row] != values[label]:
-            stuck.append(row)
-        else:
-            back[row] = None
-    whole = restored[LABELS].copy()
-    for row in back:
-        whole.reshape(count)[row] = original[LABELS].reshape(count)[row]
-    # As wide as it was, where text was made wider for a longer name.
-    restored[LABELS] = whole if stuck else whole.astype(original[LABELS].dtype, copy=False)
+    found, old = restored[LABELS].reshape(count), original[LABELS].reshape(count)
+    stuck = [
+        row for row, label in labels.items() if label is not None and found[row] != values[label]
+    ]
+    back = [row for row in labels if row not in set(stuck)]
+    restored[LABELS] = restored[LABELS].copy()
+    restored[LABELS].reshape(count)[back] = old[back]
     _write_like(target, target, restored)
     return len(back), stuck
 

@@ -118,9 +118,10 @@ class Progress:
     def finished(self) -> float:
         """The work that is done; of the epoch that goes on, as much as the time since it began is worth."""
         begun = 0.0
-        if self.measured:
+        if self.measured and self.at is not None:
             since = (time.monotonic() - self.heard) * self.visits / self.measured
-            begun = min(since, 0.95 * self.visits_an_epoch)
+            left = self.work[self.at] - self.done[self.at]
+            begun = min(since, 0.95 * self.visits_an_epoch, left)
         return min(self.total, sum(self.done) + begun)
 
     @property

@@ -83,12 +83,11 @@ def main(options: argparse.Namespace) -> int:
         if run.folder.writes:
             if not options.no_report:
                 write_page(run, say)
-            print(
-                console.verdict_lines(found.result, len(found.suspects), run.folder.path / SUSPECTS)
-            )
+            verdict = console.verdict_of(found.result, len(found.suspects))
+            print(console.verdict_lines(verdict, run.folder.path / SUSPECTS))
             if not options.quiet:
                 print(console.most_suspicious(found.suspects))
-            print(console.after_finding(run.folder, summary["seconds"], options.quiet))
+            print(console.after_finding(run.folder, summary["seconds"], verdict, options.quiet))
     return 0
 
 

@@ -91,8 +91,9 @@ def planted_figure(run: Path, number: int, samples: list[Sample]) -> dict[str, A
         samples: of ``selection.csv``, for which of them were dropped.
 
     Returns:
-        ``source`` (data address), ``planted`` (how many were) and ``networks`` (how many were trained); None where
-        the round saved no status, or nothing was planted in it.
+        ``source`` (data address), ``planted`` (how many were), ``networks`` (how many were trained), and ``left_out``
+        and ``left_out_flagged`` (samples that the upper bars leave out, and the flagged ones of these: they were
+        planted); None where the round saved no status, or nothing was planted in it.
     """
     found = _planted_counts(run, f"round-{number:02d}")
     if found is None:
@@ -130,7 +131,13 @@ def planted_figure(run: Path, number: int, samples: list[Sample]) -> dict[str, A
         axes.set_ylabel("samples (root scale)")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=9, loc="upper center", ncols=2)
-    return {"source": _address(figure), "planted": len(wrong), "networks": networks}
+    return {
+        "source": _address(figure),
+        "planted": len(wrong),
+        "networks": networks,
+        "left_out": int((ordinary < 0).sum()),
+        "left_out_flagged": int((dropped & (ordinary < 0)).sum()),
+    }
 
 
 def _planted_counts(run: Path, name: str) -> tuple[int, NDArray[Any], NDArray[Any]] | None:

@@ -164,6 +164,8 @@ def gather(
             num_dropped=flagged if suspects else rounds[-1]["removed"],
             noise_rate=_noise_rate(summary),
         ),
+        "several": settings["recipe"].get("rounds", 1) > 1
+        and settings["recipe"].get("method") != "mild",
         "config": config,
         "config_text": json.dumps(config, indent=2),
         "settings": settings,
@@ -204,12 +206,21 @@ def _facts_of_rounds(
 ) -> dict[str, Any]:
     judged = judging_round(rounds)
     return {
-        "rounds": rounds,
+        "rounds": [_without_quality(r, of=rounds[0]["trained_on"]) for r in rounds],
         "planted_figure": charts.planted_figure(run, judged["round"], samples),
         "quality_known": "precision" in rounds[0],
         "test_known": "test_accuracy" in rounds[0],
         "quality_figure": charts.rounds_figure(rounds),
         "mixture_figures": _mixture_figures(run, rounds[:_SHOWN_ROUNDS]),
+    }
+
+
+def _without_quality(record: dict[str, Any], *, of: int) -> dict[str, Any]:
+    """A round's record, without the quality of its choice where it dropped none ``of`` the samples."""
+    if record["kept"] < of:
+        return record
+    return record | {
+        key: None for key in ("precision", "recall", "f1", "noise_removed") if key in record
     }
 
 

@@ -145,3 +145,28 @@ def test_training_goes_on_from_the_same_list_to_a_model_that_can_be_loaded(spec,
         mild_ext.load_model(out)
     with pytest.raises(ValueError, match="no run"):
         mild_ext.load_model(tmp_path)
+
+
+def test_nothing_is_offered_where_there_is_no_evidence_and_fewer_networks_are_told(
+    spec, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    options = [*FAST, "--plant=0", "--no-report", "--out", str(out)]
+    assert main(["find", "--data", spec, *options]) == 0
+    printed = capsys.readouterr().out
+    assert "This run cannot tell" in printed or "This is a guess" in printed
+    assert f"mild-ext report {out}" in printed
+    assert "--auto" not in printed
+    for word in ("scout ", "round 0", "trained on"):  # nobody has said what these are
+        assert word not in printed
+
+
+def test_a_longer_training_says_that_it_has_fewer_networks():
+    data = load_data("digits")
+    chosen = choose_settings("digits", "default", {"first_epochs": 400, "method": "mild-rounds", "rounds": 1, "final_epochs": 0})
+    told = console.describe(data, None, size_by_data(chosen, data), "cpu")
+    assert "note: 1 network instead of 3, because of --first-epochs; --scouts 3 trains them all" in told
+    usual = choose_settings("digits", "default", {"method": "mild-rounds", "rounds": 1, "final_epochs": 0})
+    told = console.describe(data, None, size_by_data(usual, data), "cpu")
+    assert "up to 3 networks" in told
+    assert "note:" not in told

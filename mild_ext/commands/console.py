@@ -19,7 +19,7 @@ from mild_ext.training.methods import METHODS
 from mild_ext.training.recipe import Recipe
 from mild_ext.training.run_folder import RunFolder
 from mild_ext.training.run_result import RoundsResult
-from mild_ext.training.sizing import SIZED, describe_sizes, sized
+from mild_ext.training.sizing import describe_sizes, sized
 from mild_ext.training.suspects import SUSPECTS, Suspect
 
 
@@ -43,14 +43,15 @@ def describe(
     for message in data.messages:
         text += f"\nnote: {message}"
     lines = [text, *_plan(settings)]
-    sizes = [name for name in settings.chosen or () if name in SIZED]
+    chosen = settings.chosen or ()
+    longer = [name for name in ("first_epochs", "batch_size", "stride") if name in chosen]
     if settings.chosen is not None and recipe.method == "mild-rounds":
         lines.append(f"Sized by the data: {describe_sizes(recipe)}.")
         usual = sized(
             recipe, kind=data.kind, num_samples=len(data), input_shape=data.input_shape
         ).scouts
-        if recipe.scouts < usual and "scouts" not in sizes and sizes:
-            given = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)
+        if recipe.scouts < usual and "scouts" not in chosen and longer:
+            given = ", ".join(f"--{name.replace('_', '-')}" for name in longer)
             lines.append(
                 f"note: {_networks(recipe.scouts)} instead of {usual}, because of {given}; --scouts {usual} trains "
                 "them all, which measures better and takes longer"

@@ -11,6 +11,9 @@ import torch
 
 import mild_ext
 from mild_ext.cli import main
+from mild_ext.commands import console
+from mild_ext.data import load_data
+from mild_ext.training.experiment import choose_settings, size_by_data
 from mild_ext.training.suspects import read_suspects, suspects_text
 
 FAST = ["--model=mlp", "--width=32", "--first-epochs=15", "--batch-size=32", "--lr=0.05"]
@@ -163,10 +166,19 @@ def test_nothing_is_offered_where_there_is_no_evidence_and_fewer_networks_are_to
 
 def test_a_longer_training_says_that_it_has_fewer_networks():
     data = load_data("digits")
-    chosen = choose_settings("digits", "default", {"first_epochs": 400, "method": "mild-rounds", "rounds": 1, "final_epochs": 0})
+    chosen = choose_settings(
+        "digits",
+        "default",
+        {"first_epochs": 400, "method": "mild-rounds", "rounds": 1, "final_epochs": 0},
+    )
     told = console.describe(data, None, size_by_data(chosen, data), "cpu")
-    assert "note: 1 network instead of 3, because of --first-epochs; --scouts 3 trains them all" in told
-    usual = choose_settings("digits", "default", {"method": "mild-rounds", "rounds": 1, "final_epochs": 0})
+    assert (
+        "note: 1 network instead of 3, because of --first-epochs; --scouts 3 trains them all"
+        in told
+    )
+    usual = choose_settings(
+        "digits", "default", {"method": "mild-rounds", "rounds": 1, "final_epochs": 0}
+    )
     told = console.describe(data, None, size_by_data(usual, data), "cpu")
     assert "up to 3 networks" in told
     assert "note:" not in told

@@ -137,9 +137,12 @@ def _told(samples: Samples, out: Path, changes: Sequence[Change], why: str, quie
     lines += [f"  {given} -> {label}: {count:,}" for (given, label), count in flows.most_common(10)]
     if len(flows) > 10:
         lines.append(f"  and {len(flows) - 10} other pairs")
-    lines.append(f"Wrote {out}: {done}. Every change is noted in {log_path(out)};")
     run = samples.folder.path
-    lines.append(f"  mild-ext fix {run} --undo --out {out}   takes them back.")
+    if changes:
+        lines.append(f"Wrote {out}: {done}. Every change is noted in {log_path(out)};")
+        lines.append(f"  mild-ext fix {run} --undo --out {out}   takes them back.")
+    else:
+        lines.append(f"Wrote {out}, with the labels as they were.")
     if out.suffix.lower() == ".npy":
         classes = json.dumps(dict(enumerate(samples.classes)), ensure_ascii=False)
         lines.append(

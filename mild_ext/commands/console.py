@@ -46,7 +46,7 @@ def describe(
     chosen = settings.chosen or ()
     longer = [name for name in ("first_epochs", "batch_size", "stride") if name in chosen]
     if settings.chosen is not None and recipe.method == "mild-rounds":
-        lines.append(f"Sized by the data: {describe_sizes(recipe)}.")
+        lines.append(f"Sizes, by the data where not given: {describe_sizes(recipe)}.")
         usual = sized(
             recipe, kind=data.kind, num_samples=len(data), input_shape=data.input_shape
         ).scouts

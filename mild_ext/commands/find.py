@@ -253,7 +253,7 @@ def write_page(run: Prepared, say: Callable[[str], None]) -> None:
     from mild_ext.report.page import write_report
 
     try:
-        write_report(run.folder.path, data=run.settings.data)
+        write_report(run.folder.path, data=run.settings.data, loaded=run.data)
     except ImportError as error:
         say(f"(no report.html: {error})")
 

@@ -182,3 +182,18 @@ def test_a_longer_training_says_that_it_has_fewer_networks():
     told = console.describe(data, None, size_by_data(usual, data), "cpu")
     assert "up to 3 networks" in told
     assert "note:" not in told
+
+
+def test_the_page_is_made_of_the_data_that_were_read_before(spec, tmp_path, monkeypatch):
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+
+    def read_again(*arguments, **options):
+        raise ValueError("read again, which may take as long as an encoder takes")
+
+    monkeypatch.setattr("mild_ext.data.readers.sources.load_data", read_again)
+    out = tmp_path / "run"
+    assert main(["find", "--data", spec, *FAST, "--plant=0", "--out", str(out)]) == 0
+    assert "read again" not in (out / "report.html").read_text(encoding="utf-8")
+    assert main(["report", str(out), "--data", spec]) == 0
+    assert "read again" in (out / "report.html").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import torch
 
 from mild_ext.data.noise import LabelNoise
 from mild_ext.data.sets import LabeledData
-from mild_ext.report.verdict import Verdict, verdict
+from mild_ext.report.verdict import Verdict, judging_round, verdict
 from mild_ext.training.chance import mean_interval
 from mild_ext.training.context import Record
 from mild_ext.training.experiment import Row, RunSettings
@@ -163,6 +163,17 @@ def verdict_of(result: RoundsResult, samples: int) -> Verdict:
 def verdict_lines(found: Verdict, path: Path) -> str:
     """The verdict as it is printed; ``path``: of the list."""
     return "\n".join(["", *(line.replace("The list below", f"{path}") for line in found.lines)])
+
+
+def what_was_learned(result: RoundsResult) -> str:
+    """How much of the labels the network fits, on which all else rests; empty where that was not measured."""
+    learned = judging_round(result.rounds).get("learned")
+    if learned is None:
+        return ""
+    return (
+        f"Learned: {learned:.0%} of the labels that are not plainly wrong. Others may be contradicted by mistake; a "
+        "longer training (--first-epochs) or a larger network (--width) learns more."
+    )
 
 
 def most_suspicious(suspects: list[Suspect], count: int = 10) -> str:

@@ -86,6 +86,7 @@ def main(options: argparse.Namespace) -> int:
             verdict = console.verdict_of(found.result, len(found.suspects))
             print(console.verdict_lines(verdict, run.folder.path / SUSPECTS))
             if not options.quiet:
+                print(console.what_was_learned(found.result))
                 print(console.most_suspicious(found.suspects))
             print(console.after_finding(run.folder, summary["seconds"], verdict, options.quiet))
     return 0

@@ -91,6 +91,7 @@ def _print_outcome(
         write_page(run, say)
     verdict = console.verdict_of(found.result, len(found.suspects))
     print(console.verdict_lines(verdict, run.folder.path / SUSPECTS))
+    say(console.what_was_learned(found.result))
     print(console.models_table(summary))
     say(console.most_suspicious(found.suspects))
     print(console.after_training(run.folder, summary["seconds"], verdict, options.quiet))

@@ -211,6 +211,7 @@ def _facts_of_rounds(
 ) -> dict[str, Any]:
     judged = judging_round(rounds)
     return {
+        "learned": judged.get("learned"),
         "rounds": [_without_quality(r, of=rounds[0]["trained_on"]) for r in rounds],
         "planted_figure": charts.planted_figure(run, judged["round"], samples),
         "quality_known": "precision" in rounds[0],

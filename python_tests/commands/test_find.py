@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -105,6 +106,7 @@ def test_what_is_printed(spec, tmp_path, capsys):
     assert main(["find", "--data", spec, *options]) == 0
     printed = capsys.readouterr().out
     assert "labels are probably wrong" in printed
+    assert re.search(r"Learned: \d+% of the labels that are not plainly wrong", printed)
     assert "The most suspicious:" in printed
     first = rows(out / "suspects.csv")[0]
     line = printed.partition("The most suspicious:")[2].splitlines()[2].split()

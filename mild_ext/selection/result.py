@@ -91,7 +91,7 @@ class Selection:
         """Posterior probability of a right label, float32 [N]; computed on first access.
 
         As the ``posterior`` rule reads it: never rising with the misclassified count, and recentred
-        where the components overlap widely (docs/selection.md), so that a sample is kept exactly if
+        where the components overlap widely (docs/selection_evidence.md), so that a sample is kept exactly if
         its probability exceeds the level. 1 for all where two components are not supported; the
         clean weight for unseen samples.
         """

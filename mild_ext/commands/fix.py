@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mild_ext.commands.fixed import (
+    LOG,
     Samples,
     log_path,
     require_labels,
@@ -17,6 +18,7 @@ from mild_ext.commands.fixed import (
     take_back,
     write_corrected,
 )
+from mild_ext.data import corrected
 from mild_ext.files import write_text
 from mild_ext.recording.status import LearningStatus
 from mild_ext.selection import PlantedLabels, Selection, select_clean
@@ -42,14 +44,14 @@ def main(options: argparse.Namespace) -> int:
     if options.wrong == "keep":
         changes = [change for change in changes if change.label is not None]
     require_labels(changes, out, options.wrong)
-    _make_room(out, options.overwrite)
+    _make_room(samples, out, options.overwrite)
     log = write_corrected(samples, out, changes, options.files)
     write_text(log_path(out), changes_text(log))
     print(_told(samples, out, changes, why, options.quiet))
     return 0
 
 
-def _make_room(out: Path, overwrite: bool) -> None:
+def _make_room(samples: Samples, out: Path, overwrite: bool) -> None:
     """Remove what fix wrote there before, if asked to; nothing else is ever removed."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -59,7 +61,17 @@ def _make_room(out: Path, overwrite: bool) -> None:
         raise ValueError(
             f"{out} was not written by mild-ext fix (no {log_path(out)}), so --overwrite will not replace it"
         )
+    log = read_changes(log_path(out))
     if out.is_dir():
+        if samples.root is None or not samples.root.is_dir():
+            raise ValueError(f"the data that {out} was made from are gone: use another --out")
+        moves = {entry.place: entry.new_place or None for entry in log}
+        others = corrected.others(samples.root, out, moves, {LOG})
+        if others:
+            raise ValueError(
+                f"{out} holds {len(others)} files that mild-ext fix did not write (the first: {others[0]}), so "
+                "--overwrite will not replace it: move them elsewhere, or use another --out"
+            )
         shutil.rmtree(out)
     else:
         out.unlink()

@@ -5,17 +5,26 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from mild_ext.commands import console
+from mild_ext.commands.progress import Progress, Stage, comparison_work, semi_supervised_work
 from mild_ext.files import write_text
-from mild_ext.training.comparison import ComparisonFolder, compare
-from mild_ext.training.context import RunContext
+from mild_ext.training.comparison import (
+    RESULTS,
+    ComparisonFolder,
+    compare,
+    in_order,
+    read_results,
+)
+from mild_ext.training.context import Record, RunContext
 from mild_ext.training.experiment import (
     Row,
+    RunSettings,
     choose_settings,
     pick_device,
     pick_threads,
@@ -57,19 +66,22 @@ def main(options: argparse.Namespace) -> int:
         folder.prepare(settings, overwrite=options.overwrite)
         if folder.stayed:
             print(console.what_stayed(out, folder.stayed, "comparison"), flush=True)
-        rows = compare(
-            settings,
-            noises,
-            seeds,
-            methods,
-            out,
-            RunContext(
-                device=pick_device(settings.device),
-                checkpoint_seconds=options.checkpoint_seconds,
-                progress=not options.quiet,
-            ),
-            on_row=lambda row: None if options.quiet else _print_row(row),
-        )
+        shown = _Shown(settings, len(data), noises, seeds, methods, out, quiet=options.quiet)
+        with shown.progress.going_on():
+            rows = compare(
+                settings,
+                noises,
+                seeds,
+                methods,
+                out,
+                RunContext(
+                    device=pick_device(settings.device),
+                    checkpoint_seconds=options.checkpoint_seconds,
+                    on_record=shown.on_record,
+                ),
+                on_start=shown.on_start,
+                on_row=shown.on_row,
+            )
         write_text(out / "results.csv", _csv(rows))
         table = console.methods_table(rows, methods)
         write_text(out / "table.txt", table + "\n")
@@ -98,9 +110,56 @@ def _seeds(text: str) -> list[int]:
         raise ValueError(f"--seeds must be numbers like 0,1,2; got {text!r}") from error
 
 
-def _print_row(row: Row) -> None:
-    title, score = METHODS[row["method"]].title, console.percent(row["test_accuracy"])
-    print(f"{row['noise']}  seed {row['seed']}  {title}: {score}", flush=True)
+class _Shown:
+    """The progress of a comparison: a training after the other, whatever each is made of."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        samples: int,
+        noises: list[str],
+        seeds: list[int],
+        methods: list[str],
+        out: Path,
+        *,
+        quiet: bool,
+    ) -> None:
+        self.recipe, self.samples, self.methods = settings.recipe, samples, in_order(methods)
+        self.matched = "mild-rounds" in methods
+        self.stage = ""
+        done = {(row["noise"], row["seed"], row["method"]) for row in read_results(out / RESULTS)}
+        rows: list[Row] = [
+            {"noise": noise, "seed": seed, "method": key}
+            for noise, seed, key in itertools.product(noises, seeds, self.methods)
+            if (noise, seed, key) not in done
+        ]
+        stages = [Stage(_name(row), _name(row), self._work(row)) for row in rows]
+        self.progress = Progress(stages, quiet=quiet)
+
+    def _work(self, row: Row) -> float:
+        return comparison_work(self.recipe, self.samples, row["method"], matched=self.matched)
+
+    def on_start(self, row: Row) -> None:
+        self.stage = _name(row)
+
+    def on_record(self, record: Record) -> None:
+        """Of whatever training: it is one of those that the whole is made of."""
+        self.progress({**record, "stage": self.stage})
+
+    def on_row(self, row: Row) -> None:
+        title, score = METHODS[row["method"]].title, console.percent(row["test_accuracy"])
+        self.progress.say(f"{row['noise']}  seed {row['seed']}  {title}: {score}")
+        if row["method"] != "mild-rounds":
+            return
+        for key in self.methods[self.methods.index("mild-rounds") + 1 :]:  # as many steps
+            name = _name(row | {"method": key})
+            more = semi_supervised_work(self.recipe, self.samples, key)
+            if name in self.progress.places:
+                self.progress.expect(name, row["epochs"] * self.samples + more)
+
+
+def _name(row: Row) -> str:
+    return f"{row['noise']}, seed {row['seed']}, {METHODS[row['method']].title}"
 
 
 def _csv(rows: list[Row]) -> str:

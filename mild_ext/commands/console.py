@@ -11,7 +11,7 @@ import torch
 
 from mild_ext.data.noise import LabelNoise
 from mild_ext.data.sets import LabeledData
-from mild_ext.report.verdict import verdict
+from mild_ext.report.verdict import Verdict, judging_round, verdict
 from mild_ext.training.chance import mean_interval
 from mild_ext.training.context import Record
 from mild_ext.training.experiment import Row, RunSettings
@@ -19,7 +19,7 @@ from mild_ext.training.methods import METHODS
 from mild_ext.training.recipe import Recipe
 from mild_ext.training.run_folder import RunFolder
 from mild_ext.training.run_result import RoundsResult
-from mild_ext.training.sizing import describe_sizes
+from mild_ext.training.sizing import describe_sizes, sized
 from mild_ext.training.suspects import SUSPECTS, Suspect
 
 
@@ -33,31 +33,57 @@ def describe(
 ) -> str:
     """The data, its noise and the recipe, before the rounds begin."""
     recipe = settings.recipe
-    text = f"{data.name}: {len(data)} samples, {data.num_classes} classes"
+    text = f"{data.name}: {len(data):,} samples, {data.num_classes} classes"
     if data.test is not None:
-        text += f", {len(data.test)} test samples"  # type: ignore[arg-type]
+        text += f", {len(data.test):,} test samples"  # type: ignore[arg-type]
     if noise is not None:
         text += f"; noise {noise.spec}, {noise.rate:.1%} of the labels are wrong"
         rates = [rate for rate in noise.class_rates if rate == rate]
         text += f" ({min(rates):.0%} to {max(rates):.0%} by class)"
     for message in data.messages:
         text += f"\nnote: {message}"
-    if recipe.method == "mild":
-        plan = (
-            f"one training of {recipe.first_epochs + recipe.final_epochs} epochs, which finds the wrong labels when "
-            "they begin to be memorized"
-        )
-    elif recipe.rounds == 1 and not recipe.final_epochs:
-        plan = f"{recipe.first_epochs} epochs"
-    else:
-        plan = (
-            f"up to {recipe.rounds} rounds ({recipe.first_epochs} epochs, then {recipe.round_epochs} each), "
-            f"final training {recipe.final_epochs} epochs"
-        )
-    text += f"\nrecipe {settings.recipe_name}: {plan}; seed {settings.seed}, {device}\n"
+    lines = [text, *_plan(settings)]
+    chosen = settings.chosen or ()
+    longer = [name for name in ("first_epochs", "batch_size", "stride") if name in chosen]
     if settings.chosen is not None and recipe.method == "mild-rounds":
-        text += f"sized by the data: {describe_sizes(recipe)}\n"
-    return text
+        lines.append(f"Sizes, by the data where not given: {describe_sizes(recipe)}.")
+        usual = sized(
+            recipe, kind=data.kind, num_samples=len(data), input_shape=data.input_shape
+        ).scouts
+        if recipe.scouts < usual and "scouts" not in chosen and longer:
+            given = ", ".join(f"--{name.replace('_', '-')}" for name in longer)
+            lines.append(
+                f"note: {_networks(recipe.scouts)} instead of {usual}, because of {given}; --scouts {usual} trains "
+                "them all, which measures better and takes longer"
+            )
+    lines.append(
+        f"Settings: {settings.recipe_name} (--help-all lists them), seed {settings.seed}, {device}."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _plan(settings: RunSettings) -> list[str]:
+    """What will be trained, and how wrong labels are found by it."""
+    recipe = settings.recipe
+    yardstick = "A few labels are made wrong on purpose: how these are learned shows which of yours are wrong."
+    lines = [yardstick] if recipe.plants else []
+    if recipe.method == "mild":
+        epochs = recipe.first_epochs + recipe.final_epochs
+        return [*lines, f"One training of {epochs} epochs finds the wrong labels and goes on."]
+    if recipe.rounds > 1 or recipe.final_epochs:
+        lines.append(
+            f"Up to {recipe.rounds} rounds ({recipe.first_epochs} epochs, then {recipe.round_epochs} each): each "
+            "learns, and drops the labels it takes to be wrong. Then a final model, "
+            f"{recipe.final_epochs} epochs."
+        )
+    elif settings.chosen is None:
+        upto = "Up to " if recipe.scouts > 1 else ""
+        lines.append(f"{upto}{_networks(recipe.scouts)} of {recipe.first_epochs} epochs.")
+    return lines
+
+
+def _networks(count: int) -> str:
+    return "1 network" if count == 1 else f"{count} networks"
 
 
 def what_stayed(folder: Path, files: list[str], kind: str) -> str:
@@ -67,12 +93,15 @@ def what_stayed(folder: Path, files: list[str], kind: str) -> str:
 
 
 class RoundsTable:
-    """Prints one line per round as the rounds finish."""
+    """Prints one line per round as the rounds finish; of a single one where it is known how good its choice was."""
 
     def __init__(self, say: Callable[[str], None], data: LabeledData, recipe: Recipe) -> None:
         self.say = say
         self.watches_all = recipe.reselect == "all"
+        self.single = recipe.rounds == 1 or recipe.method == "mild"
         self.columns = [("round", 5), ("epochs", 6), ("trained on", 10), ("kept", 8)]
+        if self.single:
+            del self.columns[0]
         self.rates: list[tuple[str, str]] = []
         if data.true_labels is not None:
             self.rates = [
@@ -81,19 +110,33 @@ class RoundsTable:
                 ("recall", "recall"),
                 ("F1", "f1"),
             ]
+        self.judged = [key for _, key in self.rates]
         if data.test is not None:
             self.rates.append(("test accuracy", "test_accuracy"))
         titles = [name.rjust(width) for name, width in self.columns]
         self.header = "  ".join(titles + [name.rjust(7) for name, _ in self.rates])
+        self.all = 0
 
     def __call__(self, record: Record) -> None:
-        if record["type"] != "round":
+        if record["type"] != "round" or (self.single and not self.rates):
             return
         if record["round"] == 0:
+            self.all = record["trained_on"]
+            if self.judged:
+                self.say("Held against the true labels (precision, recall and F1 of the kept):")
+            elif not self.single:
+                self.say("Rounds, counted from 0:")
             self.say(self.header)
-        cells = [record["round"], record["epochs"], record["trained_on"], record["kept"]]
+        cells = [record[name.replace(" ", "_")] for name, _ in self.columns]
         line = [str(c).rjust(width) for c, (_, width) in zip(cells, self.columns, strict=True)]
-        line += [percent(record.get(key)).rjust(max(7, len(name))) for name, key in self.rates]
+        # Where nothing was dropped, nothing was chosen that could be good or bad.
+        chosen = record["kept"] < self.all
+        line += [
+            percent(record.get(key) if chosen or key not in self.judged else None).rjust(
+                max(7, len(name))
+            )
+            for name, key in self.rates
+        ]
         self.say("  ".join(line))
         if self.watches_all and record["kept"] > record["trained_on"]:
             self.say(
@@ -105,18 +148,32 @@ class RoundsTable:
 # ------------------------------------------------------------------------------------- the verdict
 
 
-def verdict_lines(result: RoundsResult, samples: int, path: Path) -> str:
+def verdict_of(result: RoundsResult, samples: int) -> Verdict:
     """How many labels are wrong, what the list holds of them, and whether to trust it: the report's own words.
 
     Args:
         result: of the rounds.
         samples: number of samples that took part.
-        path: of the list.
     """
-    found = verdict(
+    return verdict(
         result.rounds, num_samples=samples, num_dropped=int((result.round_dropped >= 0).sum())
     )
+
+
+def verdict_lines(found: Verdict, path: Path) -> str:
+    """The verdict as it is printed; ``path``: of the list."""
     return "\n".join(["", *(line.replace("The list below", f"{path}") for line in found.lines)])
+
+
+def what_was_learned(result: RoundsResult) -> str:
+    """How much of the labels the network fits, on which all else rests; empty where that was not measured."""
+    learned = judging_round(result.rounds).get("learned")
+    if learned is None:
+        return ""
+    return (
+        f"Learned: {learned:.0%} of the labels that are not plainly wrong. Others may be contradicted by mistake; a "
+        "longer training (--first-epochs) or a larger network (--width) learns more."
+    )
 
 
 def most_suspicious(suspects: list[Suspect], count: int = 10) -> str:
@@ -131,8 +188,8 @@ def most_suspicious(suspects: list[Suspect], count: int = 10) -> str:
     return "\n".join(lines)
 
 
-def after_finding(folder: RunFolder, seconds: float, quiet: bool) -> str:
-    """Where the list is, and what to do with it."""
+def after_finding(folder: RunFolder, seconds: float, found: Verdict, quiet: bool) -> str:
+    """Where the list is, and what to do with it: suggestions are followed only where there is evidence."""
     suspects, page = folder.path / SUSPECTS, folder.path / "report.html"
     if quiet:
         return f"{suspects}"
@@ -142,22 +199,23 @@ def after_finding(folder: RunFolder, seconds: float, quiet: bool) -> str:
             f"  open {page}: look through the samples, mark them, download corrections.csv;"
         )
         lines.append(
-            f"  mild-ext fix {folder.path} --corrections corrections.csv --out FIXED   applies that, or"
+            f"  mild-ext fix {folder.path} --corrections corrections.csv --out FIXED   applies that."
         )
     else:
         lines.append(f"  mild-ext report {folder.path}   makes a page to look through the samples;")
-    lines.append(
-        f"  mild-ext fix {folder.path} --auto --out FIXED   follows the suggestions that are sure enough."
-    )
+    if found.kind == "found":
+        lines.append(
+            f"  mild-ext fix {folder.path} --auto --out FIXED   follows the suggestions that are sure enough."
+        )
     return "\n".join(lines)
 
 
-def after_training(folder: RunFolder, seconds: float, quiet: bool) -> str:
+def after_training(folder: RunFolder, seconds: float, found: Verdict, quiet: bool) -> str:
     """What a finished training left, and what to do with it."""
     if quiet:
         return f"{folder.path / SUSPECTS}"
     return (
-        after_finding(folder, seconds, quiet)
+        after_finding(folder, seconds, found, quiet)
         + f"\n  mild_ext.load_model({str(folder.path)!r})   in Python: the model."
         + f"\nIn {folder.path}/: {folder.contents()}"
     )
@@ -184,7 +242,7 @@ def models_table(summary: dict[str, Any]) -> str:
         lines.append(f"MILD closes {summary['gap_closed']:.0%} of the gap to correct labels only.")
     if "against_plain" in summary:
         lines.append(f"{summary['against_plain']}.")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def methods_table(rows: list[Row], methods: list[str]) -> str:

@@ -83,12 +83,12 @@ def main(options: argparse.Namespace) -> int:
         if run.folder.writes:
             if not options.no_report:
                 write_page(run, say)
-            print(
-                console.verdict_lines(found.result, len(found.suspects), run.folder.path / SUSPECTS)
-            )
+            verdict = console.verdict_of(found.result, len(found.suspects))
+            print(console.verdict_lines(verdict, run.folder.path / SUSPECTS))
             if not options.quiet:
+                print(console.what_was_learned(found.result))
                 print(console.most_suspicious(found.suspects))
-            print(console.after_finding(run.folder, summary["seconds"], options.quiet))
+            print(console.after_finding(run.folder, summary["seconds"], verdict, options.quiet))
     return 0
 
 
@@ -219,10 +219,8 @@ def display(
             table(record)
             progress(record)
 
-        try:
+        with progress.going_on():
             yield replace(context, on_record=on_record), progress.say
-        finally:
-            progress.close()
 
 
 def find(run: Prepared, context: RunContext, say: Callable[[str], None]) -> Found:
@@ -256,7 +254,7 @@ def write_page(run: Prepared, say: Callable[[str], None]) -> None:
     from mild_ext.report.page import write_report
 
     try:
-        write_report(run.folder.path, data=run.settings.data)
+        write_report(run.folder.path, data=run.settings.data, loaded=run.data)
     except ImportError as error:
         say(f"(no report.html: {error})")
 

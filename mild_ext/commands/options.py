@@ -81,9 +81,10 @@ def add_recipe_options(parser: argparse.ArgumentParser, leave_out: Sequence[str]
     from dataclasses import fields
 
     from mild_ext.training.recipe import Recipe, setting_types
+    from mild_ext.training.sizing import SIZED
 
     group = parser.add_argument_group(
-        "recipe settings (the default recipe takes most from the size of the data; else what is in brackets)"
+        "settings, together a recipe (in brackets: of the default one, without --recipe)"
     )
     types = setting_types()
     for item in fields(Recipe):
@@ -92,6 +93,8 @@ def add_recipe_options(parser: argparse.ArgumentParser, leave_out: Sequence[str]
         kind, optional = types[item.name]
         parse: Any = _parse_bool if kind is bool else kind
         default = "none" if item.default is None else str(item.default)
+        if item.name in SIZED:
+            default = "by the size of the data"
         group.add_argument(
             f"--{item.name.replace('_', '-')}",
             dest=item.name,

@@ -89,9 +89,11 @@ def _print_outcome(
 
     if not options.no_report:
         write_page(run, say)
-    print(console.verdict_lines(found.result, len(found.suspects), run.folder.path / SUSPECTS))
+    verdict = console.verdict_of(found.result, len(found.suspects))
+    print(console.verdict_lines(verdict, run.folder.path / SUSPECTS))
+    say(console.what_was_learned(found.result))
     print(console.models_table(summary))
     say(console.most_suspicious(found.suspects))
-    print(console.after_training(run.folder, summary["seconds"], options.quiet))
+    print(console.after_training(run.folder, summary["seconds"], verdict, options.quiet))
     if run.data.test is None and run.noise is None:
         say("  Add --test-fraction 0.2 to see test accuracy (by the labels as they are).")

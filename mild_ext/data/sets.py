@@ -130,8 +130,9 @@ class LabeledData:
         root: the folder that ``sample_names`` are relative to, where classes are folders of files.
         table: the table the samples are rows of: its ``path``, and the names of the ``label`` and ``id`` columns (None:
             ``sample_names`` are numbers of rows); or None.
-        encoding: how rows of a table became inputs, in plain values, for `mild_ext.data.readers.table.encode_rows`;
-            or None.
+        arrays: the ``.npz`` file that the samples are rows of; or None.
+        encoding: how files, texts or rows of a table became inputs, in plain values, for
+            `mild_ext.data.readers.encoding.encode_samples`; or None.
         superclasses: superclass of each class, for label noise inside superclasses, or None.
         messages: what the user should know about how the data was read.
         recipe: name of the preset that suits this data set.
@@ -158,6 +159,7 @@ class LabeledData:
     texts: Sequence[str] | None = None
     root: str | None = None
     table: dict[str, str | None] | None = None
+    arrays: str | None = None
     encoding: dict[str, Any] | None = None
     superclasses: Sequence[int] | None = None
     messages: list[str] = field(default_factory=list)

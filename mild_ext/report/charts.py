@@ -91,18 +91,21 @@ def planted_figure(run: Path, number: int, samples: list[Sample]) -> dict[str, A
         samples: of ``selection.csv``, for which of them were dropped.
 
     Returns:
-        ``source`` (data address), ``planted`` (how many were) and ``networks`` (how many were trained); None where
-        the round saved no status, or nothing was planted in it.
+        ``source`` (data address), ``planted`` (how many were), ``networks`` (how many were trained), and ``left_out``
+        and ``left_out_flagged`` (samples that the upper bars leave out, and the flagged ones of these: they were
+        planted); None where the round saved no status, or nothing was planted in it.
     """
     found = _planted_counts(run, f"round-{number:02d}")
     if found is None:
         return None
-    epochs, ordinary, wrong = found
+    epochs, counts, is_planted = found
+    left_out = is_planted & (counts >= 0)
+    ordinary, wrong = np.where(is_planted, -1, counts), counts[left_out]
     networks = 1
     for path in sorted((run / "planted").glob("scout-*.safetensors")) if number == 0 else ():
         more = _planted_counts(run, path.stem)
         if more is not None and more[0] == epochs:
-            wrong = np.concatenate([wrong, more[2]])
+            wrong = np.concatenate([wrong, more[1][more[2] & (more[1] >= 0)]])
             networks += 1
     dropped = np.zeros(len(ordinary), dtype=bool)
     dropped[[s.id for s in samples if not s.kept]] = True
@@ -130,14 +133,17 @@ def planted_figure(run: Path, number: int, samples: list[Sample]) -> dict[str, A
         axes.set_ylabel("samples (root scale)")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=9, loc="upper center", ncols=2)
-    return {"source": _address(figure), "planted": len(wrong), "networks": networks}
+    return {
+        "source": _address(figure),
+        "planted": len(wrong),
+        "networks": networks,
+        "left_out": int(left_out.sum()),
+        "left_out_flagged": int((dropped & left_out).sum()),
+    }
 
 
 def _planted_counts(run: Path, name: str) -> tuple[int, NDArray[Any], NDArray[Any]] | None:
-    """Epochs, and the misclassified ones of the samples as they were given, [N], and of those planted, [n].
-
-    The former are -1 where a sample was planted or never seen.
-    """
+    """Epochs, the misclassified ones of each sample, [N], -1 where it was never seen, and which were planted, [N]."""
     status_file, planted_file = (
         run / folder / f"{name}.safetensors" for folder in ("status", "planted")
     )
@@ -147,7 +153,7 @@ def _planted_counts(run: Path, name: str) -> tuple[int, NDArray[Any], NDArray[An
     times = status.compute()
     counts, seen = times.misclassified.cpu().numpy(), times.seen.cpu().numpy() > 0
     is_planted = planted.mask.numpy()
-    return status.epoch, np.where(seen & ~is_planted, counts, -1), counts[seen & is_planted]
+    return status.epoch, np.where(seen, counts, -1), is_planted
 
 
 def _finish(axes: Any, xlabel: str, ylabel: str, ticks: list[int] | None) -> None:

@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mild_ext.data.sets import LabeledData
 from mild_ext.files import write_text
 from mild_ext.reading import reading
 from mild_ext.report import charts
@@ -48,6 +49,7 @@ def write_report(
     suspicious: int | None = None,
     thumbnails: bool = True,
     data: str | None = None,
+    loaded: LabeledData | None = None,
 ) -> Path:
     """Write the page about a run.
 
@@ -59,6 +61,7 @@ def write_report(
         thumbnails: show pictures, texts or values, which needs the run's data.
         data: the run's data, as ``--data`` has it: where it has moved, or where loading it runs code
             (``module:factory``, ``hf:NAME``), for which the folder's word is never taken. None: as the folder says.
+        loaded: these data, where they have been read already.
 
     Returns:
         The path written.
@@ -91,6 +94,7 @@ def write_report(
             suspicious=suspicious,
             thumbnails=thumbnails,
             data=data,
+            loaded=loaded,
             folder=target.with_name(f"{target.stem}_pictures"),
         )
         page = environment.get_template("report.html.j2").render(
@@ -129,12 +133,13 @@ def gather(
     suspicious: int | None = None,
     thumbnails: bool = True,
     data: str | None = None,
+    loaded: LabeledData | None = None,
     folder: Path | None = None,
 ) -> dict[str, Any]:
     """Everything the page shows, read from the run's folder.
 
     Args:
-        run, suspicious, thumbnails, data: as for `write_report`.
+        run, suspicious, thumbnails, data, loaded: as for `write_report`.
         folder: where pictures go that the page has no room for; None is ``report_pictures`` in the run's.
     """
     config = read_config(run)
@@ -152,7 +157,7 @@ def gather(
         notes.append("The run is not finished: this page shows what it has finished so far.")
     shown = Shown([None] * len(listed), [None] * len(listed))
     if thumbnails:
-        shown = show_samples(config, listed, folder or run / "report_pictures", data)
+        shown = show_samples(config, listed, folder or run / "report_pictures", data, loaded)
         notes += [shown.note] if shown.note else []
     flagged = sum(s.dropped for s in suspects)
     settings = config["settings"]
@@ -164,6 +169,8 @@ def gather(
             num_dropped=flagged if suspects else rounds[-1]["removed"],
             noise_rate=_noise_rate(summary),
         ),
+        "several": settings["recipe"].get("rounds", 1) > 1
+        and settings["recipe"].get("method") != "mild",
         "config": config,
         "config_text": json.dumps(config, indent=2),
         "settings": settings,
@@ -204,12 +211,22 @@ def _facts_of_rounds(
 ) -> dict[str, Any]:
     judged = judging_round(rounds)
     return {
-        "rounds": rounds,
+        "learned": judged.get("learned"),
+        "rounds": [_without_quality(r, of=rounds[0]["trained_on"]) for r in rounds],
         "planted_figure": charts.planted_figure(run, judged["round"], samples),
         "quality_known": "precision" in rounds[0],
         "test_known": "test_accuracy" in rounds[0],
         "quality_figure": charts.rounds_figure(rounds),
         "mixture_figures": _mixture_figures(run, rounds[:_SHOWN_ROUNDS]),
+    }
+
+
+def _without_quality(record: dict[str, Any], *, of: int) -> dict[str, Any]:
+    """A round's record, without the quality of its choice where it dropped none ``of`` the samples."""
+    if record["kept"] < of:
+        return record
+    return record | {
+        key: None for key in ("precision", "recall", "f1", "noise_removed") if key in record
     }
 
 

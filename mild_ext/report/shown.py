@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mild_ext.data.sets import LabeledData
 from mild_ext.files import as_name, writing
 from mild_ext.report.run_data import Suspect
 
@@ -48,7 +49,11 @@ class _Picture:
 
 
 def show_samples(
-    config: dict[str, Any], suspects: list[Suspect], folder: Path, data: str | None = None
+    config: dict[str, Any],
+    suspects: list[Suspect],
+    folder: Path,
+    data: str | None = None,
+    loaded: LabeledData | None = None,
 ) -> Shown:
     """Pictures and texts of samples.
 
@@ -58,6 +63,7 @@ def show_samples(
         folder: where the pictures go that the page has no room for; made where there are some.
         data: where the data lies now, as ``--data`` has it; None is where it was, as long as reading it
             runs no code that the folder names.
+        loaded: these data, where they have been read already.
     """
     shown = Shown([None] * len(suspects), [None] * len(suspects))
     spec = config["settings"]["data"] if data is None else data
@@ -69,7 +75,7 @@ def show_samples(
         picture = files.picture(suspect.id)
         if picture is None:
             try:
-                inputs = inputs or _Inputs(config, spec, trusted=data is not None)
+                inputs = inputs or _Inputs(config, spec, loaded, trusted=data is not None)
                 picture, shown.texts[k] = inputs.of(suspect)
             except (ValueError, TypeError, ImportError, OSError, IndexError) as error:
                 shown.note = f"No pictures: the data cannot be read any more ({error})."
@@ -127,7 +133,9 @@ class _Inputs:
         ValueError: they cannot be read, or are not those of the run any more.
     """
 
-    def __init__(self, config: dict[str, Any], spec: str, *, trusted: bool) -> None:
+    def __init__(
+        self, config: dict[str, Any], spec: str, data: LabeledData | None, *, trusted: bool
+    ) -> None:
         from mild_ext.data.readers.sources import load_data, runs_code
 
         if not trusted and runs_code(spec):
@@ -135,7 +143,8 @@ class _Inputs:
                 f"reading {spec} runs code, and a folder is not trusted to say which; if you know it, "
                 "give it to mild-ext report as --data"
             )
-        data = load_data(spec, test_fraction=config["settings"]["test_fraction"], seed=0)
+        if data is None:
+            data = load_data(spec, test_fraction=config["settings"]["test_fraction"], seed=0)
         if len(data) != config["data"]["samples"]:
             raise ValueError(f"it has {len(data)} samples now")
         self.data = data.plain or data.train

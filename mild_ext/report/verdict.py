@@ -71,6 +71,11 @@ def _found(rate: dict[str, Any], judged: dict[str, Any], samples: int, dropped: 
     doubt = judged.get("doubt")
     if doubt:
         lines.append(f"Be careful: {doubt}. Decide by what you see, not by the suggestion.")
+    elif rate["high"] - rate["low"] >= _OPEN:
+        lines.append(
+            "That is too wide a range to go by. Look at the list from the top, and stop where most labels turn out to "
+            "be right; more networks (--scouts) or a longer training (--first-epochs) narrow it."
+        )
     elif rate["high"] - rate["low"] > rate["rate"]:
         lines.append(
             "Trust the order of the list more than its length: go from the top, and stop where most "

@@ -131,6 +131,7 @@ def compare(
     out: Path,
     context: RunContext,
     *,
+    on_start: Callable[[Row], None] = lambda row: None,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> list[Row]:
     """Train every method at every noise and seed; finished trainings in ``out`` are not repeated.
@@ -142,6 +143,7 @@ def compare(
         out: folder of the results, and of a folder of checkpoints for each training.
         context: device, time between checkpoints, and progress of all trainings; seed, folder and
             fingerprint are each training's own.
+        on_start: called with the noise, seed and method of each training before it.
         on_row: called with each row as its training is done.
 
     Returns:
@@ -151,8 +153,7 @@ def compare(
     path = out / RESULTS
     rows = read_results(path)
     done = {(row["noise"], row["seed"], row["method"]): row for row in rows}
-    # Rounds end when they find nothing more: the others take as many steps as they did.
-    ordered = sorted(methods, key=lambda key: METHODS[key].finds != "mild-rounds")
+    ordered = in_order(methods)
     for noise, seed in itertools.product(noises, seeds):
         run = replace(settings, noise=noise, seed=seed)
         data, _ = prepare_data(run)
@@ -166,6 +167,7 @@ def compare(
             own = replace(context, seed=seed, folder=folder, fingerprint=run.fingerprint())
             steps = done.get((noise, seed, "mild-rounds"), {}).get("steps")
             row = {"noise": noise, "seed": seed, "method": key}
+            on_start(row)
             row |= _train(method, data, run, own, steps)
             rows.append(row)
             done[noise, seed, key] = row
@@ -173,6 +175,11 @@ def compare(
             on_row(row)
     asked = itertools.product(noises, seeds, methods)
     return [done[key] for key in asked]
+
+
+def in_order(methods: list[str]) -> list[str]:
+    """The methods as they are trained: rounds end when they find nothing more, and the others take as many steps."""
+    return sorted(methods, key=lambda key: METHODS[key].finds != "mild-rounds")
 
 
 def _folder_name(run: RunSettings, method: Method) -> str:

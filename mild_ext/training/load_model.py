@@ -6,16 +6,17 @@ caller names it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mild_ext.data.random_state import isolated_random_state
-from mild_ext.data.readers.table import encode_rows
+from mild_ext.data.readers.encoding import TAKES, as_list, check_encoding, encode_samples
 from mild_ext.reading import reading
 from mild_ext.sealed import read_sealed_json
 from mild_ext.training.models import build_model
@@ -28,9 +29,11 @@ class TrainedModel(nn.Module):
     Attributes:
         net: the network; its first layer standardizes the inputs as those of training were.
         class_names: K names, in the order of the logits.
-        encoding: how rows of a table become inputs (`encode`); None of other data.
+        encoding: how files, texts or rows of a table become inputs (`encode`); None of other data.
         input_shape: of one input, as the run's data were read: ``[C, H, W]`` gray levels of images as
             their reader gives them (uint8, 0 to 255, of image files), else a vector.
+        encoder: name or folder of the Hugging Face encoder that reads texts; None where there is none, or where the
+            caller of `load_model` did not name it.
     """
 
     def __init__(
@@ -39,9 +42,11 @@ class TrainedModel(nn.Module):
         class_names: list[str],
         input_shape: tuple[int, ...],
         encoding: dict[str, Any] | None = None,
+        encoder: str | None = None,
     ) -> None:
         super().__init__()
         self.encoding = encoding
+        self.encoder = encoder
         self.net = net
         self.class_names = class_names
         self.input_shape = input_shape
@@ -56,15 +61,54 @@ class TrainedModel(nn.Module):
         logits: Tensor = self.net(inputs)
         return logits
 
-    def encode(self, rows: Sequence[Mapping[str, Any]]) -> Tensor:
-        """Inputs of the rows of a table, by the columns the run was made with; float32 ``[B, features]``.
+    def encode(self, samples: Sequence[Any]) -> Tensor:
+        """Inputs ``[B, *input_shape]`` of new samples, made as the run made its own.
+
+        Args:
+            samples: B paths of images, texts, or rows of a table (mappings from column to cell): what the run was of.
 
         Raises:
-            ValueError: the run was not made from a table, or a column is missing.
+            TypeError: samples of another kind.
+            ValueError: the run was of none of these, an image cannot be read, a column is missing, or texts need an
+                encoder that `load_model` was not given.
         """
         if self.encoding is None:
-            raise ValueError("this model is of no table: give it inputs as its run's data had them")
-        return encode_rows(rows, self.encoding)
+            raise ValueError(
+                "this model is of no files, texts or table: give it inputs [B, "
+                f"{', '.join(map(str, self.input_shape))}] as its run's data had them"
+            )
+        if self.encoding["kind"] == "encoder" and self.encoder is None:
+            name = self.encoding["encoder"]
+            raise ValueError(
+                f"the run read its texts with the encoder {name}, and a folder is not trusted to say what to load: if "
+                f"you know it, load_model(RUN, encoder={name!r})"
+            )
+        return encode_samples(samples, self.encoding)
+
+    def probabilities(self, samples: Any, *, batch_size: int = 256) -> Tensor:
+        """The probability of each class for new samples, float32 ``[B, K]`` on the CPU.
+
+        Args:
+            samples: as for `encode`, or inputs ``[B, *input_shape]`` as a tensor or array.
+            batch_size: samples at a time.
+        """
+        if not isinstance(samples, Tensor | np.ndarray):
+            each = "an input" if self.encoding is None else TAKES[self.encoding["kind"]]
+            samples = as_list(samples, each)
+        device = next(self.parameters()).device
+        parts = []
+        with torch.no_grad():
+            for start in range(0, max(1, len(samples)), batch_size):
+                some = samples[start : start + batch_size]
+                inputs = some if isinstance(some, Tensor | np.ndarray) else self.encode(some)
+                logits = self(torch.as_tensor(inputs).to(device))
+                parts.append(logits.float().softmax(1).cpu())
+        return torch.cat(parts)
+
+    def predict(self, samples: Any, *, batch_size: int = 256) -> list[str]:
+        """The name of the most probable class of each new sample; arguments as of `probabilities`."""
+        most = self.probabilities(samples, batch_size=batch_size).argmax(1)
+        return [self.class_names[k] for k in most.tolist()]
 
     def names(self, inputs: Any) -> list[str]:
         """The name of the most probable class of each input of a batch."""
@@ -73,7 +117,11 @@ class TrainedModel(nn.Module):
 
 
 def load_model(
-    run: str | Path, *, model: str | None = None, device: torch.device | str = "cpu"
+    run: str | Path,
+    *,
+    model: str | None = None,
+    encoder: str | None = None,
+    device: torch.device | str = "cpu",
 ) -> TrainedModel:
     """The final model of a run that ``mild-ext train`` did.
 
@@ -81,6 +129,8 @@ def load_model(
         run: the run's folder.
         model: ``module:factory`` where the run's model is one of your own: calling it runs code, and a folder is
             not trusted to say which. None otherwise.
+        encoder: the Hugging Face encoder that the run read its texts with, which is loaded from its hub or a folder;
+            needed for new texts only. None otherwise.
         device: where to put it.
 
     Returns:
@@ -116,6 +166,7 @@ def load_model(
             shape,
             len(names),
             width=settings.recipe.width,
+            stride=settings.recipe.stride,
             mean=_statistic(state, "0.mean", shape),
             std=_statistic(state, "0.std", shape),
         )
@@ -124,8 +175,15 @@ def load_model(
     except RuntimeError as error:
         raise ValueError(f"{path} is not the model that {run} describes: {error}") from error
     made = folder.path / ENCODING
-    encoding = read_sealed_json(made, "encoding of a table") if made.is_file() else None
-    return TrainedModel(net, names, shape, encoding).to(device).eval()
+    encoding = None
+    if made.is_file():
+        found = read_sealed_json(made, "encoding of samples")
+        with reading(made, "it is no encoding of samples"):
+            encoding = check_encoding(found, shape)
+    own = None if encoding is None else encoding.get("encoder")
+    if encoder not in (None, own):
+        raise ValueError(f"encoder must be {own!r}, or None, for the run in {run}, got {encoder!r}")
+    return TrainedModel(net, names, shape, encoding, encoder).to(device).eval()
 
 
 def _statistic(state: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 config.json          settings, data, noise, versions
 given_labels.npy     int64 [N], the labels that were given
-encoding.json        how rows of a table became inputs, where they did
+encoding.json        how files, texts or rows of a table became inputs, where they did
 sample_names.json    the samples' names (files, ids of rows), where they have some
 history.jsonl        a record a line: epochs and rounds, as they happen
 checkpoints/         what a resumed run goes on from
@@ -246,6 +246,7 @@ class RunFolder:
                 "classes": list(data.class_names),
                 "root": data.root,
                 "table": data.table,
+                "arrays": data.arrays,
                 "input_shape": list(data.input_shape),
                 "messages": data.messages,
             },

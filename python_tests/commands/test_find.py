@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ import torch
 
 import mild_ext
 from mild_ext.cli import main
+from mild_ext.commands import console
+from mild_ext.data import load_data
+from mild_ext.training.experiment import choose_settings, size_by_data
 from mild_ext.training.suspects import read_suspects, suspects_text
 
 FAST = ["--model=mlp", "--width=32", "--first-epochs=15", "--batch-size=32", "--lr=0.05"]
@@ -102,6 +106,7 @@ def test_what_is_printed(spec, tmp_path, capsys):
     assert main(["find", "--data", spec, *options]) == 0
     printed = capsys.readouterr().out
     assert "labels are probably wrong" in printed
+    assert re.search(r"Learned: \d+% of the labels that are not plainly wrong", printed)
     assert "The most suspicious:" in printed
     first = rows(out / "suspects.csv")[0]
     line = printed.partition("The most suspicious:")[2].splitlines()[2].split()
@@ -138,10 +143,59 @@ def test_training_goes_on_from_the_same_list_to_a_model_that_can_be_loaded(spec,
     assert model.names(inputs) == [NAMES[k] for k in predicted]
     with pytest.raises(ValueError, match=r"inputs must have shape \[B, 8\], got \[2, 3\]"):
         model(torch.zeros(2, 3))
-    with pytest.raises(ValueError, match="of no table"):
+    with pytest.raises(ValueError, match="of no files, texts or table"):
         model.encode([{}])
     (out / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="damaged"):
         mild_ext.load_model(out)
     with pytest.raises(ValueError, match="no run"):
         mild_ext.load_model(tmp_path)
+
+
+def test_nothing_is_offered_where_there_is_no_evidence_and_fewer_networks_are_told(
+    spec, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    options = [*FAST, "--plant=0", "--no-report", "--out", str(out)]
+    assert main(["find", "--data", spec, *options]) == 0
+    printed = capsys.readouterr().out
+    assert "This run cannot tell" in printed or "This is a guess" in printed
+    assert f"mild-ext report {out}" in printed
+    assert "--auto" not in printed
+    for word in ("scout ", "round 0", "trained on"):  # nobody has said what these are
+        assert word not in printed
+
+
+def test_a_longer_training_says_that_it_has_fewer_networks():
+    data = load_data("digits")
+    chosen = choose_settings(
+        "digits",
+        "default",
+        {"first_epochs": 400, "method": "mild-rounds", "rounds": 1, "final_epochs": 0},
+    )
+    told = console.describe(data, None, size_by_data(chosen, data), "cpu")
+    assert (
+        "note: 1 network instead of 3, because of --first-epochs; --scouts 3 trains them all"
+        in told
+    )
+    usual = choose_settings(
+        "digits", "default", {"method": "mild-rounds", "rounds": 1, "final_epochs": 0}
+    )
+    told = console.describe(data, None, size_by_data(usual, data), "cpu")
+    assert "up to 3 networks" in told
+    assert "note:" not in told
+
+
+def test_the_page_is_made_of_the_data_that_were_read_before(spec, tmp_path, monkeypatch):
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+
+    def read_again(*arguments, **options):
+        raise ValueError("read again, which may take as long as an encoder takes")
+
+    monkeypatch.setattr("mild_ext.data.readers.sources.load_data", read_again)
+    out = tmp_path / "run"
+    assert main(["find", "--data", spec, *FAST, "--plant=0", "--out", str(out)]) == 0
+    assert "read again" not in (out / "report.html").read_text(encoding="utf-8")
+    assert main(["report", str(out), "--data", spec]) == 0
+    assert "read again" in (out / "report.html").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mild_ext.cli import main
-from mild_ext.commands import fix
+from mild_ext.data import corrected as corrected_files
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -306,6 +306,114 @@ def test_a_precision_that_cannot_be_is_refused(table_run, tmp_path, capsys):
 
 def test_places_are_free(tmp_path):
     taken = {"dog/a/1.jpg", "dog/a/1-from-cat.jpg"}
-    assert fix.corrected.free_place("cat/a/1.jpg", "dog", taken) == "dog/a/1-from-cat-2.jpg"
-    assert fix.corrected.free_place("cat/2.jpg", "dog", taken) == "dog/2.jpg"
+    assert corrected_files.free_place("cat/a/1.jpg", "dog", taken) == "dog/a/1-from-cat-2.jpg"
+    assert corrected_files.free_place("cat/2.jpg", "dog", taken) == "dog/2.jpg"
     assert "dog/2.jpg" in taken
+
+
+def arrays_run(folder, labels, **more):
+    """A run on arrays, of which there are 60 samples in three classes."""
+    generator = np.random.default_rng(0)
+    true = np.arange(60) % 3
+    x = (generator.normal(size=(60, 5)) + 3 * np.eye(3, 5)[true]).astype(np.float32)
+    source = folder / "mine.npz"
+    np.savez_compressed(
+        source, x_train=x, y_train=np.array(labels)[true], notes=np.arange(60), **more
+    )
+    out = folder / "run"
+    assert main(["find", "--data", f"npz:{source}", *FAST, "--plant=0", "--out", str(out)]) == 0
+    return source, out
+
+
+@pytest.mark.parametrize(
+    ("labels", "new"),
+    [(["a", "b", "longer"], "longer"), ([4, 7, 9], "9"), ([2, 0, 1], "1")],
+    ids=["text", "numbers", "counted"],
+)
+def test_arrays_get_other_labels_and_everything_else_is_as_it_was(tmp_path, labels, new, capsys):
+    more = {"x_test": np.zeros((3, 5), np.float32), "y_test": np.array(labels), "thing": np.eye(2)}
+    source, run = arrays_run(tmp_path, labels, **more)
+    before = source.read_bytes()
+    given = write(tmp_path / "c.csv", f"0,{new}", f"1,{new}", header="id,label")
+    out = tmp_path / "fixed.npz"
+    assert corrected(run, given, out) == 0
+    assert "2 of 60 labels changed" in capsys.readouterr().out
+    with np.load(source) as old, np.load(out) as now:
+        assert old.files == now.files
+        for name in set(old.files) - {"y_train"}:
+            assert now[name].dtype == old[name].dtype
+            assert np.array_equal(now[name], old[name])
+        assert now["y_train"].tolist() == [labels[2]] * 3 + old["y_train"].tolist()[3:]
+        assert now["y_train"].dtype == old["y_train"].dtype
+    assert out.stat().st_size < 1.05 * source.stat().st_size  # compressed as it was
+    assert main(["fix", str(run), "--undo", "--out", str(out)]) == 0
+    with np.load(source) as old, np.load(out) as now:
+        assert all(np.array_equal(now[name], old[name]) for name in old.files)
+    assert source.read_bytes() == before
+    assert corrected(run, given, source, "--overwrite") == 1
+
+
+def test_samples_left_out_of_arrays_come_back_in_their_places(tmp_path, capsys):
+    source, run = arrays_run(tmp_path, ["a", "b", "c"], y_true=np.array(["a", "b", "c"] * 20))
+    given = write(
+        tmp_path / "c.csv", "3,wrong,", "5,relabel,a", "8,relabel,a", header="id,decision,label"
+    )
+    out = tmp_path / "fixed.npz"
+    assert corrected(run, given, out) == 0
+    assert "1 samples left out" in capsys.readouterr().out
+    with np.load(source) as old, np.load(out) as now:
+        for name in ("x_train", "y_true", "notes"):
+            assert np.array_equal(now[name], np.delete(old[name], 3, axis=0))
+        assert now["y_train"][[3, 4, 7]].tolist() == ["b", "a", "a"]
+        arrays = dict(now)
+    arrays["y_train"][4] = "b"  # somebody thought again
+    np.savez(out, **arrays)
+    assert main(["fix", str(run), "--undo", "--out", str(out)]) == 0
+    assert "2 of 3 changes taken back; 1 could not be" in capsys.readouterr().out
+    with np.load(source) as old, np.load(out) as now:
+        assert np.array_equal(now["x_train"], old["x_train"])
+        differing = np.flatnonzero(now["y_train"] != old["y_train"])
+        assert differing.tolist() == [5]
+        assert now["y_train"][5] == "b"
+    np.savez(out, x_train=arrays["x_train"], y_train=arrays["y_train"][:9])
+    assert main(["fix", str(run), "--undo", "--out", str(out)]) == 1
+    assert "entries were added or removed since" in capsys.readouterr().err
+
+
+def test_rows_of_arrays_are_found_where_some_took_no_part(tmp_path):
+    labels = np.array(["a", "b", ""] * 20)
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    np.savez(tmp_path / "mine.npz", x_train=x, y_train=labels)
+    run, out = tmp_path / "run", tmp_path / "fixed.npz"
+    spec = f"npz:{tmp_path / 'mine.npz'},missing=drop"
+    options = [*FAST, "--plant=0", "--test-fraction=0.25"]
+    assert main(["find", "--data", spec, *options, "--out", str(run)]) == 0
+    ids = json.loads((run / "sample_names.json").read_text())
+    assert len(ids) == 30
+    row = int(ids[4].removeprefix("row "))
+    new = "b" if labels[row] == "a" else "a"
+    assert corrected(run, write(tmp_path / "c.csv", f"{ids[4]},{new}", header="id,label"), out) == 0
+    with np.load(out) as now:
+        assert np.flatnonzero(now["y_train"] != labels).tolist() == [row]
+        assert now["y_train"][row] == new
+
+
+def test_data_that_were_changed_since_or_that_a_run_spoiled_itself_are_refused(tmp_path, capsys):
+    source, run = arrays_run(tmp_path, ["a", "b", "c"])
+    given = write(tmp_path / "c.csv", "0,b", header="id,label")
+    with np.load(source) as old:
+        np.savez(source, x_train=old["x_train"], y_train=np.roll(old["y_train"], 1))
+        np.savez(tmp_path / "again.npz", x_train=old["x_train"], y_train=old["y_train"])
+    assert corrected(run, given, tmp_path / "fixed.npz") == 1
+    assert "are not those of the run any more" in capsys.readouterr().err
+    assert not (tmp_path / "fixed.npz").exists()
+    assert corrected(run, given, tmp_path / "folder") == 1
+    assert "name a FILE.npz, FILE.csv or FILE.npy" in capsys.readouterr().err
+    spec, noisy = f"npz:{tmp_path / 'again.npz'}", tmp_path / "noisy"
+    options = [*FAST, "--plant=0", "--noise=symmetric:0.3", "--out", str(noisy)]
+    assert main(["find", "--data", spec, *options]) == 0
+    label = "abc"[int(np.load(noisy / "given_labels.npy")[0])]
+    given = write(tmp_path / "c.csv", f"0,{'b' if label != 'b' else 'a'}", header="id,label")
+    assert corrected(noisy, given, tmp_path / "fixed.npz") == 1
+    assert "the run added wrong labels itself (--noise symmetric:0.3)" in capsys.readouterr().err
+    assert corrected(noisy, given, tmp_path / "fixed.npy") == 0

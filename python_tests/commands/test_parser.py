@@ -97,7 +97,10 @@ def test_the_help_fits_a_screen_and_the_whole_help_has_it_all(capsys, monkeypatc
     whole = help_of(capsys, command, "--help-all")
     for option in ("--clip-norm", "--plant", "--checkpoint-seconds"):
         assert option in whole
-    assert f"[{Recipe().first_epochs}]" in whole  # values, not "the recipe's"
+    assert f"[{Recipe().momentum}]" in whole  # values, not "the recipe's"
+    first = whole[whole.index("--first-epochs") :].partition("--round-epochs")[0]
+    assert "[by the size of the data]" in " ".join(first.split())  # and not what it comes from
+    assert f"[{Recipe().first_epochs}]" not in first
     for kind in KINDS:
         assert kind in whole
     if command == "train":

@@ -1,5 +1,6 @@
 """The report's charts: what is drawn is what was recorded."""
 
+import csv
 import shutil
 
 import numpy as np
@@ -14,6 +15,7 @@ pytest.importorskip("matplotlib")
 from mild_ext.report import charts
 from mild_ext.report.page import write_report
 from mild_ext.report.run_data import read_selection
+from mild_ext.selection import PlantedLabels
 
 
 def test_status_picture_averages_neighbours(tmp_path, monkeypatch):
@@ -50,10 +52,21 @@ def test_planted_samples_of_several_networks_are_drawn_together(run, tmp_path):
     alone = charts.planted_figure(run, 0, samples)
     assert alone["planted"] >= 50
     assert alone["networks"] == 1
+    assert alone["left_out"] == alone["planted"]
+    with open(run / "selection.csv", encoding="utf-8", newline="") as file:
+        dropped = {int(row["id"]) for row in csv.DictReader(file) if row["kept"] == "0"}
+    planted = PlantedLabels.load(run / "planted" / "round-00.safetensors")
+    ids = set(planted.mask.nonzero().flatten().tolist())
+    assert alone["left_out_flagged"] == len(ids & dropped)
     for folder in ("status", "planted"):
         shutil.copy(copy / folder / "round-00.safetensors", copy / folder / "scout-1.safetensors")
     both = charts.planted_figure(copy, 0, samples)
     assert (both["planted"], both["networks"]) == (2 * alone["planted"], 2)
     text = write_report(copy, thumbnails=False).read_text(encoding="utf-8")
+    assert (both["left_out"], both["left_out_flagged"]) == (
+        alone["left_out"], alone["left_out_flagged"]
+    )  # fmt: skip
     assert f"{both['planted']} labels were made wrong on purpose" in text
+    assert "2 networks were trained on" in text
+    assert f"{both['left_out']} had their label made wrong on purpose for it" in text
     assert charts.planted_figure(copy, 7, samples) is None

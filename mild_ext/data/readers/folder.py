@@ -107,6 +107,7 @@ def load_folder(
         validation=datasets.get("validation"),
         sample_names=train.paths,
         root=str(train.folder.resolve()),
+        encoding=wanted.encoding(),
         messages=[as_text(message) for message in messages],
     )
 

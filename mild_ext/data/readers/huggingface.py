@@ -1,4 +1,4 @@
-"""A Hugging Face `datasets` data set of images, or of vectors such as text embeddings."""
+"""A Hugging Face `datasets` data set of images, of texts, or of vectors such as text embeddings."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from mild_ext.data.readers.images import (
     require_pillow,
 )
 from mild_ext.data.readers.skipped import left_out_unlabeled, parse_missing
+from mild_ext.data.readers.table import JOIN, joined
+from mild_ext.data.readers.text import apply_texts, read_texts
 from mild_ext.data.sets import ArrayDataset, LabeledData, array_data, some_inputs, statistics_of
 
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
@@ -64,6 +66,8 @@ def load_hf(
     name: str,
     *,
     input: str | None = None,
+    text: str | None = None,
+    encoder: str | None = None,
     label: str | None = None,
     true: str | None = None,
     train: str = "train",
@@ -81,6 +85,9 @@ def load_hf(
             ``datasets.load_dataset`` takes (a name on the hub needs a network or its cache).
         input: column of the inputs: images, or vectors of one length. None: the only column of
             images, or else the only one of number sequences.
+        text: column of texts to read in their place, several as ``title+body``: by the words in them, or by
+            ``encoder``, as in a table (`mild_ext.data.readers.table.load_table`).
+        encoder: name or folder of a Hugging Face encoder to read the texts with.
         label: column of the given labels. None: the only class-label column, or ``label``.
         true: column of the true labels, where they are known.
         train: split to train on.
@@ -104,12 +111,21 @@ def load_hf(
     if len(table) == 0:
         raise ValueError(f"split {train} of {name} is empty")
     label = _choose_label(table, label)
-    input, kind = _choose_input(table, input, label)
     tables = {"train": table} | ({} if test is None else {"test": splits[test]})
+    kind: Literal["image", "vector", "text"] = "text"
+    if text is None:
+        if encoder is not None:
+            raise ValueError("encoder= reads texts: name their column, ,text=COLUMN")
+        input, kind = _choose_input(table, input, label)
+        inputs_in = [input]
+    else:
+        if input is not None:
+            raise ValueError("input= and text= are for one kind of data each: give one of them")
+        inputs_in = [text] if text in table.features else text.split(JOIN)
     columns = {"train": [label, *([true] if true else [])], "test": [true or label]}
-    for column in {input, label, *([true] if true else [])}:
+    for column in (*inputs_in, label, *([true] if true else [])):
         for part, part_table in tables.items():
-            if part == "train" or column in (input, columns["test"][0]):
+            if part == "train" or column in (*inputs_in, columns["test"][0]):
                 _require(part_table, column)
     labels, class_names = _read_labels(tables, columns, parse_missing(missing))
     rows = labels["train"][label].labeled
@@ -121,7 +137,7 @@ def load_hf(
     truth = labels["train"][true].values[rows] if true else None
     tested = None if test is None else labels["test"][columns["test"][0]].values
     if kind == "image":
-        found = _image_data(tables, input, given, tested, size, gray, memory)
+        found = _image_data(tables, inputs_in[0], given, tested, size, gray, memory)
         kept = found.pop("kept")
         messages += found.pop("messages")
         return LabeledData(
@@ -133,7 +149,17 @@ def load_hf(
             messages=messages,
             **found,
         )
-    inputs = {part: _vectors(t, input) for part, t in tables.items()}
+    texts, encoding = None, None
+    if kind == "text":
+        said = {part: _texts(t, inputs_in) for part, t in tables.items()}
+        texts = said["train"]
+        vectors, encoding, more = read_texts(texts, inputs_in, encoder)
+        messages += more
+        inputs: dict[str, Any] = {"train": vectors}
+        if test is not None:
+            inputs["test"] = apply_texts(said["test"], encoding)
+    else:
+        inputs = {part: _vectors(t, inputs_in[0]) for part, t in tables.items()}
     data = array_data(
         Path(name).name,
         inputs["train"],
@@ -143,6 +169,13 @@ def load_hf(
         y_test=tested,
         true_labels=truth,
     )
+    if (
+        encoding is not None
+    ):  # on one scale already: the model's first layer leaves them as they are
+        features = data.input_shape[0]
+        data.mean, data.std = torch.zeros(features), torch.ones(features)
+    data.texts, data.encoding = texts, encoding
+    data.sample_names = [f"row {k}" for k in rows.tolist()]
     data.messages += messages
     return data
 
@@ -207,7 +240,7 @@ def _choose_input(
         if column not in kinds:
             raise ValueError(
                 f"column {column!r} holds {table.features[column]}; inputs must be images or sequences "
-                "of numbers (embed text first, e.g. with sentence-transformers)"
+                f"of numbers; of texts, give ,text={column}"
             )
         return column, kinds[column]
     for kind in ("image", "vector"):
@@ -218,7 +251,7 @@ def _choose_input(
             return chosen, kinds[chosen]
     raise ValueError(
         "which column holds the inputs? Add ,input=COLUMN with a column of images or of number "
-        f"sequences (embed text first, e.g. with sentence-transformers); there are "
+        "sequences, or ,text=COLUMN with one of texts; there are "
         f"{', '.join(table.features)}"
     )
 
@@ -245,6 +278,12 @@ def _vectors(table: Any, column: str) -> np.ndarray[Any, Any]:
     if not np.isfinite(values).all():
         raise ValueError(f"column {column!r} holds NaN or infinity")
     return values
+
+
+def _texts(table: Any, columns: list[str]) -> list[str]:
+    """The text of each row: the columns of that name, one after the other."""
+    cells = {column: read_column(table, column) for column in columns}
+    return [joined({c: cells[c][k] for c in columns}, columns) for k in range(len(table))]
 
 
 def _read_labels(
@@ -346,6 +385,7 @@ def _image_data(
         "train": parts["train"],
         "kind": "image",
         "input_shape": wanted.shape,
+        "encoding": wanted.encoding(),
         "mean": mean,
         "std": std,
         "test": parts.get("test"),

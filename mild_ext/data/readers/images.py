@@ -6,6 +6,7 @@ Needs Pillow, which is imported where it is used.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import stat
@@ -72,6 +73,10 @@ class ImageFormat:
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.channels, self.height, self.width
+
+    def encoding(self) -> dict[str, Any]:
+        """In plain values, for `mild_ext.data.readers.encoding`."""
+        return {"kind": "pictures", **dataclasses.asdict(self)}
 
 
 def require_pillow() -> Any:

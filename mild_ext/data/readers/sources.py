@@ -63,13 +63,17 @@ def load_data(spec: str, *, test_fraction: float = 0.0, seed: int = 0) -> Labele
 def runs_code(spec: str) -> bool:
     """Whether loading this data may run code that the specification names: so only a person may give it.
 
-    A ``module:factory`` is called; `datasets` runs a loading script that lies in a folder, in some versions.
+    A ``module:factory`` is called; `datasets` runs a loading script that lies in a folder, in some versions; an
+    ``encoder`` is downloaded, or read from a folder, in formats of which some are pickles.
 
     >>> runs_code("os:system,command=x"), runs_code("hf:name"), runs_code("folder:photos,size=64")
     (True, True, False)
+    >>> runs_code("csv:a.csv,label=y,text=t"), runs_code("csv:a.csv,label=y,text=t,encoder=name")
+    (False, True)
     """
-    name = _split_options(spec)[0].partition(":")[0]
-    return name not in SOURCES or name == "hf"
+    head, options = _split_options(spec)
+    name = head.partition(":")[0]
+    return name not in SOURCES or name == "hf" or "encoder" in options
 
 
 def _unknown_source(spec: str, name: str, head: str) -> str:
@@ -176,7 +180,8 @@ def _split_test(data: LabeledData, fraction: float, seed: int) -> LabeledData:
         true_labels=None if data.true_labels is None else data.true_labels[kept],
         test=part(data.plain or data.train, test, truth[test]),
         plain=None if data.plain is None else part(data.plain, kept, data.labels[kept]),
-        sample_names=None if names is None else [names[k] for k in kept.tolist()],
+        # Where they have no names, it must still be seen which ones these are.
+        sample_names=[f"row {k}" if names is None else names[k] for k in kept.tolist()],
         texts=None if texts is None else [texts[k] for k in kept.tolist()],
     )
 
@@ -276,6 +281,7 @@ def load_npz(argument: str, *, missing: str = "refuse") -> LabeledData:
         y_test=labels["y_test"].values if "y_test" in labels else None,
         true_labels=None if true is None else true.values[rows],
     )
+    data.arrays = str(path.resolve())
     if len(rows) < len(x):
         data.messages.append(left_out_unlabeled(len(x) - len(rows), len(x)))
         data.sample_names = [f"row {k}" for k in rows.tolist()]

@@ -23,7 +23,7 @@ from mild_ext.data.labels import check_labels
 from mild_ext.data.readers.skipped import parse_missing
 from mild_ext.data.readers.table_columns import apply_columns, encode_columns
 from mild_ext.data.readers.table_file import TableFile, cell_text, read_table_file
-from mild_ext.data.readers.text import apply_words, embed_texts, encode_texts
+from mild_ext.data.readers.text import apply_texts, read_texts
 from mild_ext.data.sets import ArrayDataset, LabeledData
 
 #: Columns of a text are joined by this sign in the specification.
@@ -102,17 +102,9 @@ def load_table(
         return _pictures([cell_text(row[image]) for row in some], folder, labels, size, facts)
     if text is not None:
         parts = _named(table, text, "text=", source)
-        texts = [_joined(row, parts) for row in some]
-        empty = sum(not t for t in texts)
-        if empty:
-            messages.append(f"{empty} of {len(texts)} texts are empty")
-        if encoder is not None:
-            inputs = embed_texts(texts, encoder)
-            encoding: dict[str, Any] = {"kind": "encoder", "columns": parts, "encoder": encoder}
-        else:
-            inputs, encoding, more = encode_texts(texts)
-            encoding |= {"columns": parts}
-            messages += more
+        texts = [joined(row, parts) for row in some]
+        inputs, encoding, more = read_texts(texts, parts, encoder)
+        messages += more
         return _vectors(inputs, labels, facts, encoding, texts)
     used = _features(table, columns, [label, id], source)
     inputs, encoding, more = encode_columns(some, used, source)
@@ -129,12 +121,8 @@ def encode_rows(rows: Sequence[Mapping[str, Any]], encoding: Mapping[str, Any]) 
         encoding: ``LabeledData.encoding``.
 
     Raises:
-        ValueError: a column that is missing, or texts that were read by an encoder.
+        ValueError: a column that is missing.
     """
-    if encoding["kind"] == "encoder":
-        raise ValueError(
-            f"embed the texts with {encoding['encoder']}, which was standardized by its data"
-        )
     names = (
         [column["name"] for column in encoding["columns"]]
         if encoding["kind"] == "columns"
@@ -146,10 +134,11 @@ def encode_rows(rows: Sequence[Mapping[str, Any]], encoding: Mapping[str, Any]) 
             raise ValueError(f"row {k} has no column {absent[0]!r}; it has {', '.join(row)}")
     if encoding["kind"] == "columns":
         return apply_columns(rows, encoding)
-    return apply_words([_joined(row, names) for row in rows], encoding)
+    return apply_texts([joined(row, names) for row in rows], encoding)
 
 
-def _joined(row: Mapping[str, Any], names: Sequence[str]) -> str:
+def joined(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The text of a row: its columns of that name, one after the other."""
     return " ".join(cell_text(row[name]) for name in names).strip()
 
 
@@ -292,7 +281,8 @@ def _pictures(
         train=files.dataset,
         labels=labels[torch.tensor(kept)],
         kind="image",
-        input_shape=files.shape,
+        input_shape=files.wanted.shape,
+        encoding=files.wanted.encoding(),
         mean=files.mean,
         std=files.std,
         **facts,

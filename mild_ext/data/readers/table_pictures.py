@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from mild_ext.data.readers.folder import MEMORY_LIMIT, choose_format
 from mild_ext.data.readers.images import (
     ImageFiles,
+    ImageFormat,
     decode,
     read_all,
     read_header,
@@ -31,14 +32,14 @@ class Pictures:
     Attributes:
         dataset: map-style, of ``(input, label)``.
         positions: which of the paths could be read.
-        shape: of a picture, ``[C, H, W]``.
+        wanted: what each was brought to.
         mean, std: per channel, in gray levels.
         messages: what was left out or resized.
     """
 
     dataset: Dataset[Any]
     positions: list[int]
-    shape: tuple[int, int, int]
+    wanted: ImageFormat
     mean: Tensor
     std: Tensor
     messages: list[str]
@@ -94,4 +95,4 @@ def load_pictures(
             folder, [paths[k] for k in positions], labels[torch.tensor(positions)], wanted
         )
     mean, std = statistics_of(some_inputs(dataset), "image")
-    return Pictures(dataset, positions, wanted.shape, mean, std, messages)
+    return Pictures(dataset, positions, wanted, mean, std, messages)

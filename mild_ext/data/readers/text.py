@@ -23,6 +23,51 @@ MOST_TOKENS, BATCH = 256, 32
 _NEEDS = "reading text needs scikit-learn: pip install 'mild_ext[text]'"
 
 
+def read_texts(
+    texts: Sequence[str], columns: Sequence[str], encoder: str | None
+) -> tuple[Tensor, dict[str, Any], list[str]]:
+    """Vectors of texts, by an encoder where one is named, else by their words.
+
+    Args:
+        texts: N texts.
+        columns: that they were joined from; part of the encoding.
+        encoder: as for `embed_texts`.
+
+    Returns:
+        float32 ``[N, features]``; the encoding, for `apply_texts`; and messages.
+    """
+    messages = []
+    empty = sum(not text for text in texts)
+    if empty:
+        messages.append(f"{empty} of {len(texts)} texts are empty")
+    if encoder is None:
+        inputs, encoding, more = encode_texts(texts)
+        return inputs, encoding | {"columns": list(columns)}, messages + more
+    inputs = embed_texts(texts, encoder)
+    mean, deviation = inputs.mean(0), inputs.std(0, correction=0)
+    encoding = {
+        "kind": "encoder",
+        "columns": list(columns),
+        "encoder": encoder,
+        "mean": mean.tolist(),
+        "deviation": deviation.tolist(),
+    }
+    return _standardized(inputs, encoding), encoding, messages
+
+
+def apply_texts(texts: Sequence[str], encoding: Mapping[str, Any]) -> Tensor:
+    """Vectors float32 ``[N, features]`` of further texts, by an encoding of `read_texts`."""
+    if encoding["kind"] == "words":
+        return apply_words(texts, encoding)
+    return _standardized(embed_texts(texts, encoding["encoder"]), encoding)
+
+
+def _standardized(vectors: Tensor, encoding: Mapping[str, Any]) -> Tensor:
+    """A feature that was the same in all texts of the run is 0."""
+    mean, deviation = torch.tensor(encoding["mean"]), torch.tensor(encoding["deviation"])
+    return (vectors - mean) / torch.where(deviation > 0, deviation, math.inf)
+
+
 def encode_texts(texts: Sequence[str]) -> tuple[Tensor, dict[str, Any], list[str]]:
     """TF-IDF of words and pairs of words: logarithmic counts, weighted by rarity, each text of length `NORM`.
 
@@ -66,7 +111,7 @@ def _vectorizer(**options: Any) -> Any:
 
 
 def embed_texts(texts: Sequence[str], encoder: str) -> Tensor:
-    """The mean of an encoder's last hidden states over each text's tokens, standardized per feature.
+    """The mean of an encoder's last hidden states over each text's tokens.
 
     Args:
         texts: N texts, of which the first `MOST_TOKENS` tokens are read.
@@ -104,6 +149,4 @@ def embed_texts(texts: Sequence[str], encoder: str) -> Tensor:
             hidden = model(**tokens).last_hidden_state
             mask = tokens["attention_mask"][..., None].to(hidden)
             parts.append((hidden * mask).sum(1) / mask.sum(1).clamp(min=1))
-    vectors = torch.cat(parts).float()
-    deviation = vectors.std(0, correction=0)
-    return (vectors - vectors.mean(0)) / torch.where(deviation > 0, deviation, math.inf)
+    return torch.cat(parts).float()

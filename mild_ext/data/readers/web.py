@@ -198,6 +198,7 @@ def _streamed(
         test=ImageFiles(test.folder, test.paths, torch.tensor(test.labels), wanted),
         plain=ImageFiles(train.folder, dataset.paths, labels, wanted),
         sample_names=dataset.paths,
+        encoding=wanted.encoding(),
         messages=messages,
         recipe=name,
     )

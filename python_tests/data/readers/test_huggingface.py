@@ -117,7 +117,7 @@ def test_wrong_columns_and_splits_say_what_there_is(tmp_path):
     unlabeled.save_to_disk(tmp_path / "unlabeled")
     for spec, message in (
         ("text", "which column holds the inputs"),
-        ("text,input=text", "embed text first"),
+        ("text,input=text", "give ,text=text"),
         ("text,input=no", "no column 'no'"),
         ("images,label=no", "no column 'no'; there are image, label, label2"),
         ("images,train=dev", "no split 'dev'; it has train"),

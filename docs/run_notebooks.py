@@ -39,6 +39,10 @@ def run(notebook: Any) -> None:
             resources={"metadata": {"path": folder}},
         )
         client.execute(env=os.environ | {"PATH": path})
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":  # a shell's lines end as a terminal's do
+                output.text = output.text.replace("\r\n", "\n")
 
 
 def fenced(text: str, language: str) -> str:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from browser import emulate, start_browser
 from ranks import run_script
 
 import mild_ext
@@ -23,6 +24,12 @@ NEEDS = {
     "integrations/sklearn.md": ["sklearn"],
     "integrations/transformers.md": ["transformers", "accelerate"],
 }
+
+#: How wide the page is, how wide the window, and the background's red, green and blue.
+MEASURE = """
+const color = getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).map(Number);
+return [document.documentElement.scrollWidth, window.innerWidth, color.slice(0, 3)];
+"""
 
 
 def examples(page):
@@ -45,21 +52,52 @@ def test_the_examples_of_a_page_run(page, tmp_path):
     run_script(script, tmp_path)
 
 
-@pytest.mark.slow
-def test_the_documentation_builds_and_its_links_lead_somewhere(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the built manual."""
     pytest.importorskip("zensical")
     pytest.importorskip("mkdocstrings_handlers.python")
+    folder = tmp_path_factory.mktemp("manual")
     # The site is built beside its settings, so both go into a folder of their own.
-    shutil.copy(ROOT / "zensical.toml", tmp_path)
-    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "zensical.toml", folder)
+    shutil.copytree(ROOT / "docs", folder / "docs")
     for name in ("mild_ext", "examples"):
-        (tmp_path / name).symlink_to(ROOT / name)
+        (folder / name).symlink_to(ROOT / name)
     command = [sys.executable, "-m", "zensical", "build", "--strict"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "LearningStatus" in (tmp_path / "site" / "api" / "index.html").read_text(
-        encoding="utf-8"
-    )
+    return folder / "site"
+
+
+@pytest.mark.slow
+def test_the_documentation_builds_and_its_links_lead_somewhere(site):
+    assert "LearningStatus" in (site / "api" / "index.html").read_text(encoding="utf-8")
+    for name in ("images", "own_loop", "text"):
+        assert (site / "notebooks" / f"{name}.ipynb").is_file(), "the page offers it"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_page_is_wider_than_the_screen(site, width, scheme, tmp_path):
+    """What is too wide scrolls by itself (code), wraps (tables, names), or is left out."""
+    browser = start_browser(tmp_path)
+    try:
+        emulate(browser, width=width, height=900, scheme=scheme)
+        too_wide, background = {}, set()
+        for page in sorted(site.rglob("index.html")):
+            browser.get(page.as_uri())
+            name = page.parent.relative_to(site).as_posix()
+            content, window, color = browser.execute_script(MEASURE)
+            assert window == width
+            background.add(tuple(color))
+            if content > window:
+                too_wide[name] = content
+        assert too_wide == {}
+        assert len(background) == 1
+        assert (sum(background.pop()) > 3 * 128) == (scheme == "light")
+    finally:
+        browser.quit()
 
 
 @pytest.mark.slow

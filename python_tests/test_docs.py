@@ -128,6 +128,16 @@ def test_what_the_page_of_papers_names_is_in_the_code():
         assert (ROOT / header).is_file(), header
 
 
+def test_what_the_pointer_explains_is_in_the_glossary():
+    glossary = (DOCS / "glossary.md").read_text(encoding="utf-8").lower()
+    lines = (DOCS / "tooltips.txt").read_text(encoding="utf-8").splitlines()
+    terms = [re.fullmatch(r"\*\[(.+)\]: (.+)", line).group(1) for line in lines]
+    assert len(terms) > 15
+    assert terms == sorted(terms, key=str.lower)
+    for term in terms:
+        assert term.lower().removesuffix("s") in glossary, term
+
+
 MODULES = [module.name for module in pkgutil.walk_packages(mild_ext.__path__, "mild_ext.")]
 
 

@@ -68,7 +68,7 @@ def convert(notebook: Any, name: str) -> tuple[str, dict[str, bytes]]:
         parts.append(fenced(cell.source, "python"))
         printed = "".join(output.text for output in cell.outputs if output.output_type == "stream")
         if printed:
-            parts.append(fenced(printed.strip("\n"), "text"))
+            parts.append(fenced(printed.strip("\n"), "text .printed"))
         for output in cell.outputs:
             if "image/png" in output.get("data", {}):
                 file = f"{name}-{len(pictures) + 1}.png"

@@ -88,6 +88,28 @@ def test_what_is_measured():
     assert READABILITY["long_lines"](f"short\n{wide}x\n") == [(2, 121)]
 
 
+def test_reflowing_changes_no_word():
+    reflow = runpy.run_path(str(ROOT / "docs" / "reflow.py"))["reflow"]
+    wide, narrow = "`a b` - 1. w " * 20, "w\nw w"
+    page = f"# T\n{narrow}\n\n- {wide}\n  {narrow}\n\n    {wide}\n\n```\n{wide}\n```\n| {wide} |\n"
+    again = reflow(page)
+    assert again.split() == page.split()
+    assert reflow(again) == again
+    assert len(READABILITY["long_lines"](page)) == 1
+    assert READABILITY["long_lines"](again) == []
+    for kept in ("# T\nw w w\n", f"\n    {wide}\n", f"```\n{wide}\n```\n", f"| {wide} |\n"):
+        assert kept in again
+    assert READABILITY["blocks"](again) == READABILITY["blocks"](page), "no item that was none"
+
+
+@pytest.mark.slow
+def test_every_page_reads_the_same_when_reflowed():
+    reflow = runpy.run_path(str(ROOT / "docs" / "reflow.py"))["reflow"]
+    for page in PAGES:
+        text = text_of(page)
+        assert READABILITY["blocks"](reflow(text)) == READABILITY["blocks"](text), page
+
+
 @pytest.mark.slow
 def test_the_table_can_be_printed():
     pytest.importorskip("textstat")

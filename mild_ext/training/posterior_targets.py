@@ -10,9 +10,12 @@ measured; from there on each sample's target is the probability of every class,
 
 A sample that MILD would keep has a target of nearly 1 on its given label, one that it would drop nearly 0
 there, and all between are weighed instead of decided. Where nothing is wrong, c is 1 throughout: ordinary
-training. The method is this project's own; figures are in docs/better_models.md.
+training. The method is this project's own; figures are in docs/better_models_evidence.md.
 
-From then on the loss also holds predictions to their own running average, with the term of Liu et al.,
+A network that memorizes little by the middle of the training, as with much augmentation, has learned little: what it
+predicts is no target. Then samples are weighed by c, and that is all: v is 0.
+
+From the beginning on the loss also holds predictions to their own running average, with the term of Liu et al.,
 "Early-Learning Regularization Prevents Memorization of Noisy Labels", NeurIPS 2020.
 """
 
@@ -36,8 +39,8 @@ from mild_ext.selection.select import select_clean
 MEMORIZED, OVER_EPOCHS = 0.15, 3
 #: ... but not before so many epochs, or that share of them all: of fewer, little can be measured.
 LEAST_EPOCHS, LEAST_SHARE = 10, 1 / 3
-#: Where fewer are memorized after that share of the epochs, the labels stay alone; planted samples get theirs back.
-LATEST_SHARE = 0.8
+#: Where fewer are memorized after that share of the epochs, votes are not learned either: samples are only weighed.
+LATEST_SHARE = 0.5
 #: Weight of the term that holds predictions to their running average, and that average's decay per visit.
 HOLD, HOLD_MEMORY = 3.0, 0.7
 #: Targets of all samples are kept between epochs up to this size; larger ones are made batch by batch.
@@ -66,8 +69,9 @@ class PosteriorTargets:
     Until the targets begin, they are the labels trained on, planted ones included. Then the noise is measured,
     once; the planted samples get their given labels back, and from there on the targets follow the votes, anew
     after each epoch. Where the measured share of wrong labels cannot be told from none (its interval begins
-    at 0), the given labels stay alone: ordinary training, exactly. So it is where wrong labels are not memorized by
-    `LATEST_SHARE` of the epochs: they do little harm there, and the planted samples get their labels back.
+    at 0), the given labels stay alone: ordinary training, exactly. Where wrong labels are not memorized by
+    `LATEST_SHARE` of the epochs, the noise is measured then, and samples are only weighed by the probability that
+    their label is right: the votes of a network that has learned so little are no targets.
 
     With several processes every rank makes its own from the same arguments: after ``status.sync()`` all hold the
     same votes, so all have the same targets.
@@ -87,6 +91,7 @@ class PosteriorTargets:
     Attributes:
         began: the number of epochs after which the noise was measured; None as long as it is not.
         rate: the share of wrong labels in use; None until it is known, 0.0 where the labels stay alone.
+        weighs: whether samples are only weighed, as where little is memorized by the middle of the training.
         noise_rate: what was measured, with its interval; None where nothing was, or could be.
         selection: what was measured, whole; None before, and after a resume.
 
@@ -145,6 +150,7 @@ class PosteriorTargets:
         self.rate: float | None = None
         self.noise_rate: NoiseRate | None = None
         self.selection: Selection | None = None
+        self.weighs = False
         self._epoch: int | None = None  # that the targets are of; None: of none yet
         self._right: Tensor | None = None  # [N], the probability that the given label is right
         self._worth = 1.0  # of predictions, what they are held to by; in [0, 1]
@@ -183,7 +189,7 @@ class PosteriorTargets:
 
         Returns:
             On the status' device, int64 ``[B]`` class ids while the labels stand alone; afterwards float32
-            ``[B, K]``, rows that sum to 1.
+            ``[B, K]``, rows that sum to 1, or, where samples are only weighed, to the sample's weight.
         """
         if self.status.epoch != self._epoch:
             self.refresh()
@@ -203,7 +209,8 @@ class PosteriorTargets:
         a visit counts `HOLD_MEMORY` times as much as the next. ``worth`` in [0, 1] is what predictions are worth
         holding to: how many more of them are right than wrong, by the labels withheld from the planted samples. The
         term joins in when the targets begin to follow the votes; where the labels stay alone the loss is the
-        cross-entropy. Call it once for each training batch.
+        cross-entropy, and where samples are only weighed the cross-entropy by these weights. Call it once for each
+        training batch.
 
         Args:
             index: int64 or int32 ``[B]``, sample ids.
@@ -215,6 +222,8 @@ class PosteriorTargets:
         """
         target, logits = self(index), logits.float()
         loss = F.cross_entropy(logits, target, label_smoothing=label_smoothing)
+        if self.weighs:
+            return loss * len(target) / target.sum()
         if self.hold == 0 or not self.rate:
             return loss
         index = index.to(self.status.device, torch.int64, non_blocking=True)
@@ -238,12 +247,10 @@ class PosteriorTargets:
         self._epoch = self.status.epoch
         self._merge_ranks()
         self._table = None
-        if self.rate is None and self._is_time():
+        if self.rate is None and (self._is_time() or self._is_late()):
+            late = not self._is_time()
             self.began, self.rate = self._epoch, self._measure()
-        elif self.rate is None and self._is_late():
-            self.began = self._epoch
-            self._measure()
-            self.rate = 0.0
+            self.weighs = late and self.rate > 0
         if self.rate and 4 * self.status.num_samples * self._classes <= _TABLE_BYTES:
             self._table = self._make_table()
 
@@ -269,7 +276,7 @@ class PosteriorTargets:
         return sum(self._memorized(epoch) for epoch in recent) / len(recent) >= MEMORIZED
 
     def _is_late(self) -> bool:
-        """Whether the targets will not begin any more, since what there is of memorizing is harmless."""
+        """Whether so little is memorized by now that the votes will not be learned."""
         return self.begin is None and self.status.epoch >= LATEST_SHARE * self.status.num_epochs
 
     def _memorized(self, epoch: int) -> float:
@@ -320,6 +327,8 @@ class PosteriorTargets:
         """float32 ``[B, K]``, targets that follow the votes."""
         assert self._right is not None
         given, right = self._given[index, None], self._right[index, None]
+        if self.weighs:
+            return right.new_zeros(len(index), self._classes).scatter_(1, given, right)
         others = self.status.ended_votes(index) + 1 / self._classes
         others.scatter_(1, given, 0.0)
         others *= (1 - right) / others.sum(1, keepdim=True)
@@ -332,7 +341,7 @@ class PosteriorTargets:
 
     def _merge_ranks(self) -> None:
         """Let every rank hold the averages of the samples that others have visited in the last epoch."""
-        if self.hold == 0 or not self.rate or processes.world_size() == 1:
+        if self.hold == 0 or not self.rate or self.weighs or processes.world_size() == 1:
             return
         if self._average is None:
             self._start_average()
@@ -355,6 +364,7 @@ class PosteriorTargets:
             "rate": self.rate,
             "noise_rate": None if found is None else found.record(),
             "worth": self._worth,
+            "weighs": self.weighs,
             "right": self._right,
             "average": self._average,
             "visited": self._visited,
@@ -378,6 +388,7 @@ class PosteriorTargets:
             )
         found = state["noise_rate"]
         self.began, self.rate, self._worth = state["began"], state["rate"], state["worth"]
+        self.weighs = state["weighs"]
         self.noise_rate = None if found is None else NoiseRate.from_record(found)
         self._right, self._average, self._visited = (
             None if state[name] is None else state[name].to(self.status.device, copy=True)

@@ -147,14 +147,14 @@ def learned(memorized, epochs=P, classes=K):
 def test_they_begin_once_planted_labels_are_memorized(memorized, began, classes):
     status, planted, predicted = learned(memorized, classes=classes)
     targets = PosteriorTargets(status, planted=planted)
-    for _ in range(8):
+    for _ in range(round(LATEST_SHARE * P) - 1):
         status.update(torch.arange(600), torch.eye(classes)[predicted], planted.labels)
         status.advance()
         targets.refresh()
     assert targets.began == began
 
 
-def test_where_nothing_is_memorized_given_labels_come_back_late_in_the_training():
+def test_where_nothing_is_memorized_given_labels_come_back_in_the_middle_of_the_training():
     status, planted, predicted = learned(0.0)
     targets = PosteriorTargets(status, planted=planted)
     for _ in range(P):
@@ -163,9 +163,33 @@ def test_where_nothing_is_memorized_given_labels_come_back_late_in_the_training(
         targets.refresh()
         late = status.epoch >= LATEST_SHARE * P
         assert torch.equal(targets(torch.arange(600)), planted.given if late else planted.labels)
-    assert targets.began == 10
+    assert targets.began == P // 2
     assert targets.selection is not None
-    assert targets.rate == 0.0
+    assert (targets.rate, targets.weighs) == (0.0, False)
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_where_little_is_memorized_samples_are_weighed_by_the_measured_probability(
+    table, monkeypatch
+):
+    if not table:
+        monkeypatch.setattr("mild_ext.training.posterior_targets._TABLE_BYTES", 0)
+    right = torch.linspace(0.1, 0.9, N)
+    status, targets = make(select=measures(right=right))
+    for _ in range(P // 2):  # every planted label is predicted as the withheld one
+        status.update(EVERYONE, torch.eye(K)[GIVEN], PLANTED.labels)
+        status.advance()
+    logits = torch.randn(N, K)
+    assert torch.equal(targets(EVERYONE), right[:, None] * F.one_hot(GIVEN, K))
+    each = F.cross_entropy(logits, GIVEN, reduction="none")
+    expected = (right * each).sum() / right.sum()
+    torch.testing.assert_close(targets.loss(EVERYONE, logits), expected)
+    assert targets.weighs
+    assert targets.state_dict()["average"] is None  # no term that holds predictions
+    again, others = make(select=measures(right=right))
+    again.load_state_dict(status.state_dict())
+    others.load_state_dict(targets.state_dict())
+    torch.testing.assert_close(others.loss(EVERYONE, logits), expected)
 
 
 def test_the_term_that_holds_predictions_is_that_of_the_paper():

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from planted_recordings import Recording, best_cut, read
 from sklearn.metrics import average_precision_score
 
 import mild_ext
 from mild_ext.recording.learning_log import LearningLog
-from mild_ext.selection import measure_noise as measure
-from mild_ext.selection import suspicion
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
 from mild_ext.selection.quality import evaluate_selection
 
@@ -245,125 +241,3 @@ def side_by_side(rows: list[dict[str, Any]], others: list[dict[str, dict[str, An
         )
         if wins and name != "planted labels":
             print(f"<!-- ahead on: {', '.join(wins)} -->")
-
-
-# ------------------------------------------------------------------------ constants and ingredients
-
-#: Every constant of the rule that is no grid, and the module it stands in.
-CONSTANTS = (
-    *((measure, name) for name in ("UNITED", "REMEMBERED", "FAR_TAIL", "NEAR_TAIL", "LEAST_POWER")),
-    *((measure, name) for name in ("HARD_TAIL", "MEMORY_ERROR", "MISTAKES", "MOST_CHURN")),
-    *((measure, name) for name in ("LEAST_VOTES", "LEAST_EPOCHS")),
-    *((suspicion, name) for name in ("SHORTFALL_WEIGHT", "PAIR_WEIGHT", "CLASS_WEIGHT")),
-    *((suspicion, name) for name in ("CLEARLY", "MOSTLY_MEMORIZED", "FITTED")),
-)
-
-
-@contextmanager
-def replaced(changes: list[tuple[Any, str, Any]]) -> Iterator[None]:
-    """Other values of names in modules, for as long as it lasts."""
-    old = [(module, name, getattr(module, name)) for module, name, _ in changes]
-    try:
-        for module, name, value in changes:
-            setattr(module, name, value)
-        yield
-    finally:
-        for module, name, value in old:
-            setattr(module, name, value)
-
-
-def moved(name: str, value: float, factor: float) -> Any:
-    """A constant moved: whole numbers stay whole, and move by one at least; shares stay below one."""
-    if isinstance(value, int):
-        step = round(value * factor) - value
-        return value + (step or (1 if factor > 1 else -1 if factor < 1 else 0))
-    return min(value * factor, 0.95) if name.endswith("TAIL") else value * factor
-
-
-class Trials:
-    """The rule with something changed, on recordings that are read once."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self.known = [(recording, recording.status()) for recording in map(read, paths)]
-        print(
-            f"{len(self.known)} recordings\n| what | value | of the best threshold | least | below 0.97 | kept where "
-            "nothing is wrong | least | error of the rate | its interval holds | average precision |\n"
-            "| --- | --- |" + " ---: |" * 8
-        )
-
-    def show(self, what: str, value: str, changes: list[tuple[Any, str, Any]]) -> np.ndarray:
-        with replaced(changes):
-            rows = [judged(recording, status) for recording, status in self.known]
-        shares = np.array([row["share"] for row in rows if row["share"] is not None])
-        kept = np.array([row["kept"] for row in rows if row["kept"] is not None])
-        kept = kept if len(kept) else np.array([np.nan])
-        error = np.mean([abs(row["rate"] - row["truth"]) for row in rows])
-        held, ap = np.mean([row["held"] for row in rows]), mean([row["ap"] for row in rows])
-        print(
-            f"| {what} | {value} | {shares.mean():.3f} | {shares.min():.3f} | {(shares < 0.97).sum()} | "
-            f"{kept.mean():.3f} | {kept.min():.3f} | {error:.3f} | {held:.0%} | {ap:.3f} |",
-            flush=True,
-        )
-        return np.array([shares.mean(), shares.min(), kept.mean(), kept.min(), error, held, ap])
-
-
-def sensitivity(paths: list[Path], draws: int = 20, by: float = 0.2) -> None:
-    """Each constant moved by a fifth, all of them together at random, and ingredients left out."""
-    trials = Trials(paths)
-    for what, changes in without().items():
-        usual = trials.show(what, "", changes)
-        if what == "the rule":
-            start = usual
-    for module, name in CONSTANTS:
-        value = getattr(module, name)
-        for factor in (1 - by, 1 + by):
-            new = moved(name, value, factor)
-            trials.show(f"`{name}` {value:g}", f"{new:g}", [(module, name, new)])
-    rng, found = np.random.default_rng(0), []
-    for k in range(draws):
-        changes = [
-            (module, name, moved(name, getattr(module, name), rng.uniform(1 - by, 1 + by)))
-            for module, name in CONSTANTS
-        ]
-        found.append(trials.show("all together", f"draw {k + 1}", changes))
-    names = ("of the best", "least", "kept", "least", "error", "held", "average precision")
-    for name, column, value in zip(names, np.array(found).T, start, strict=True):
-        print(
-            f"{draws} draws, {name}: {column.min():.3f} to {column.max():.3f}, furthest from as it is "
-            f"{np.abs(column - value).max():.4f}"
-        )
-
-
-def without() -> dict[str, list[tuple[Any, str, Any]]]:
-    """What each ingredient is replaced by where it is left out."""
-    window = measure.choose_count_window
-
-    def whole_votes(evidence: Any) -> tuple[int, float]:
-        votes = evidence.planted_majority().winner
-        return evidence.recorded, float((votes != evidence.planted_labels).mean())
-
-    def whole_counts(evidence: Any) -> tuple[slice, torch.Tensor]:
-        whole = slice(0, evidence.recorded)
-        return whole, evidence.misclassified_share(whole)
-
-    def far_tail(evidence: Any) -> tuple[float, float]:
-        return measure._tail_rate(evidence, evidence.shortfall, measure.FAR_TAIL)
-
-    one_sided = measure._one_sided
-    return {
-        "the rule": [(measure, "choose_count_window", window)],
-        "nothing held out: only labels trained on": [(measure, "MEMORY_ERROR", 1e-4)],
-        "only what was held out": [(measure, "MEMORY_ERROR", 10.0)],
-        "no plainly wrong part": [(measure, "_plainly_wrong", lambda evidence: (0.0, 0.02))],
-        "plainly wrong by the far tail alone": [(measure, "_plainly_wrong", far_tail)],
-        "right labels' tail free": [(measure, "LEAST_POWER", 1.02)],
-        "no own mistakes of the network": [(measure, "MISTAKES", 0.0)],
-        "one-sided confusions not in the rate": [
-            (measure, "_one_sided", lambda joint: (one_sided(joint)[0], 0.0))
-        ],
-        "one-sided confusions not in the suspicion": [(suspicion, "PAIR_WEIGHT", 0.0)],
-        "hard classes not in the suspicion": [(suspicion, "CLASS_WEIGHT", 0.0)],
-        "no shortfall in the suspicion": [(suspicion, "SHORTFALL_WEIGHT", 0.0)],
-        "votes of all epochs": [(measure, "_vote_window", whole_votes)],
-        "counts of all epochs": [(measure, "choose_count_window", whole_counts)],
-    }

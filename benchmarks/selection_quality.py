@@ -2,7 +2,7 @@
 
     python benchmarks/selection_quality.py LOG.npz [LOG.npz ...] [--csv FILE]
     python benchmarks/selection_quality.py LOG.npz [LOG.npz ...] --windows | --seen S [--leave] | --sensitivity
-    python benchmarks/selection_quality.py --planted RECORDING.npz [RECORDING.npz ...] [--sensitivity]
+    python benchmarks/selection_quality.py --planted RECORDING.npz [RECORDING.npz ...]
 
 Each log is one training run (format: ``mild_ext.recording.learning_log``). Compared, each with its usual
 settings: this package's rules; two-component Gaussian mixtures on the last loss and on the mean
@@ -414,9 +414,10 @@ def main() -> None:
         import planted_quality
 
         if arguments.sensitivity:
-            planted_quality.sensitivity(arguments.logs)
-        else:
-            planted_quality.report(arguments.logs, {name: METHODS[name] for name in WITHOUT_TRUTH})
+            sys.exit(
+                "with planted labels: python benchmarks/planted_constants.py RECORDING.npz ..."
+            )
+        planted_quality.report(arguments.logs, {name: METHODS[name] for name in WITHOUT_TRUTH})
         return
     if arguments.windows:
         windows(arguments.logs)

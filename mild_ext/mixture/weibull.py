@@ -1,6 +1,6 @@
 """Estimators: a Weibull mixture for times to memorization, and a single Weibull to compare it with.
 
-What they are fitted by is in ``likelihood.py`` and ``maximum.py``; why, in docs/selection.md.
+What they are fitted by is in ``likelihood.py`` and ``maximum.py``; why, in docs/selection_likelihood.md.
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ class RoundPlanting:
         num_classes: K, columns of the logits; None takes one more than the largest label.
         required: where nothing can be planted in the first round: True raises, False leaves a `note`, also where
             fewer than `USEFUL_PLANTED` samples could be.
+        trainings: how many of the first round plant beside each other, each in other samples: what they plant
+            together counts against these limits.
 
     Attributes:
         labels: int64 ``[N]``, the labels to train on; None while no labels are given. Where a share is planted,
@@ -50,6 +52,7 @@ class RoundPlanting:
         seed: int = 0,
         num_classes: int | None = None,
         required: bool = True,
+        trainings: int = 1,
     ) -> None:
         if not 0 <= share <= MAX_SHARE:
             raise ValueError(
@@ -57,11 +60,10 @@ class RoundPlanting:
                 f"in each round, got {share!r}"
             )
         self.num_samples, self.share, self.seed = num_samples, float(share), int(seed)
-        self.num_classes, self.required = num_classes, required
+        self.num_classes, self.required, self.trainings = num_classes, required, int(trainings)
         self.labels: Tensor | None = None
         self.planted: PlantedLabels | None = None
         self.note: str | None = None
-        self._transition: Tensor | None = None
 
     def begin(self, number: int, given: Tensor | None, watched: Tensor, *, repeat: int = 0) -> None:
         """Plant for a round, in place.
@@ -86,11 +88,9 @@ class RoundPlanting:
                 self.note = f"nothing was planted in round {number}: {error}"
         self.show(given)
 
-    def end(self, given: Tensor | None, transition: Tensor | None = None) -> None:
-        """Give the planted samples their labels back; ``transition``: what their round found, for the next."""
+    def end(self, given: Tensor | None) -> None:
+        """Give the planted samples their labels back."""
         self.planted = self.note = None
-        if transition is not None:
-            self._transition = transition.detach().to("cpu", torch.float64, copy=True)
         self.show(given)
 
     def show(self, given: Tensor | None) -> None:
@@ -119,20 +119,20 @@ class RoundPlanting:
             )
         self.num_classes = classes
         # Of the whole data set, so that the rounds of a run are all measured, or none.
+        trainings = self.trainings if number == 0 else 1
         possible = int((torch.bincount(given) * MAX_SHARE).long().sum())
-        if not self.required and 0 < possible < USEFUL_PLANTED:
-            raise ValueError(_too_few(USEFUL_PLANTED, len(given), possible))
+        if not self.required and 0 < possible * trainings < USEFUL_PLANTED:
+            raise ValueError(_too_few(USEFUL_PLANTED, len(given), possible, trainings))
         ids = watched.nonzero().flatten()
         part = plant_labels(
             given[ids],
             self.share,
             num_classes=classes,
             seed=_round_seed(self.seed, number),
-            transition=self._transition,
             repeat=repeat,
         )
-        if len(part) < LEAST_PLANTED:
-            raise ValueError(_too_few(LEAST_PLANTED, len(ids), len(part)))
+        if len(part) * trainings < LEAST_PLANTED:
+            raise ValueError(_too_few(LEAST_PLANTED, len(ids), len(part), trainings))
         labels = given.scatter(0, ids, part.labels)
         return PlantedLabels(labels, ids[part.index], part.withheld)
 
@@ -167,11 +167,10 @@ class RoundPlanting:
         return {"plant": self.share, "plant_seed": self.seed, "num_classes": self.num_classes}
 
     def state_dict(self) -> dict[str, Any]:
-        """Settings, and what changes: the current round's planted labels, and what was found before."""
+        """Settings, and the current round's planted labels."""
         planted = self.planted
         return self.settings() | {
             "note": self.note,
-            "transition": None if self._transition is None else self._transition.clone(),
             "index": None if planted is None else planted.index.clone(),
             "labels": None if planted is None else planted.labels[planted.index],
         }
@@ -196,15 +195,14 @@ class RoundPlanting:
             except (ValueError, RuntimeError, IndexError) as error:
                 raise ValueError(f"state is damaged: its planted labels: {error}") from error
         self.planted, self.note = planted, state["note"]
-        transition = state["transition"]
-        self._transition = None if transition is None else transition.cpu().clone()
         self.show(given)
 
 
-def _too_few(least: int, samples: int, possible: int) -> str:
+def _too_few(least: int, samples: int, possible: int, trainings: int) -> str:
+    times = f" in each of {trainings} trainings" if trainings > 1 else ""
     return (
         f"at least {least} samples must be planted to measure anything, but of {samples} samples, at most a "
-        f"tenth of each class, that is {possible}; train without (plant=0)"
+        f"tenth of each class, that is {possible}{times}; train without (plant=0)"
     )
 
 

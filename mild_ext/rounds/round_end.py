@@ -23,8 +23,8 @@ class Select(Protocol):
     Called with the given labels, int64 ``[N]`` on the status' device, -1 for samples whose label is
     not known; None where none is. Where labels are planted in the round, and only there, ``planted`` is
     given as well. Of the result, ``mask`` (bool ``[N]``), ``clean_probability`` (``[N]`` in [0, 1]),
-    ``supported`` and ``reason`` are used, and, where it has them, ``suspicion``, ``suggested_label``,
-    ``suggestion_confidence`` and ``transition``.
+    ``supported`` and ``reason`` are used, and, where it has them, ``suspicion``, ``suggested_label`` and
+    ``suggestion_confidence``.
     """
 
     def __call__(

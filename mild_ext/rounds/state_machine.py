@@ -67,14 +67,14 @@ class Rounds:
             it learned from is the last.
         select: makes the selection, see `Select`; None is `select_clean`.
         plant: share of the samples watched, in [0, 0.1], that are given a wrong label on purpose in each
-            round, so that the noise can be measured; train on ``training_labels`` then. From the second
-            round on, labels are planted by the confusions found so far. 0 plants nothing.
+            round, so that the noise can be measured; train on ``training_labels`` then. 0 plants nothing.
         plant_seed: of the draws; the same seed plants the same labels.
         num_classes: columns of the logits, K, for ``plant`` and ``record``; None: one more than the largest label.
         record: what each round's status records, see LearningStatus; None is "classes" where labels are
             planted, otherwise "status".
         plant_required: where no labels can be planted in the first round: True raises, False leaves it, with
             a note in the outcome. Later rounds always leave it.
+        plant_trainings: trainings of the first round that plant beside each other, see `RoundPlanting`.
 
     Attributes:
         taking_part: bool ``[N]``; like all tensors here, on the CPU.
@@ -128,6 +128,7 @@ class Rounds:
         plant_seed: int = 0,
         num_classes: int | None = None,
         plant_required: bool = True,
+        plant_trainings: int = 1,
         record: str | None = None,
     ) -> None:
         if not rounds or any(epochs < 1 for epochs in rounds):
@@ -144,8 +145,9 @@ class Rounds:
         self.taking_part = who_takes_part(train_ids, num_samples)
         self._select: Select = select or select_clean
         self._planting = RoundPlanting(
-            num_samples, plant, seed=plant_seed, num_classes=num_classes, required=plant_required
-        )
+            num_samples, plant, seed=plant_seed, num_classes=num_classes,
+            required=plant_required, trainings=plant_trainings,
+        )  # fmt: skip
         self.labels: Tensor | None = None
         if labels is not None:
             self.take_labels(labels)
@@ -326,7 +328,7 @@ class Rounds:
             )
         elif self.round == len(self.rounds):
             self.stop_reason = f"the recipe's {len(self.rounds)} rounds are done"
-        self._planting.end(self.labels, getattr(selection, "transition", None))
+        self._planting.end(self.labels)
         if not self.finished:
             self._planting.begin(self.round, self.labels, self.watched)
         return RoundOutcome(

@@ -4,7 +4,7 @@ Two shares add up to the noise rate. *Plainly wrong* are labels that are learned
 errors that have nothing to do with the sample. *Contradicted* are labels that the network, where its
 votes are most united, predicts against, though they are not learned like planted ones: systematic
 confusions, ambiguous samples, or the network's own mistakes, which no recording of one network can
-tell apart for sure. docs/selection.md explains each step, benchmarks/selection.md what it was measured on.
+tell apart for sure. docs/selection_evidence.md explains each step, benchmarks/selection.md what it was measured on.
 """
 
 from __future__ import annotations

@@ -90,12 +90,14 @@ class Selection:
 
     @cached_property
     def clean_probability(self) -> Tensor:
-        """Posterior probability of a right label, float32 [N]; computed on first access.
+        """Probability that the given label is right, float32 [N] in [0, 1]; computed on first access.
 
-        As the ``posterior`` rule reads it: never rising with the misclassified count, and recentred
-        where the components overlap widely (docs/selection.md), so that a sample is kept exactly if
-        its probability exceeds the level. 1 for all where two components are not supported; the
-        clean weight for unseen samples.
+        A sample is kept exactly if its probability is above ``level``. With planted labels the mean over all
+        samples is 1 less the measured noise rate, and unseen samples have that mean. Without, it is read off the
+        fitted mixture: never rising with the misclassified count, and shifted as a whole where the two
+        components overlap widely (docs/selection_evidence.md); unseen samples have the clean component's weight.
+
+        1 for all where ``supported`` is False.
         """
         if self._class_probability is not None:
             return self._class_probability

@@ -121,6 +121,8 @@ def run_rounds(
         plant_seed=seed,
         num_classes=num_classes,
         plant_required=recipe.plant != DEFAULT_PLANT,
+        # Further rounds have one training each: all of them are measured, or none.
+        plant_trainings=recipe.scouts if recipe.rounds == 1 else 1,
         record=None if recipe.record == "auto" else recipe.record,
     )
     everyone = rounds.taking_part

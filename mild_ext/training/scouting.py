@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from mild_ext.data.dataset_labels import labels_of
 from mild_ext.data.random_state import isolated_random_state, seed_everything
 from mild_ext.recording.status import LearningStatus
-from mild_ext.rounds import RoundPlanting
+from mild_ext.rounds.planting import USEFUL_PLANTED, RoundPlanting
 from mild_ext.selection import PlantedLabels, Selection, select_clean
 from mild_ext.training.context import Record, RunContext
 from mild_ext.training.loop import derive_seed, fit
@@ -105,11 +105,12 @@ def scout(
         seed=context.seed,
         num_classes=num_classes,
         required=recipe.plant != DEFAULT_PLANT,
+        trainings=recipe.scouts,
     )
     scouts: list[Scout] = [] if first is None else [first]
     selection = None if first is None else _pooled(scouts, recipe)
     history: list[Record] = []
-    while selection is None or (len(scouts) < recipe.scouts and not _is_narrow(selection)):
+    while len(scouts) < recipe.scouts and not _is_narrow(selection):
         number = len(scouts)
         planting.begin(0, labels, watched, repeat=number)
         status = LearningStatus(
@@ -139,17 +140,21 @@ def scout(
             return Scouting(selection, (), str(planting.note), tuple(history))
         scouts.append(Scout(status, planting.planted))
         selection = _pooled(scouts, recipe)
+    assert selection is not None
     stopped = f"the recipe's {recipe.scouts} scouts are done"
     if _is_narrow(selection):
         stopped = f"the noise rate's interval is at most {NARROW:g} wide"
     return Scouting(selection, tuple(scouts), stopped, tuple(history))
 
 
-def _pooled(scouts: Sequence[Scout], recipe: Recipe) -> Selection:
+def _pooled(scouts: Sequence[Scout], recipe: Recipe) -> Selection | None:
+    """The selection of all of them; None while too few are planted to measure by, and more scouts to come."""
+    if len(scouts) < recipe.scouts and sum(len(each.planted) for each in scouts) < USEFUL_PLANTED:
+        return None
     statuses, planted = (list(part) for part in zip(*scouts, strict=True))
     return select_clean(statuses, level=recipe.level, planted=planted)
 
 
-def _is_narrow(selection: Selection) -> bool:
-    rate = selection.noise_rate
+def _is_narrow(selection: Selection | None) -> bool:
+    rate = None if selection is None else selection.noise_rate
     return rate is not None and rate.high - rate.low <= NARROW

@@ -44,11 +44,41 @@ def test_a_packed_recording_is_judged(quality: ModuleType, name: str) -> None:
     assert quality.compared(recording, {}) == {}  # no loss, no margin
 
 
-def test_a_constant_that_is_moved_comes_back(quality: ModuleType) -> None:
-    before = [getattr(module, name) for module, name in quality.CONSTANTS]
-    changes = [(module, name, 0) for module, name in quality.CONSTANTS]
-    with pytest.raises(KeyError), quality.replaced(changes):
+@pytest.fixture(scope="module")
+def constants(quality: ModuleType) -> ModuleType:
+    return importlib.import_module("planted_constants")
+
+
+def test_a_constant_that_is_moved_comes_back(constants: ModuleType) -> None:
+    before = [getattr(module, name) for module, name in constants.CONSTANTS]
+    changes = [(module, name, 0) for module, name in constants.CONSTANTS]
+    with pytest.raises(KeyError), constants.replaced(changes):
         raise KeyError
-    assert before == [getattr(module, name) for module, name in quality.CONSTANTS]
-    assert quality.moved("LEAST_VOTES", 3, 1.2) == 4
-    assert quality.moved("FAR_TAIL", 0.8, 1.2) == 0.95
+    assert before == [getattr(module, name) for module, name in constants.CONSTANTS]
+    assert constants.moved("LEAST_VOTES", 3, 1.2) == 4
+    assert constants.moved("FAR_TAIL", 0.8, 1.2) == 0.95
+
+
+def test_what_is_read_once_is_judged_as_what_is_read_anew(
+    quality: ModuleType, constants: ModuleType
+) -> None:
+    recordings = [quality.read(FOLDER / f"{name}.npz") for name in NAMES]
+    known = constants.Known(recordings)
+    rows = constants.jittered(known, 1)
+    for recording, first, moved in zip(recordings, *rows, strict=True):
+        row = quality.judged(recording)
+        assert first == pytest.approx(row["kept"] if row["share"] is None else row["share"])
+        assert 0.5 < moved < 1.5
+    shortfall = [(constants.suspicion, "SHORTFALL_WEIGHT", 0.0)]
+    changed = [constants.short_figures(*one)[0] for one in known.each(shortfall)]
+    assert changed != rows[0].tolist()
+
+
+def test_all_that_is_asked_is_measured(quality: ModuleType, capsys: pytest.CaptureFixture) -> None:
+    asked = importlib.import_module("planted_asked")
+    asked.DRAWS = 1
+    asked.table([FOLDER])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"| | asked | {FOLDER.name} | ")
+    assert f"| {len(NAMES)} |" in lines[2]
+    assert [line.split(" | ")[0][2:] for line in lines[3:]] == [what for what, _, _ in asked.ASKED]

@@ -76,11 +76,34 @@ def test_samples_that_take_no_part_are_never_planted_or_seen(never_narrow):
     assert done.selection.mask[1::2].all()
 
 
+def test_a_small_set_is_measured_by_what_several_scouts_plant():
+    few = GIVEN[:200]
+    most = int((torch.bincount(few) * 0.1).long().sum())
+    assert most < 50 <= 3 * most
+    done = send(labels=few)
+    assert sum(len(each.planted) for each in done.scouts) >= 50
+    assert all(len(each.planted) <= most for each in done.scouts)
+    assert done.selection.noise_rate.measured
+    assert sum(s.planted.mask.int() for s in done.scouts).max() == 1
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_only_a_single_round_of_a_small_set_plants_for_its_scouts(rounds):
+    data, few = ArrayDataset(INPUTS[:200], TRUE[:200]), GIVEN[:200]
+    recipe = RECIPE.override({"rounds": rounds, "round_epochs": 4})
+    result = run_rounds(data, model, recipe, labels=few, num_classes=CLASSES)
+    first = result.rounds[0]
+    assert first["scouts"] == (3 if rounds == 1 else 1)
+    assert (first["noise_rate"] or {}).get("measured", False) == (rounds == 1)
+
+
 def test_too_few_samples_are_one_training_that_says_so():
-    done = send(labels=GIVEN[:200])
+    done = send(labels=GIVEN[:100])
     assert done.scouts == ()
     assert "at least 50 samples must be planted" in done.stopped
-    assert "not measured" in done.selection.reason
+    assert "in each of 3 trainings" in done.stopped
+    rate = done.selection.noise_rate
+    assert rate is None or not rate.measured
     assert done.learned is None
     with pytest.raises(ValueError, match="plant above 0"):
         send(RECIPE.override({"plant": 0.0}))

@@ -45,6 +45,7 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         record: what each round records, see `mild_ext.LearningStatus`: "all" for ``dynamics_``. "auto": no more than
             is needed.
         rule, level, per_class: of the selection, see `mild_ext.select_clean`.
+        reselect, round_start: how a later round begins, see `mild_ext.Recipe`.
         device: where to train, e.g. ``"cuda"``.
         random_state: int, RandomState or None; everything random follows from it.
 
@@ -82,7 +83,7 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         hidden_size: int = 256,
         rounds: int = 5,
         first_epochs: int = 30,
-        round_epochs: int = 10,
+        round_epochs: int = 30,
         final_epochs: int = 60,
         batch_size: int = 32,
         learning_rate: float = 0.01,
@@ -92,6 +93,8 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         rule: str = "posterior",
         level: float = 0.5,
         per_class: bool | None = None,
+        reselect: str = "all",
+        round_start: str = "scratch",
         device: str = "cpu",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -108,6 +111,8 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
         self.rule = rule
         self.level = level
         self.per_class = per_class
+        self.reselect = reselect
+        self.round_start = round_start
         self.device = device
         self.random_state = random_state
 
@@ -157,6 +162,8 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
                 "rule": self.rule,
                 "level": float(self.level),
                 "per_class": self.per_class,
+                "reselect": self.reselect,
+                "round_start": self.round_start,
                 "augment": "none",
             }
         )

@@ -46,9 +46,7 @@ class Recipe:
     )
     rounds: int = _setting(7, "mild-rounds: largest number of rounds, the first one included")
     first_epochs: int = _setting(30, "epochs to find the wrong labels in")
-    round_epochs: int = _setting(
-        10, "mild-rounds: epochs of every later round, on the kept samples"
-    )
+    round_epochs: int = _setting(30, "mild-rounds: epochs of every later round")
     final_epochs: int = _setting(
         60, "epochs of the final training on the kept samples; mild: the rest of its one training"
     )
@@ -83,12 +81,12 @@ class Recipe:
         "judge each class by its own samples: true, false, or none: as the rule does, together",
     )
     reselect: str = _setting(
-        "kept",
+        "all",
         "mild-rounds: kept: a dropped sample stays out; all: it is still watched and may return",
         ("kept", "all"),
     )
     round_start: str = _setting(
-        "continue",
+        "scratch",
         "mild-rounds: weights a later round starts from: those of the round before, or fresh ones",
         ("continue", "scratch"),
     )
@@ -235,6 +233,8 @@ _CIFAR = dict(
     round_epochs=20,
     final_epochs=200,
     min_removed=0.0,
+    reselect="kept",
+    round_start="continue",
     batch_size=128,
     lr=0.01,
     momentum=0.9,
@@ -249,8 +249,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         model="mlp",
         first_epochs=20,
         round_epochs=20,
-        reselect="all",
-        round_start="scratch",
         lr=0.02,
         batch_size=64,
     ),
@@ -272,6 +270,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         rounds=6,
         first_epochs=30,
         round_epochs=15,
+        reselect="kept",
+        round_start="continue",
         final_epochs=100,
         batch_size=64,
         lr=0.01,
@@ -290,6 +290,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         rounds=3,
         first_epochs=6,
         round_epochs=4,
+        reselect="kept",
+        round_start="continue",
         final_epochs=10,
         batch_size=64,
         lr=0.002,

@@ -72,7 +72,7 @@ def sized(
         cost = max(1.0, (min(input_shape[1:]) / (recipe.stride or 1) / SIDE) ** 2)
     values = {
         "first_epochs": epochs,
-        "round_epochs": math.ceil(epochs / 3),
+        "round_epochs": epochs if recipe.round_start == "scratch" else math.ceil(epochs / 3),
         "final_epochs": 2 * epochs,
         "scouts": max(1, min(MOST_SCOUTS, int(SCOUTING_STEPS / (per_epoch * epochs * cost)))),
     }

@@ -86,7 +86,7 @@ def by_run_rounds(given, model, *, seed=0, plant=0.0, **recipe):
     """What the others are compared with."""
     recipe = Recipe(
         first_epochs=ROUNDS[0], round_epochs=ROUNDS[1], rounds=len(ROUNDS), final_epochs=0,
-        batch_size=64, augment="none", plant=plant,
+        batch_size=64, augment="none", plant=plant, reselect="kept", round_start="continue",
     ).override(recipe)  # fmt: skip
     ids = torch.arange(COUNT).float()[:, None]
     return run_rounds(ArrayDataset(ids, given), lambda: model, recipe, seed=seed)
@@ -190,7 +190,13 @@ def by_scikit_learn(given, model, monkeypatch, plant=0.0):
     monkeypatch.setattr(module, "build_model", lambda *args, **options: model)
     settings = {"first_epochs": ROUNDS[0], "round_epochs": ROUNDS[1], "final_epochs": 0}
     classifier = module.MILDClassifier(
-        rounds=len(ROUNDS), **settings, batch_size=64, plant=plant, random_state=0
+        rounds=len(ROUNDS),
+        **settings,
+        batch_size=64,
+        plant=plant,
+        random_state=0,
+        reselect="kept",
+        round_start="continue",
     )
     ids = np.arange(COUNT, dtype=np.float32)[:, None]
     classifier.fit(ids, given.numpy())
@@ -325,8 +331,9 @@ def test_scikit_learn_with_planting(monkeypatch):
 
 def test_the_defaults_are_the_recipes():
     recipe, settings = Recipe(), inspect.signature(RoundTracker).parameters
-    for name in ("reselect", "min_removed"):
-        assert settings[name].default == getattr(recipe, name)
+    assert settings["min_removed"].default == recipe.min_removed
+    # Where the loop is the user's, so is the model, which goes on from round to round.
+    assert settings["reselect"].default == "kept"
     rule = inspect.signature(select_clean).parameters
     for name in ("rule", "level"):
         assert rule[name].default == getattr(recipe, name)

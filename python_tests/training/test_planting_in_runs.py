@@ -29,6 +29,7 @@ INPUTS = (
 GIVEN = corrupt_labels(TRUE, "symmetric:0.5", CLASSES, seed=0).labels
 RECIPE = Recipe(
     model="mlp", width=32, rounds=2, first_epochs=12, round_epochs=6, final_epochs=3, lr=0.05,
+    reselect="kept", round_start="continue",
     batch_size=32, min_removed=0.0,
 )  # fmt: skip
 

@@ -26,6 +26,7 @@ DATA = ArrayDataset(INPUTS, TRUE)
 TEST = ArrayDataset(INPUTS + 0.3, TRUE)
 RECIPE = Recipe(
     model="mlp", width=32, rounds=3, first_epochs=20, round_epochs=8, final_epochs=5, lr=0.05,
+    reselect="kept", round_start="continue",
     batch_size=32,
 )  # fmt: skip
 

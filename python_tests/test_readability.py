@@ -27,7 +27,6 @@ TOO_WIDE = {
     "docs/report.md",
     "docs/review_tools.md",
     "docs/security.md",
-    "docs/unsupported.md",
 }
 
 

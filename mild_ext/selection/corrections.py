@@ -10,8 +10,9 @@ of plainly wrong labels, and of the planted ones a share ``h`` put right down to
 
 of the changes put a label right (a withheld label is itself wrong with probability ``r``). The cutoff is
 chosen on one half of the planted samples and its precision counted on the other, and the other way round: the
-figure is of samples that did not take part in the choice. The stricter of both cutoffs is used. Nothing is changed
-unless more labels are put right than right ones are lost even where there are fewer wrong ones by a standard error.
+figure is of samples that did not take part in the choice. Where it is too low, the next stricter cutoffs are tried;
+of both halves' cutoffs the stricter one is used. Nothing is changed unless more labels are put right than right ones
+are lost even where there are fewer wrong ones by a standard error.
 
 Of labels that the network contradicts though they are not learned like planted ones, nothing is taken for granted:
 a systematic mix-up of two classes counts against the precision, as do the network's own mistakes.
@@ -87,7 +88,10 @@ def choose_corrections(
     if not LEAST_PRECISION < least_precision <= 1.0:
         raise ValueError(f"least_precision must lie in (0.5, 1], got {least_precision!r}")
     if rate.low == 0.0:
-        return no_corrections("there is no clear evidence of wrong labels")
+        return no_corrections(
+            "no label is clearly wrong at random, and of others, such as two classes mixed up, planted labels cannot "
+            "tell how many suggestions are right. Decide sample by sample"
+        )
     others = torch.ones(len(probability), dtype=torch.bool)
     others[planted.cpu()] = False
     return _choose(
@@ -124,33 +128,31 @@ def _choose(
         return float(min(1.0, noise * count * share / ((1 - noise) * max(number, 1.0))))
 
     halves = np.arange(len(right)) % 2  # the ids of planted samples are ascending, and say nothing
-    cutoffs = []
+    fitting: list[Floats] = []
     for half in (0, 1):
         part = np.sort(of_planted[(halves == half) & right & (of_planted > 0)])
-        size = int((halves == half).sum())
-        fitting = [
-            cutoff
-            for k, cutoff in enumerate(part)
-            if len(part) - k >= LEAST_HITS
-            and precision((len(part) - k) / size, rate.value, changed(cutoff)) >= least
+        size, above = int((halves == half).sum()), len(part) - np.arange(len(part))
+        fits = [
+            hits >= LEAST_HITS and precision(hits / size, rate.value, changed(cutoff)) >= least
+            for cutoff, hits in zip(part, above, strict=True)
         ]
-        if not fitting:
-            return no_corrections(
-                f"by the planted samples, no group of suggestions is right in {least:.0%} "
-                "of the cases. Decide sample by sample, or train longer"
-            )
-        cutoffs.append(min(fitting))
-    hits, found, numbers = 0, 0, []
-    for half, cutoff in zip((1, 0), cutoffs, strict=True):
-        reached = (halves == half) & (of_planted >= cutoff)
-        hits, found = hits + int((reached & right).sum()), found + int(reached.sum())
-        numbers.append(changed(cutoff))
-    number, total = sum(numbers) / 2, len(right)
-    value = precision(hits / total, rate.value, number)
-    if value < least:
+        fitting.append(part[np.array(fits, dtype=bool)])
+    total, value = len(right), 0.0
+    # A cutoff that only just fits one half often fails on the other; then the next stricter ones are tried.
+    for cutoffs in zip(*fitting, strict=False):
+        hits, found, numbers = 0, 0, []
+        for half, cutoff in zip((1, 0), cutoffs, strict=True):
+            reached = (halves == half) & (of_planted >= cutoff)
+            hits, found = hits + int((reached & right).sum()), found + int(reached.sum())
+            numbers.append(changed(cutoff))
+        number = sum(numbers) / 2
+        value = precision(hits / total, rate.value, number)
+        if value >= least:
+            break
+    else:
         return no_corrections(
-            f"the suggestions that seemed right in {least:.0%} of the cases are so in {value:.0%}, as counted on the "
-            "other half of the planted samples. Ask for less, decide sample by sample, or train longer"
+            f"by the planted samples, no group of suggestions is right in {least:.0%} of the cases. Ask for less "
+            "(--precision), decide sample by sample, or train longer"
         )
     errors = _relative_errors(hits, total, rate)
     estimate = Estimate(value, max(0.0, value * (1 - errors[0])), min(1.0, value * (1 + errors[1])))

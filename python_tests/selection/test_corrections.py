@@ -113,3 +113,19 @@ def test_the_stricter_of_both_halves_counts():
     values = torch.tensor(probability)[chosen.index]
     assert bool((values >= chosen.cutoff).all())
     assert torch.equal(values, values.sort(descending=True).values)
+
+
+def test_a_cutoff_that_one_half_does_not_confirm_gives_way_to_a_stricter_one():
+    """Suggestions are the better the surer they are, so somewhere enough of them are right on both halves."""
+    rate = Estimate(0.2, 0.19, 0.21)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        sure = rng.uniform(0, 1, 300)
+        right = rng.random(300) < sure
+        wrong, others = rng.uniform(0, 1, 200), rng.uniform(0, 1, 800)
+        wrong[rng.random(200) >= 0.8] = 0.0
+        others[rng.random(800) >= 0.15 * (1 - others)] = 0.0
+        chosen = choose(right.tolist(), sure.tolist(), [*wrong, *others], rate)
+        assert len(chosen.index) > 0, seed
+        assert chosen.precision is not None
+        assert chosen.precision.value >= 0.8

@@ -272,13 +272,4 @@ void prediction_changes(const ReadClasses& read, int32_t* out, int64_t* changed,
         changed[k % length] += counts[static_cast<size_t>(k)];
 }
 
-void first_run(ConstStatusBuffer status, Window window, int64_t length, int32_t* out, int threads) {
-    const int parts =
-        threads_for(status.num_samples, status.num_words * int64_t{sizeof(WordPair)}, threads);
-    parallel(status.num_samples, parts, [&](int, int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i)
-            out[i] = mild::first_run(status.words + i * status.num_words, window, length);
-    });
-}
-
 }  // namespace mild::cpu

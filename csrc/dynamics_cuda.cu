@@ -40,7 +40,7 @@ void load_dynamics_kernels(Target target) {
     load_visits<Half>();
     load_visits<BFloat16>();
     load(fold_kernel, predictions_kernel, votes_kernel, majority_kernel, count_predicted_kernel,
-         changes_kernel, first_run_kernel);
+         changes_kernel);
 }
 
 void record_visits(const RecordVisits& args, Target target) {
@@ -105,15 +105,6 @@ void prediction_changes(const ReadClasses& read, int32_t* out, int64_t* changed,
     changes_kernel<<<grid, kBlock, length * sizeof(unsigned), stream>>>(
         read, out, reinterpret_cast<unsigned long long*>(changed));
     check(cudaGetLastError(), "prediction_changes: launch");
-}
-
-void first_run(ConstStatusBuffer status, Window window, int64_t length, int32_t* out,
-               Target target) {
-    if (status.num_samples == 0) return;
-    require_current(target.device);
-    first_run_kernel<<<grid_of_samples(status.num_samples, target), kBlock, 0,
-                       static_cast<cudaStream_t>(target.stream)>>>(status, window, length, out);
-    check(cudaGetLastError(), "first_run: launch");
 }
 
 }  // namespace mild::cuda

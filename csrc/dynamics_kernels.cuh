@@ -149,29 +149,22 @@ __global__ void __launch_bounds__(kBlock, kVisitBlocks) visits_kernel(const Reco
     const bool epoch_good = 0 <= epoch && epoch < batch.num_epochs;
     for (int64_t base = blockIdx.x * kRows; base < batch.rows; base += gridDim.x * kRows) {
         const int64_t i = base + threadIdx.x / kLanes;
-        const int64_t label = i < batch.rows ? batch.labels[i] : kIgnoredLabel;
-        const bool in_batch = label != kIgnoredLabel;
-        const int64_t sample = in_batch ? batch.index[i] : 0;
-        const bool index_good = 0 <= sample && sample < args.num_samples;
-        const bool label_good = 0 <= label && label < batch.classes;
-        const bool good = in_batch && epoch_good && index_good && label_good;
+        const BatchRow mine(batch, i, args.num_samples, epoch_good);
         // Looked at early, so that the wait for it hides behind the logits.
-        const int64_t before = good && lane == 0 ? args.record[sample] : 0;
+        const int64_t before = mine.good && lane == 0 ? args.record[mine.sample] : 0;
         const T* const row = static_cast<const T*>(batch.logits) + i * batch.row_stride;
-        RowFacts facts = facts_of_row<T, kLanes>(row, classes, static_cast<int>(label), lane, good,
-                                                 args.statistics);
-        if (!in_batch || lane != 0) continue;
-        if (good) {
+        RowFacts facts = facts_of_row<T, kLanes>(row, classes, static_cast<int>(mine.label), lane,
+                                                 mine.good, args.statistics);
+        if (!mine.in_batch || lane != 0) continue;
+        if (mine.good) {
             if (facts.mass == infinity<float>())
-                count_infinite(row, classes, static_cast<int>(label), facts);
+                count_infinite(row, classes, static_cast<int>(mine.label), facts);
             const int64_t visit = pack(visit_of<true>(facts, args.statistics));
             if (visit > before)
-                atomicMax(reinterpret_cast<long long*>(args.record + sample),
+                atomicMax(reinterpret_cast<long long*>(args.record + mine.sample),
                           static_cast<long long>(visit));
         } else {
-            if (!epoch_good) atomicAdd(batch.faults + kBadEpoch, 1ull);
-            if (!index_good) atomicAdd(batch.faults + kBadIndex, 1ull);
-            if (!label_good) atomicAdd(batch.faults + kBadLabel, 1ull);
+            mine.count_faults(batch.faults);
         }
     }
 }
@@ -312,15 +305,6 @@ __global__ void __launch_bounds__(kBlock)
     for (int t = static_cast<int>(threadIdx.x); t < length; t += kBlock)
         if (epoch_counts[t] != 0)
             atomicAdd(changed + t, static_cast<unsigned long long>(epoch_counts[t]));
-}
-
-__global__ void __launch_bounds__(kBlock)
-    first_run_kernel(const ConstStatusBuffer status, const Window window, int64_t length,
-                     int32_t* out) {
-    const int64_t n = status.num_samples;
-    for_each_sample(0, n, [&](int64_t i) {
-        if (i < n) out[i] = first_run(status.words + i * status.num_words, window, length);
-    });
 }
 
 }  // namespace mild::cuda

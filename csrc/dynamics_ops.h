@@ -55,21 +55,6 @@ struct ReadClasses {
     int64_t stop;
 };
 
-// first_run: out int32 [num_samples]: the epoch, counted from the window's start, that ends the
-// first `length` consecutive seen epochs in which the sample was memorized; the window's length if
-// there are none.
-MILD_HD int32_t first_run(const WordPair* words, const Window& window, int64_t length) {
-    int64_t run = 0;
-    for (int64_t t = window.start; t < window.stop; ++t) {
-        const WordPair pair = words[t / kEpochsPerWord];
-        const uint64_t bit = bit_of(t);
-        if ((pair.seen & bit) == 0) continue;
-        run = (pair.wrong & bit) == 0 ? run + 1 : 0;
-        if (run == length) return static_cast<int32_t>(t - window.start);
-    }
-    return static_cast<int32_t>(window.length());
-}
-
 namespace cpu {
 void record_visits(const RecordVisits& args, int threads);
 void fold_epoch(const FoldEpoch& args, int threads);
@@ -78,7 +63,6 @@ void class_votes(const ReadClasses& read, int64_t first, int64_t last, int32_t* 
 void majority_vote(const ReadClasses& read, const int64_t* excluded, int32_t* out, int threads);
 void count_predicted(const ReadClasses& read, const int64_t* wanted, int32_t* out, int threads);
 void prediction_changes(const ReadClasses& read, int32_t* out, int64_t* changed, int threads);
-void first_run(ConstStatusBuffer status, Window window, int64_t length, int32_t* out, int threads);
 }  // namespace cpu
 
 #ifdef MILD_EXT_WITH_CUDA
@@ -91,8 +75,6 @@ void class_votes(const ReadClasses& read, int64_t first, int64_t last, int32_t* 
 void majority_vote(const ReadClasses& read, const int64_t* excluded, int32_t* out, Target target);
 void count_predicted(const ReadClasses& read, const int64_t* wanted, int32_t* out, Target target);
 void prediction_changes(const ReadClasses& read, int32_t* out, int64_t* changed, Target target);
-void first_run(ConstStatusBuffer status, Window window, int64_t length, int32_t* out,
-               Target target);
 }  // namespace cuda
 #endif
 

@@ -101,6 +101,37 @@ struct LaneOfRow {
     }
 };
 
+// ---- which rows are recorded ----
+
+// Row i of a batch as every lane of its group sees it. Rows past the last one, and those labelled
+// kIgnoredLabel, are not in the batch; of the others, `good` ones are recorded and bad ones
+// counted.
+struct BatchRow {
+    bool in_batch;
+    int64_t label;
+    int64_t sample;
+    bool epoch_good;
+    bool index_good;
+    bool label_good;
+    bool good;
+
+    __device__ __forceinline__ BatchRow(const Batch& batch, int64_t i, int64_t num_samples,
+                                        bool epoch_good_) {
+        label = i < batch.rows ? batch.labels[i] : kIgnoredLabel;
+        in_batch = label != kIgnoredLabel;
+        sample = in_batch ? batch.index[i] : 0;
+        epoch_good = epoch_good_;
+        index_good = 0 <= sample && sample < num_samples;
+        label_good = 0 <= label && label < batch.classes;
+        good = in_batch && epoch_good && index_good && label_good;
+    }
+    __device__ __forceinline__ void count_faults(unsigned long long* faults) const {
+        if (!epoch_good) atomicAdd(faults + kBadEpoch, 1ull);
+        if (!index_good) atomicAdd(faults + kBadIndex, 1ull);
+        if (!label_good) atomicAdd(faults + kBadLabel, 1ull);
+    }
+};
+
 // `good` of the row that a thread works on; where a whole warp works on one row, in a form that
 // tells the compiler that its lanes stay together.
 template <int kLanes>

@@ -66,20 +66,4 @@ struct LabelLogit<BFloat16> : LabelLogit16<BFloat16> {
     using LabelLogit16::LabelLogit16;
 };
 
-// What one pass over a row finds out about it. Margin, loss and confidence of the label will join
-// here.
-struct RowStatus {
-    bool memorized;
-};
-
-// The answer for the classes j = first, first + step, ... below `end`; a whole row is (0, 1,
-// classes).
-template <class T>
-MILD_HD bool part_agrees(const T* row, LabelLogit<T> logit, int64_t label, int64_t first,
-                         int64_t step, int64_t end) {
-    for (int64_t j = first; j < end; j += step)
-        if (!(j < label ? logit.above(row[j]) : logit.at_least(row[j]))) return false;
-    return true;
-}
-
 }  // namespace mild

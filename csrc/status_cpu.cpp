@@ -86,13 +86,13 @@ MILD_AVX512 inline bool row_agrees_avx512(const float* row, int64_t classes, int
 #endif
 
 template <Isa isa, class T>
-MILD_HD RowStatus row_status(const T* row, int64_t classes, int64_t label) {
+MILD_HD bool is_memorized(const T* row, int64_t classes, int64_t label) {
 #ifdef MILD_X86
     if constexpr (isa == Isa::kAvx512 && std::is_same_v<T, float>) {
-        if (classes <= 64) return {row_agrees_avx512(row, classes, label)};
+        if (classes <= 64) return row_agrees_avx512(row, classes, label);
     }
 #endif
-    return {row_agrees(row, classes, label)};
+    return row_agrees(row, classes, label);
 }
 
 // `shared`: other threads write to the same buffer. (C++17 has no atomic access to memory that is
@@ -130,10 +130,10 @@ struct RecordRows {
             if (i + kAhead < end)
                 prefetch_for_write(words + args.batch.index[i + kAhead] * num_words);
             if (good.has_ignored && args.batch.labels[i] == kIgnoredLabel) continue;
-            const RowStatus status = row_status<isa>(row, args.batch.classes, args.batch.labels[i]);
+            const bool memorized = is_memorized<isa>(row, args.batch.classes, args.batch.labels[i]);
             WordPair* const sample = words + args.batch.index[i] * num_words;
             set_bit(&sample->seen, bit, shared);
-            if (!status.memorized) set_bit(&sample->wrong, bit, shared);
+            if (!memorized) set_bit(&sample->wrong, bit, shared);
         }
     }
 };
@@ -352,7 +352,17 @@ void lookup(ConstStatusBuffer status, Window window, const Lookup& args, int thr
     throw std::invalid_argument("lookup copies elements of 1 or 4 bytes");
 }
 
-// ---- memory
+// ---- first_run ----
+
+void first_run(ConstStatusBuffer status, Window window, int64_t length, int32_t* out, int threads) {
+    const int parts = threads_for(status.num_samples, bytes_per_sample(status), threads);
+    parallel(status.num_samples, parts, [&](int, int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i)
+            out[i] = mild::first_run(status.words + i * status.num_words, window, length);
+    });
+}
+
+// ---- memory ----
 
 void advise_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)

@@ -44,8 +44,8 @@ void load_status_kernels(Target target) {
     load_update<float>();
     load_update<Half>();
     load_update<BFloat16>();
-    load(transition_times_kernel, histogram_kernel, lookup_kernel<uint8_t>,
-         lookup_kernel<uint32_t>);
+    load(transition_times_kernel, histogram_kernel, lookup_kernel<uint8_t>, lookup_kernel<uint32_t>,
+         first_run_kernel);
 }
 
 void update(const Update& args, Target target) {
@@ -79,6 +79,16 @@ void lookup(ConstStatusBuffer status, Window window, const Lookup& args, Target 
     else
         throw std::invalid_argument("lookup copies elements of 1 or 4 bytes");
     check(cudaGetLastError(), "lookup: launch");
+}
+
+void first_run(ConstStatusBuffer status, Window window, int64_t length, int32_t* out,
+               Target target) {
+    if (status.num_samples == 0) return;
+    require_current(target.device);
+    const unsigned grid = grid_for(ceil_div(status.num_samples, kBlock), target.device, 32);
+    first_run_kernel<<<grid, kBlock, 0, static_cast<cudaStream_t>(target.stream)>>>(status, window,
+                                                                                    length, out);
+    check(cudaGetLastError(), "first_run: launch");
 }
 
 void histogram(ConstStatusBuffer status, Window window, int64_t* counts, Target target) {

@@ -41,32 +41,25 @@ __global__ void __launch_bounds__(kBlock, kUpdateBlocks) update_kernel(const Upd
     const uint64_t bit = bit_of(epoch);
     for (int64_t base = blockIdx.x * kRows; base < batch.rows; base += gridDim.x * kRows) {
         const int64_t i = base + threadIdx.x / kLanes;
-        const int64_t label = i < batch.rows ? batch.labels[i] : kIgnoredLabel;
-        const bool in_batch = label != kIgnoredLabel;
-        const int64_t sample = in_batch ? batch.index[i] : 0;
-        const bool index_good = 0 <= sample && sample < args.status.num_samples;
-        const bool label_good = 0 <= label && label < batch.classes;
-        const bool good = in_batch && epoch_good && index_good && label_good;
+        const BatchRow mine(batch, i, args.status.num_samples, epoch_good);
         WordPair* const pair =
-            args.status.words + pair_offset(sample, args.status.num_words, epoch);
+            args.status.words + pair_offset(mine.sample, args.status.num_words, epoch);
         // Looked at early, so that the wait for it hides behind the logits. Bits that are there
         // already (another visit in this epoch, a replay) need no atomic.
         WordPair before{0, 0};
-        if (good && lane == 0) before = *pair;
+        if (mine.good && lane == 0) before = *pair;
         bool agrees = false;
-        if (row_is_good<kLanes>(good))
+        if (row_is_good<kLanes>(mine.good))
             agrees =
                 lane_agrees<T, kLanes>(static_cast<const T*>(batch.logits) + i * batch.row_stride,
-                                       classes, static_cast<int>(label), lane);
+                                       classes, static_cast<int>(mine.label), lane);
         const bool memorized = group_agrees<kLanes>(agrees);
-        if (!in_batch || lane != 0) continue;
-        if (good) {
+        if (!mine.in_batch || lane != 0) continue;
+        if (mine.good) {
             if ((before.seen & bit) == 0) set_bit(&pair->seen, bit);
             if (!memorized && (before.wrong & bit) == 0) set_bit(&pair->wrong, bit);
         } else {
-            if (!epoch_good) atomicAdd(batch.faults + kBadEpoch, 1ull);
-            if (!index_good) atomicAdd(batch.faults + kBadIndex, 1ull);
-            if (!label_good) atomicAdd(batch.faults + kBadLabel, 1ull);
+            mine.count_faults(batch.faults);
         }
     }
 }
@@ -99,6 +92,14 @@ __global__ void __launch_bounds__(kBlock)
         const Totals t = totals(status.words + i * status.num_words, window);
         out[i] = table[t.misclassified * side + t.seen];
     }
+}
+
+// out: int32 [num_samples]
+__global__ void __launch_bounds__(kBlock)
+    first_run_kernel(const ConstStatusBuffer status, const Window window, int64_t length,
+                     int32_t* out) {
+    for (int64_t i = first_sample(); i < status.num_samples; i += samples_per_step())
+        out[i] = first_run(status.words + i * status.num_words, window, length);
 }
 
 // ---- histogram ----

@@ -77,6 +77,7 @@ struct Update {
 //                   counts[misclassified, seen] = number of samples.
 // lookup:           out[i] = table[misclassified_i, seen_i]; table [P + 1, P + 1],
 //                   out [num_samples], elements of `element_size` 1 or 4 bytes, copied as they are.
+// first_run:        out int32 [num_samples], of the function of that name in status_word.h.
 struct Lookup {
     const void* table;
     void* out;
@@ -89,6 +90,7 @@ void update(const Update& args, int threads);
 void transition_times(ConstStatusBuffer status, Window window, int32_t* out, int threads);
 void histogram(ConstStatusBuffer status, Window window, int64_t* counts, int threads);
 void lookup(ConstStatusBuffer status, Window window, const Lookup& args, int threads);
+void first_run(ConstStatusBuffer status, Window window, int64_t length, int32_t* out, int threads);
 
 // Asks the system for large pages behind a new buffer: a batch's samples lie far apart, and in a
 // large buffer each would cost a walk of the page tables. Only a hint: does nothing where there are
@@ -111,6 +113,8 @@ void update(const Update& args, Target target);
 void transition_times(ConstStatusBuffer status, Window window, int32_t* out, Target target);
 void histogram(ConstStatusBuffer status, Window window, int64_t* counts, Target target);
 void lookup(ConstStatusBuffer status, Window window, const Lookup& args, Target target);
+void first_run(ConstStatusBuffer status, Window window, int64_t length, int32_t* out,
+               Target target);
 }  // namespace cuda
 #endif
 

@@ -133,8 +133,8 @@ MILD_HD int32_t longest_run_of_ones(uint64_t x) {
     return length;
 }
 
-// All of TransitionTimes for one sample; the units and directions are documented in
-// mild_ext/transitions.py.
+// All of TransitionTimes for one sample; mild_ext/recording/transitions.py has units and
+// directions.
 struct TransitionTimes {
     int32_t memorization;           // seen and misclassified epochs
     int32_t forgetting;             // seen and memorized epochs
@@ -203,6 +203,20 @@ MILD_HD TransitionTimes transition_times(const WordPair* words, const Window& wi
     t.memorization = t.seen - t.forgetting;
     t.metric = t.memorization - t.forgetting;
     return t;
+}
+
+// The epoch, counted from the window's start, that ends the first `length` consecutive seen epochs
+// in which the sample was memorized; the window's length if there are none.
+MILD_HD int32_t first_run(const WordPair* words, const Window& window, int64_t length) {
+    int64_t run = 0;
+    for (int64_t t = window.start; t < window.stop; ++t) {
+        const WordPair pair = words[t / kEpochsPerWord];
+        const uint64_t bit = bit_of(t);
+        if ((pair.seen & bit) == 0) continue;
+        run = (pair.wrong & bit) == 0 ? run + 1 : 0;
+        if (run == length) return static_cast<int32_t>(t - window.start);
+    }
+    return static_cast<int32_t>(window.length());
 }
 
 }  // namespace mild

@@ -13,8 +13,8 @@ namespace mild::cpu {
 
 namespace {
 
-constexpr int64_t kLanes =
-    16;  // classes, or rows, that a loop does at a time: vector code anywhere
+// Classes, or rows, that a loop does at a time: vector code anywhere.
+constexpr int64_t kLanes = 16;
 
 // Fused multiply-add only where it is an instruction: as a library call it would be slow.
 constexpr bool has_fma([[maybe_unused]] Isa isa) {

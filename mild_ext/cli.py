@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from mild_ext.commands.options import (
     AFTER_THE_FIRST_ROUND,
@@ -17,6 +18,7 @@ from mild_ext.commands.options import (
     add_run_options,
 )
 from mild_ext.commands.parser import Parser
+from mild_ext.files import PlainStream
 
 #: Selection rules; as in `mild_ext.selection.decide`, whose import takes longer than a help text may.
 SELECTION_RULES = ("posterior", "release", "scale", "quantile")
@@ -28,6 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # File names need not be text, and a terminal need not know every character.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    with contextlib.ExitStack() as stack:
+        # Names of files and classes are others' words: a terminal is shown them, and does not do what they say.
+        stack.enter_context(contextlib.redirect_stdout(cast("Any", PlainStream(sys.stdout))))
+        errors = PlainStream(sys.stderr, returns=True)
+        stack.enter_context(contextlib.redirect_stderr(cast("Any", errors)))
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = argparse.Namespace(traceback="--traceback" in sys.argv)
     try:
         options = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -43,17 +54,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         if options.traceback:
             raise
-        print(f"mild-ext: error: {error}", file=sys.stderr)
+        print(f"mild-ext: error: {_in_one_line(error)}", file=sys.stderr)
         return 1
     except Exception as error:
         if options.traceback:
             raise
         print(
-            f"mild-ext: unexpected error: {type(error).__name__}: {error}; please report it with what "
+            f"mild-ext: unexpected error: {type(error).__name__}: {_in_one_line(error)}; please report it with what "
             "mild-ext --traceback ... shows",
             file=sys.stderr,
         )
         return 1
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(filter(None, map(str.strip, str(error).splitlines())))
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

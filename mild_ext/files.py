@@ -14,6 +14,7 @@ import secrets
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TextIO
 
 #: Files in the making end in this; one that stays behind is of a process that was killed.
 PARTIAL = ".partial"
@@ -131,6 +132,35 @@ def as_name(text: str) -> str:
         lambda found: chr(int(found[1], 16)),
         text,
     )
+
+
+#: What tells a terminal to do something, or changes the order in which a line is read.
+_COMMANDING = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+class PlainStream:
+    r"""A text stream on which text is only shown: characters that command a terminal are spelled out.
+
+    Line ends and tabs stay, and with ``returns`` carriage returns, which a bar of progress needs.
+
+    >>> import sys
+    >>> _ = PlainStream(sys.stdout).write("cat\x1b[2J.jpg\n")
+    cat\u001b[2J.jpg
+    """
+
+    def __init__(self, stream: TextIO, *, returns: bool = False) -> None:
+        self._stream, self._returns = stream, returns
+
+    def write(self, text: str) -> int:
+        """Write text; returns its length."""
+        text_shown = _COMMANDING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        self._stream.write(text_shown if self._returns else text_shown.replace("\r", "\\u000d"))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 #: What a spreadsheet takes for the beginning of a formula.

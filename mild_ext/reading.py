@@ -202,8 +202,32 @@ def _array(file: IO[bytes], size: int) -> NDArray[Any]:
     return array
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
+def decode_text(content: bytes) -> str:
+    """Text in UTF-8, with or without a mark at its beginning.
+
+    What is written in another encoding is not guessed at: the same byte is another letter in each, and a class or a
+    word would be a wrong one without anybody noticing.
+
+    Raises:
+        ValueError: it is not; the message names the byte, its line, and what to do.
+    """
+    try:
+        return content.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"the byte 0x{error.object[error.start]:02x} in line {line} is no UTF-8; save it as UTF-8 (a spreadsheet "
+            "offers that, or: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW, where that is what it was written in)"
+        ) from error
+
+
+def read_text(path: str | os.PathLike[str], *, names: bool = False) -> str:
     """A text file in UTF-8, line ends as they are; no more than `LARGEST_TEXT`.
+
+    Args:
+        path: the file.
+        names: it lists names of files, which are bytes and need not be text: those that are none are kept as
+            `os.fsdecode` keeps them, and lead to their files.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -214,8 +238,9 @@ def read_text(path: str | os.PathLike[str]) -> str:
         size = os.path.getsize(path)
         if size > LARGEST_TEXT:
             raise ValueError(f"it has {size:,} bytes, more than the {LARGEST_TEXT:,} that are read")
-        with open(path, encoding="utf-8", newline="") as file:
-            return file.read()
+        with open(path, "rb") as file:
+            content = file.read()
+        return content.decode("utf-8", "surrogateescape") if names else decode_text(content)
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

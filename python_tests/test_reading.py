@@ -51,6 +51,24 @@ def test_whatever_is_raised_is_one_line_with_the_name(error, words):
     assert "\n" not in message
 
 
+def test_text_in_another_encoding_is_refused_with_its_byte_and_line(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"\xef\xbb\xbfa\r\nb\r\ncaf\xe9\r\n")
+    with pytest.raises(
+        UnreadableFile, match=r"x.csv cannot be read: the byte 0xe9 in line 3 .*iconv"
+    ):
+        read_text(path)
+    path.write_bytes(b"\xef\xbb\xbfa\r\nb")
+    assert read_text(path) == "a\r\nb"
+
+
+def test_lists_of_names_of_files_need_not_be_text(tmp_path):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (tmp_path / name).touch()
+    (tmp_path / "list").write_bytes(b"caf\xe9.jpg\n")
+    assert os.path.exists(tmp_path / read_text(tmp_path / "list", names=True).strip())
+
+
 def test_what_is_no_fault_of_the_file_passes():
     with pytest.raises(ImportError), reading("x"):
         raise ImportError("no pandas")

@@ -1,4 +1,4 @@
-"""``kill -9`` of ``train`` at random moments, in five configurations, until the run ends: is the outcome the same?
+"""``kill -9`` of ``train`` at random moments, in six configurations, until the run ends: is the outcome the same?
 
 python benchmarks/attacks/kills.py [SEED] [KILLS PER CONFIGURATION]
 """

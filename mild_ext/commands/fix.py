@@ -78,7 +78,7 @@ def main(options: argparse.Namespace) -> int:
     if options.wrong == "keep":
         changes = [change for change in changes if change.label is not None]
     _require_labels(changes, out, options.wrong)
-    _make_room(out, options.overwrite)
+    _make_room(samples, out, options.overwrite)
     log = _write(samples, out, changes, options.files)
     write_text(log_path(out), changes_text(log))
     print(_told(samples, out, changes, why, options.quiet))
@@ -159,7 +159,7 @@ def _require_labels(changes: Sequence[Change], out: Path, wrong: str | None) -> 
         )
 
 
-def _make_room(out: Path, overwrite: bool) -> None:
+def _make_room(samples: Samples, out: Path, overwrite: bool) -> None:
     """Remove what fix wrote there before, if asked to; nothing else is ever removed."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -169,7 +169,17 @@ def _make_room(out: Path, overwrite: bool) -> None:
         raise ValueError(
             f"{out} was not written by mild-ext fix (no {log_path(out)}), so --overwrite will not replace it"
         )
+    log = read_changes(log_path(out))
     if out.is_dir():
+        if samples.root is None or not samples.root.is_dir():
+            raise ValueError(f"the data that {out} was made from are gone: use another --out")
+        moves = {entry.place: entry.new_place or None for entry in log}
+        others = corrected.others(samples.root, out, moves, {LOG})
+        if others:
+            raise ValueError(
+                f"{out} holds {len(others)} files that mild-ext fix did not write (the first: {others[0]}), so "
+                "--overwrite will not replace it: move them elsewhere, or use another --out"
+            )
         shutil.rmtree(out)
     else:
         out.unlink()

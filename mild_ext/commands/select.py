@@ -167,7 +167,7 @@ def _column(option: str, path: Path) -> NDArray[Any]:
                 "the rows are in order"
             )
         cells = [cell for _, cell in sorted(zip(map(int, ids), cells, strict=True))]
-    if all(cell.isdigit() for cell in cells):
+    if all(cell.isascii() and cell.isdigit() for cell in cells):
         return np.array([int(cell) for cell in cells], dtype=np.int64)
     return np.array(cells)
 

@@ -10,13 +10,14 @@ import csv
 import io
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mild_ext.files import spreadsheet_safe, write_atomically, write_text
+from mild_ext.reading import read_text, reading
 
 #: How a file gets into a copy of a folder.
 LINKS = ("copy", "hardlink", "symlink")
@@ -62,6 +63,22 @@ def copy_folder(source: Path, target: Path, moves: Mapping[str, str | None], how
             elif to is not None:
                 (target / to).parent.mkdir(parents=True, exist_ok=True)
                 _place(path, target / to, how)
+
+
+def others(
+    source: Path, target: Path, moves: Mapping[str, str | None], known: Collection[str]
+) -> list[str]:
+    """Files in a copy that `copy_folder` did not put there, relative to it, sorted; ``known``: of these, not."""
+    own = {moves.get(place, place) for place in _files(source.resolve())}
+    return sorted(place for place in _files(target) if place not in own and place not in known)
+
+
+def _files(folder: Path) -> list[str]:
+    return [
+        Path(parent, name).relative_to(folder).as_posix()
+        for parent, _, names in os.walk(folder)
+        for name in names
+    ]
 
 
 def _place(source: Path, target: Path, how: str) -> None:
@@ -152,10 +169,10 @@ def write_labels_csv(path: Path, rows: Sequence[tuple[str, str]]) -> None:
 
 def read_labels_csv(path: Path) -> list[tuple[str, str]]:
     """What `write_labels_csv` wrote, cells as they are in the file."""
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    with reading(path):
         if next(reader, None) != ["id", "label"]:
-            raise ValueError(f"{path} is no table of id and label")
+            raise ValueError("it is no table of id and label")
         return [(row[0], row[1]) for row in reader if row]
 
 

@@ -37,7 +37,9 @@ MISSING_TEXTS = frozenset(
         *("<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null"),
     }
 )
-_WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]{0,17})(\.0*)?")
+#: What stands for no label among texts that are no numbers.
+_NO_LABEL_TEXT = re.compile(r"-1(00)?(\.0*)?")
 
 _Array = np.ndarray[Any, Any]
 
@@ -45,10 +47,14 @@ _Array = np.ndarray[Any, Any]
 def array_of(name: str, labels: Any) -> tuple[_Array, _Array | None, list[str] | None]:
     """Values of any kind ``[N, ...]``, where they are masked, and the categories they are numbers of."""
     if isinstance(labels, Tensor):
-        if labels.is_sparse or labels.layout != torch.strided:
+        if labels.is_nested:
+            raise TypeError(f"{name} must hold one label for each sample, got a nested tensor")
+        if labels.layout != torch.strided:
             raise TypeError(
                 f"{name} must be dense, got a tensor of layout {labels.layout}; use to_dense()"
             )
+        if labels.is_quantized:
+            raise TypeError(f"{name} must be plain numbers, got {labels.dtype}; use int_repr()")
         if labels.is_meta:
             raise TypeError(f"{name} must hold values, got a tensor on the meta device")
         tensor = labels.detach().cpu()
@@ -60,7 +66,7 @@ def array_of(name: str, labels: Any) -> tuple[_Array, _Array | None, list[str] |
     if isinstance(labels, np.ma.MaskedArray):
         return np.asarray(labels.data), np.ma.getmaskarray(labels), None
     if isinstance(labels, np.ndarray):
-        return labels, None, None
+        return np.asarray(labels), None, None  # no np.matrix, which never gets fewer dimensions
     if type(labels).__module__.partition(".")[0] == "pandas":
         return _of_pandas(name, labels)
     if hasattr(labels, "to_pylist"):  # an Arrow column
@@ -88,6 +94,10 @@ def _of_pandas(name: str, labels: Any) -> tuple[_Array, _Array | None, list[str]
             return codes.astype(np.int64), codes < 0, categories
         found = [None if code < 0 else categories[code] for code in codes.tolist()]
         return _of_sequence(name, found), None, None
+    if getattr(labels, "nlevels", 1) > 1:
+        raise TypeError(
+            f"{name} must hold one label for each sample, got an index of {labels.nlevels} levels; choose one"
+        )
     absent = np.asarray(labels.isna())
     if absent.any() or getattr(kind, "kind", "O") not in "biuf":
         values = labels.to_numpy(dtype=object)
@@ -248,6 +258,16 @@ class Column:
                 )
         if values.dtype.kind == "u" and bool((there > np.uint64(1 << 62)).any()):
             raise ValueError(f"{self.name} must lie in [0, {MAX_CLASSES}), got {there.max()}")
+        largest = np.iinfo(values.dtype).max
+        if (
+            values.dtype.kind == "u"
+            and (there == largest).any()
+            and not (there == largest - 1).any()
+        ):
+            raise ValueError(
+                f"{self.name} hold {largest} but not {largest - 1}: as {values.dtype}, {largest} is what -1, no label, "
+                "becomes; give them as int64, with -1 where there is no label (or as they are, if it is a class)"
+            )
 
     def _objects(self, known: list[str] | None) -> list[str] | None:
         """Texts, or objects of several kinds."""
@@ -294,9 +314,12 @@ class Column:
         ]
         if known is None and all(_WHOLE_NUMBER.fullmatch(text) for text in set(there)):
             self.values = np.full(len(texts), UNLABELED)
-            self.values[~self.absent] = [int(text) for text in there]
+            self.values[~self.absent] = [int(text.partition(".")[0]) for text in there]
             self._integers()
             return None
+        none = {text for text in set(there) if _NO_LABEL_TEXT.fullmatch(text)} - set(known or ())
+        if none and not all(map(_is_number, there)):  # names like -1 and +1 are numbers all of them
+            self.absent |= np.array([text in none for text in texts], dtype=bool)
         return self._look_up(texts, known)
 
     def _look_up(self, texts: list[Any], known: list[str] | None) -> list[str]:
@@ -332,34 +355,43 @@ class Column:
     def _explain_rows(self, values: _Array) -> NoReturn:
         """Say what an array with several entries a sample holds."""
         name, shape = self.name, list(values.shape)
+        code = name if name.replace(".", "_").isidentifier() else "labels"  # as an expression
         wanted = f"{name} must have shape [N], one class for each sample, got shape {shape}"
         if values.ndim > 2:
             raise TypeError(
                 f"{wanted}: a label for each pixel or token, which is not supported here"
             )
+        if len(values) == 1:
+            raise ValueError(f"{wanted}; use {code}[0] if each column is a sample")
         if values.dtype.kind in "biuf" and values.size:
             numbers = values.astype(np.float64)
             binary = bool(np.isin(numbers, (0.0, 1.0)).all())
             sums = numbers.sum(axis=1)
             if binary and bool((sums == 1).all()):
-                raise TypeError(f"{wanted}: one-hot labels; use {name}.argmax(1)")
+                raise TypeError(f"{wanted}: one-hot labels; use {code}.argmax(1)")
             if binary:
                 raise TypeError(
                     f"{wanted}: multi-label data, with several classes for a sample, are not supported; track "
-                    f"each class on its own, with {name}[:, k]"
+                    f"each class on its own, with {code}[:, k]"
                 )
             if bool((numbers >= 0).all()) and bool((np.abs(sums - 1) < 1e-3).all()):
                 raise TypeError(
                     f"{wanted}: soft labels (probabilities); use the class that was given, "
-                    f"{name}.argmax(1) where that is the most probable"
+                    f"{code}.argmax(1) where that is the most probable"
                 )
             if values.dtype.kind == "f" and bool((numbers != np.trunc(numbers)).any()):
                 raise TypeError(
                     f"{wanted}: the values of a regression, which has no classes and is not supported"
                 )
-        if len(values) == 1:
-            raise ValueError(f"{wanted}; use {name}[0]")
-        raise TypeError(f"{wanted}: several labels for a sample; choose one column, {name}[:, k]")
+        raise TypeError(f"{wanted}: several labels for a sample; choose one column, {code}[:, k]")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_missing(value: Any) -> bool:

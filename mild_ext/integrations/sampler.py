@@ -23,6 +23,8 @@ class Watcher(Protocol):
     @property
     def watched(self) -> Tensor: ...
 
+    def require_own_process(self) -> None: ...
+
 
 class KeptSampler(DistributedSampler[int]):
     """Goes through the samples a tracker watches (its kept ones), each rank through its part.
@@ -74,6 +76,7 @@ class KeptSampler(DistributedSampler[int]):
         return count // parts if self.drop_last else -(-count // parts)
 
     def __iter__(self) -> Iterator[int]:
+        self.tracker.require_own_process()
         ids = self.tracker.watched.nonzero().flatten()
         if self.shuffle:
             order = torch.Generator().manual_seed(self.tracker.seed + self.tracker.epochs)
@@ -85,8 +88,8 @@ class KeptSampler(DistributedSampler[int]):
         """Does nothing: the tracker knows the epoch."""
 
 
-#: How deep wrappers are looked through.
-_DEEPEST = 6
+#: How deep wrappers are looked through, and how many things may lie side by side.
+_DEEPEST, _MOST_TOGETHER = 6, 64
 
 
 def draws_from(loader: Any, tracker: Watcher) -> bool:
@@ -119,19 +122,27 @@ def _search(thing: Any, tracker: Watcher, around: list[Any], depth: int) -> bool
 
 
 def _wrapped(thing: Any) -> list[Any]:
-    """What an object may be a wrapper of: values of attributes that are called so, or are samplers."""
+    """What an object may be a wrapper of: values of attributes that are called so, or that are gone through."""
     if isinstance(thing, Mapping):
         return list(thing.values())
     if isinstance(thing, list | tuple):
         return list(thing)
+    own = dict(getattr(thing, "__dict__", {}))
+    for kind in type(thing).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            own[name] = getattr(thing, name, None)
     found = []
-    for name, value in getattr(thing, "__dict__", {}).items():
+    for name, value in own.items():
         called = any(word in name for word in ("sampler", "loader", "iterable"))
         # A DistributedSampler that wraps a sampler takes it for its data set.
-        if (
-            isinstance(value, Sampler)
-            or called
-            or (name == "dataset" and isinstance(thing, Sampler))
-        ):
+        if called or (name == "dataset" and isinstance(thing, Sampler)) or _is_gone_through(value):
             found.append(value)
     return found
+
+
+def _is_gone_through(value: Any) -> bool:
+    """A sampler, or something like it, rather than data: it is iterated and has no positions; or a few of those."""
+    if isinstance(value, Mapping | list | tuple):
+        return len(value) <= _MOST_TOGETHER
+    return hasattr(type(value), "__iter__") and not hasattr(type(value), "__getitem__")

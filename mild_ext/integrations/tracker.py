@@ -6,6 +6,7 @@ batches and ends of epochs to a `RoundTracker`, and draws its samples from a `Ke
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from mild_ext import processes
 from mild_ext.data.labels import Missing
 from mild_ext.integrations.batch_labels import BatchLabels, GivenLabels
+from mild_ext.integrations.round_standing import RoundStanding
 from mild_ext.integrations.sampler import KeptSampler
 from mild_ext.integrations.tracker_file import FORMAT, read_tracker, write_tracker
 from mild_ext.reading import reading
@@ -28,14 +30,14 @@ from mild_ext.rounds import (
     epoch_figures,
     round_figures,
 )
-from mild_ext.selection import PlantedLabels, Selection
+from mild_ext.selection import Selection
 from mild_ext.selection.table import Table, samples_table, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class RoundTracker:
+class RoundTracker(RoundStanding):
     """Records status through a sequence of rounds and narrows down the samples to train on.
 
     A round is a number of epochs; at its end the samples with wrong labels are dropped, and the
@@ -119,6 +121,7 @@ class RoundTracker:
         if labels is not None:
             given = GivenLabels.of(labels, num_samples, train_ids, missing)
             labels, train_ids, self.class_names = given.labels, given.train_ids, given.class_names
+        self._process = os.getpid()
         self._rounds = Rounds(
             num_samples,
             rounds,
@@ -142,127 +145,12 @@ class RoundTracker:
         self._ended: dict[str, float] = {}
         self._start_noting()
 
-    # ---- where it stands
-
-    @property
-    def kept(self) -> Tensor:
-        """Bool ``[N]`` on the CPU, the samples to train on; written in place."""
-        return self._rounds.kept
-
-    @property
-    def watched(self) -> Tensor:
-        """Bool ``[N]`` on the CPU, the samples to draw: ``kept``, or with reselect="all" all in the rounds."""
-        return self._rounds.watched
-
-    @property
-    def learned(self) -> Tensor:
-        """Bool ``[N]`` on the CPU, the samples whose loss counts; ``kept``, unless some are planted and held out."""
-        return self._rounds.learned
-
-    @property
-    def taking_part(self) -> Tensor:
-        """Bool ``[N]`` on the CPU, the samples of ``train_ids``."""
-        return self._rounds.taking_part
-
-    @property
-    def labels(self) -> Tensor | None:
-        """Int64 ``[N]`` on the CPU, the given labels as far as known, else -1; None while none is."""
-        return self._rounds.labels
-
-    @property
-    def training_labels(self) -> Tensor:
-        """Int64 ``[N]`` on the CPU, the labels to train on: ``labels``, but for those planted in this round.
-
-        Hand it to what makes the batches, e.g. ``IndexedDataset(dataset, labels=tracker.training_labels)``.
-        With ``plant`` it is one tensor in shared memory, written in place where a round begins or ends, so
-        that a DataLoader's workers see it.
-
-        Raises:
-            RuntimeError: the tracker was made without labels.
-        """
-        labels = self._rounds.training_labels
-        if labels is None or not self._rounds.labels_known:
-            raise RuntimeError(
-                "training_labels needs the given labels: RoundTracker(..., labels=...)"
-            )
-        return labels
-
-    @property
-    def plants(self) -> bool:
-        """Whether labels are planted in the rounds."""
-        return self._rounds.plants
-
-    @property
-    def planted(self) -> PlantedLabels | None:
-        """The labels planted in the current round; None where none are."""
-        return self._rounds.planted
-
-    @property
-    def round_dropped(self) -> Tensor:
-        """Int64 ``[N]``, the round that dropped the sample, -1 where none did."""
-        return self._rounds.round_dropped
-
-    @property
-    def misclassified(self) -> Tensor:
-        """Int32 ``[N]``, misclassified epochs in the last finished round that watched the sample."""
-        return self._rounds.misclassified
-
-    @property
-    def seen(self) -> Tensor:
-        """Int32 ``[N]``, epochs in which that round saw the sample."""
-        return self._rounds.seen
-
-    @property
-    def clean_probability(self) -> Tensor:
-        """Float32 ``[N]`` in [0, 1], probability that the label is right, from the same round."""
-        return self._rounds.clean_probability
-
-    @property
-    def suspicion(self) -> Tensor:
-        """Float32 ``[N]``, from the same round; higher = more likely wrong; 0 where never watched."""
-        return self._rounds.suspicion
-
-    @property
-    def suggested_label(self) -> Tensor:
-        """Int64 ``[N]``, the class voted for instead; -1 where there is none, or nothing was planted."""
-        return self._rounds.suggested_label
-
-    @property
-    def suggestion_confidence(self) -> Tensor:
-        """Float32 ``[N]`` in [0, 1], that the suggested label is the true one if the given one is wrong."""
-        return self._rounds.suggestion_confidence
-
-    @property
-    def dynamics(self) -> dict[str, Tensor]:
-        """Training dynamics by name, float32 ``[N]``, of finished rounds, see `mild_ext.rounds.Rounds`."""
-        return self._rounds.dynamics
-
-    @property
-    def reselect(self) -> str:
-        """Whether dropped samples may return, see the argument."""
-        return self._rounds.reselect
-
-    @property
-    def round(self) -> int:
-        """Number of the current round, from 0; when finished, how many there were."""
-        return self._rounds.round
-
-    @property
-    def stop_reason(self) -> str | None:
-        """Why there are no more rounds; None while there are."""
-        return self._rounds.stop_reason
-
-    @property
-    def finished(self) -> bool:
-        """Whether there are no more rounds, and nothing is recorded any more."""
-        return self._rounds.finished
+    # ---- recording
 
     @property
     def round_complete(self) -> bool:
         """Whether all epochs of the current round are recorded, and `end_round` is due."""
         return self._rounds.is_over(self.status)
-
-    # ---- recording
 
     def update(self, index: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Record a training batch, see `LearningStatus.update`; nothing when finished."""
@@ -290,7 +178,9 @@ class RoundTracker:
         Raises:
             ValueError: the batches of a round's first epoch did not carry its ``training_labels``, or those of the
                 very first one other labels than were given.
+            RuntimeError: in another process than the one the tracker was made in.
         """
+        self.require_own_process()
         self._ended = {}
         if not self.finished:
             self.status.sync(self.group)
@@ -304,6 +194,15 @@ class RoundTracker:
             if self.status.epoch == 1:
                 self._rounds.check_trained_on(self.status)
         self.epochs += 1
+
+    def require_own_process(self) -> None:
+        """Raise a RuntimeError in a process that was started with this tracker: what it records there is lost."""
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "this RoundTracker was made in another process, which will see nothing of what is recorded here "
+                "(notebook_launcher, mp.spawn): make it inside the function that is launched, at its end "
+                "tracker.save(FILE) on the first rank, and afterwards restore(FILE) outside"
+            )
 
     def sync(self) -> None:
         """Merge what the ranks have recorded so far, e.g. before saving amid an epoch; a collective."""

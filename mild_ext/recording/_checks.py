@@ -356,7 +356,7 @@ def checked_device(device: torch.device | str) -> torch.device:
     if device.type == "cuda" and not has_cuda():
         raise RuntimeError(
             "this build of mild_ext has no CUDA code, so the status cannot be on a CUDA device; "
-            "install it again where nvcc is found (MILD_EXT_CUDA=ON pip install "
-            "--force-reinstall ...), or use device='cpu' with logits.cpu()"
+            "install it again where nvcc is on PATH (MILD_EXT_CUDA=ON pip install --force-reinstall "
+            "--no-deps . in a checkout), or use device='cpu' with logits.cpu()"
         )
     return device

@@ -7,7 +7,6 @@
     majority_vote(planes, excluded?, num_samples, num_classes, start, stop) -> int32 [3, N]
     count_predicted(planes, labels, num_classes, start, stop) -> int32 [N]
     prediction_changes(planes, num_samples, num_classes, start, stop) -> (int32 [N], int64 [P])
-    first_run(words, start, stop, length) -> int32 [N]
 
 Shapes and meanings: csrc/dynamics_ops.h; the same operations in plain torch: reference.py. Like ops.py, this file
 takes addresses, and holds every tensor whose address it takes until the call returns.
@@ -50,7 +49,6 @@ library.define(
     tags=TAGS,
 )
 library.define(f"prediction_changes(Tensor planes, {_READING}) -> (Tensor, Tensor)", tags=TAGS)
-library.define("first_run(Tensor words, int start, int stop, int length) -> Tensor", tags=TAGS)
 
 
 # ---- recording
@@ -76,7 +74,6 @@ def _record_visits(
     _checks.check_memory(record=record, faults=faults, epoch=epoch)
     _checks.check_memory(index=index, logits=logits, labels=labels)
     index, logits, labels = readable(index), readable(logits), readable(labels)
-    device, stream = place(record.device)
     _C.record_visits(
         record.data_ptr(),
         len(record),
@@ -93,8 +90,7 @@ def _record_visits(
         num_epochs,
         faults.data_ptr(),
         statistics,
-        device,
-        stream,
+        *place(record.device),
         threads_worth(rows * classes),
     )
 
@@ -139,7 +135,6 @@ def _fold_epoch(
 ) -> None:
     _checks.check_fold(record, words, planes, sums, epoch, num_classes, parts)
     _checks.check_memory(record=record, planes=planes, sums=sums, epoch=epoch)
-    device, stream = place(words.device)
     address, num_samples, num_words = buffer(words)
     _C.fold_epoch(
         record.data_ptr(),
@@ -153,8 +148,7 @@ def _fold_epoch(
         planes.shape[0],
         sums.shape[0] == _C.num_sums,
         parts,
-        device,
-        stream,
+        *place(words.device),
         threads_worth(num_samples * 4),
     )
 
@@ -285,20 +279,6 @@ def _prediction_changes(
     return out, changed
 
 
-def _first_run(words: Tensor, start: int, stop: int, length: int) -> Tensor:
-    out = _fake_first_run(words, start, stop, length)
-    _C.first_run(
-        *buffer(words),
-        start,
-        stop,
-        length,
-        out.data_ptr(),
-        *place(words.device),
-        threads_worth(words.numel()),
-    )
-    return out
-
-
 # ---- registration
 
 
@@ -361,13 +341,6 @@ def _fake_prediction_changes(
     return planes.new_empty(num_samples), planes.new_empty(stop - start, dtype=torch.int64)
 
 
-def _fake_first_run(words: Tensor, start: int, stop: int, length: int) -> Tensor:
-    _checks.check_window(words, start, stop)
-    if length < 1:
-        raise ValueError(f"k must be at least 1, got {length}")
-    return words.new_empty(words.shape[0], dtype=torch.int32)
-
-
 register(
     ("record_visits", _record_visits, _checks.check_record_visits),
     ("fold_epoch", _fold_epoch, _fake_fold_epoch),
@@ -376,5 +349,4 @@ register(
     ("majority_vote", _majority_vote, _fake_majority_vote),
     ("count_predicted", _count_predicted, _fake_count_predicted),
     ("prediction_changes", _prediction_changes, _fake_prediction_changes),
-    ("first_run", _first_run, _fake_first_run),
 )

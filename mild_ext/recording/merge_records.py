@@ -58,9 +58,8 @@ def _join(
     add = torch.where(overlap, 0, other.sums)
     take = overlap & around & ~inside
     record.sums.copy_(torch.where(take, other.sums, record.sums + add))
-    record.planes[:epoch] |= other.planes[
-        :epoch
-    ]  # per sample and epoch one is 0, or both are equal
+    # Of each sample and epoch one class is 0, or both are equal.
+    record.planes[:epoch] |= other.planes[:epoch]
     torch.maximum(record.visits, other.visits, out=record.visits)
 
 

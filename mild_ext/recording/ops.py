@@ -4,6 +4,7 @@
     transition_times(words, start, stop) -> int32 [8, N]
     status_histogram(words, start, stop) -> int64 [P + 1, P + 1]
     status_lookup(words, table, start, stop) -> [N], of the table's dtype
+    first_run(words, start, stop, length) -> int32 [N]
 
 Shapes and meanings: csrc/status_ops.h; the same operations in plain torch: reference.py. This and dynamics_ops.py are
 the files that take addresses and streams of tensors. Every tensor whose address is taken is held by a variable until
@@ -35,6 +36,7 @@ library.define("status_histogram(Tensor words, int start, int stop) -> Tensor", 
 library.define(
     "status_lookup(Tensor words, Tensor table, int start, int stop) -> Tensor", tags=TAGS
 )
+library.define("first_run(Tensor words, int start, int stop, int length) -> Tensor", tags=TAGS)
 
 
 def place(device: torch.device) -> tuple[int, int]:
@@ -86,7 +88,6 @@ def _update_status(
         return
     _checks.check_memory(faults=faults, epoch=epoch, index=index, logits=logits, labels=labels)
     index, logits, labels = readable(index), readable(logits), readable(labels)
-    device, stream = place(words.device)
     _C.update(
         *buffer(words),
         index.data_ptr(),
@@ -101,8 +102,7 @@ def _update_status(
         epoch.data_ptr(),
         num_epochs,
         faults.data_ptr(),
-        device,
-        stream,
+        *place(words.device),
         threads_worth(rows * classes),
     )
 
@@ -143,44 +143,35 @@ def update_status(
 
 
 def _transition_times(words: Tensor, start: int, stop: int) -> Tensor:
-    _checks.check_window(words, start, stop)
-    out = torch.empty((8, words.shape[0]), dtype=torch.int32, device=words.device)
-    device, stream = place(words.device)
+    out = _fake_transition_times(words, start, stop)
     _C.transition_times(
         *buffer(words),
         start,
         stop,
         out.data_ptr(),
-        device,
-        stream,
+        *place(words.device),
         threads_worth(words.numel()),
     )
     return out
 
 
 def _status_histogram(words: Tensor, start: int, stop: int) -> Tensor:
-    _checks.check_window(words, start, stop)
-    side = stop - start + 1
-    counts = torch.empty((side, side), dtype=torch.int64, device=words.device)
-    device, stream = place(words.device)
+    counts = _fake_status_histogram(words, start, stop)
     _C.histogram(
         *buffer(words),
         start,
         stop,
         counts.data_ptr(),
-        device,
-        stream,
+        *place(words.device),
         threads_worth(words.numel()),
     )
     return counts
 
 
 def _status_lookup(words: Tensor, table: Tensor, start: int, stop: int) -> Tensor:
-    _checks.check_table(words, table, start, stop)
+    out = _fake_status_lookup(words, table, start, stop)
     _checks.check_memory(table=table)
     table = table.contiguous()
-    out = torch.empty(words.shape[0], dtype=table.dtype, device=words.device)
-    device, stream = place(words.device)
     _C.lookup(
         *buffer(words),
         start,
@@ -188,8 +179,21 @@ def _status_lookup(words: Tensor, table: Tensor, start: int, stop: int) -> Tenso
         table.data_ptr(),
         out.data_ptr(),
         table.element_size(),
-        device,
-        stream,
+        *place(words.device),
+        threads_worth(words.numel()),
+    )
+    return out
+
+
+def _first_run(words: Tensor, start: int, stop: int, length: int) -> Tensor:
+    out = _fake_first_run(words, start, stop, length)
+    _C.first_run(
+        *buffer(words),
+        start,
+        stop,
+        length,
+        out.data_ptr(),
+        *place(words.device),
         threads_worth(words.numel()),
     )
     return out
@@ -213,7 +217,7 @@ def status_lookup(words: Tensor, table: Tensor, start: int, stop: int) -> Tensor
     return out
 
 
-# ---- registration
+# ---- registration: the fakes check the arguments, and make the results that the real ones fill
 
 
 def _fake_transition_times(words: Tensor, start: int, stop: int) -> Tensor:
@@ -229,6 +233,13 @@ def _fake_status_histogram(words: Tensor, start: int, stop: int) -> Tensor:
 def _fake_status_lookup(words: Tensor, table: Tensor, start: int, stop: int) -> Tensor:
     _checks.check_table(words, table, start, stop)
     return table.new_empty(words.shape[0])
+
+
+def _fake_first_run(words: Tensor, start: int, stop: int, length: int) -> Tensor:
+    _checks.check_window(words, start, stop)
+    if length < 1:
+        raise ValueError(f"k must be at least 1, got {length}")
+    return words.new_empty(words.shape[0], dtype=torch.int32)
 
 
 def _on_its_device(real: Callable[..., object]) -> Callable[..., object]:
@@ -258,4 +269,5 @@ register(
     ("transition_times", _transition_times, _fake_transition_times),
     ("status_histogram", _status_histogram, _fake_status_histogram),
     ("status_lookup", _status_lookup, _fake_status_lookup),
+    ("first_run", _first_run, _fake_first_run),
 )

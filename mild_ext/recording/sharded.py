@@ -152,9 +152,8 @@ class ShardedStatus:
         visits = torch.cat(self._visits).unique() if self._visits else torch.empty(0).long()
         sent, wire = 0, self._wire()
         if wire is not None:
-            pieces = self._pieces(
-                wire, visits, 2
-            )  # sorted by id, so each owner's part is one piece
+            # Sorted by id, so that each owner's part is one piece.
+            pieces = self._pieces(wire, visits, 2)
             offsets = (visits % (2 * self._share)).to(torch.int32)
             received = wire.all_to_all(offsets, pieces)
             sent = offsets.element_size() * (len(offsets) - pieces[rank(self.group)])

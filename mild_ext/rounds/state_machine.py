@@ -21,11 +21,11 @@ from mild_ext.rounds.round_end import (
     RoundOutcome,
     Select,
     checked_mask,
-    checked_values,
     evidence,
     who_takes_part,
 )
 from mild_ext.rounds.round_record import checked_record, newest_dynamics
+from mild_ext.rounds.round_state import TENSORS, checked_state, rounds_state
 from mild_ext.selection import PlantedLabels, Selection, select_clean
 
 #: A round that would leave less than this share of the samples it watched is refused.
@@ -34,17 +34,6 @@ SMALLEST_KEPT_SHARE = 0.05
 MIN_REMOVED = 0.01
 
 RESELECT = ("kept", "all")
-_FORMAT = "mild_ext-rounds-state-2"
-_TENSORS = {
-    "kept": torch.bool,
-    "round_dropped": torch.int64,
-    "misclassified": torch.int32,
-    "seen": torch.int32,
-    "clean_probability": torch.float32,
-    "suspicion": torch.float32,
-    "suggested_label": torch.int64,
-    "suggestion_confidence": torch.float32,
-}
 
 
 class Rounds:
@@ -377,7 +366,7 @@ class Rounds:
     def _note_evidence(self, status: LearningStatus, selection: Selection) -> None:
         """Remember what this round saw of the samples it watched."""
         new = {
-            name: torch.where(self.watched, values.cpu().to(_TENSORS[name]), getattr(self, name))
+            name: torch.where(self.watched, values.cpu().to(TENSORS[name]), getattr(self, name))
             for name, values in evidence(status, selection, self.planted).items()
         }
         for name, values in new.items():
@@ -389,7 +378,7 @@ class Rounds:
     def copy(self) -> Rounds:
         """Rounds with the same settings, in the same state."""
         other = copy.copy(self)
-        for name in _TENSORS:
+        for name in TENSORS:
             setattr(other, name, getattr(self, name).clone())
         other.dynamics = dict(self.dynamics)  # replaced, never written to
         other._planting = self._planting.copy()
@@ -398,19 +387,7 @@ class Rounds:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on: copies of tensors, numbers, text, lists and None."""
-        return {
-            "format": _FORMAT,
-            "rounds": list(self.rounds),
-            "reselect": self.reselect,
-            "min_removed": self.min_removed,
-            "taking_part": self.taking_part.clone(),
-            "labels": None if self.labels is None else self.labels.clone(),
-            "round": self.round,
-            "stop_reason": self.stop_reason,
-            "planting": self._planting.state_dict(),
-            "dynamics": {name: values.clone() for name, values in self.dynamics.items()},
-            **{name: getattr(self, name).clone() for name in _TENSORS},
-        }
+        return rounds_state(self, self._planting)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of rounds with the same settings; on an error nothing changes.
@@ -420,45 +397,11 @@ class Rounds:
         Raises:
             ValueError: the state is of another kind, of other samples, labels or settings, or damaged.
         """
-        if state.get("format") != _FORMAT:
-            raise ValueError(f"state must be of Rounds ({_FORMAT}), got {state.get('format')!r}")
-        try:
-            count = len(state["kept"])
-            if count != self.num_samples:
-                raise ValueError(f"state must be of {self.num_samples} samples, got {count}")
-            for name in ("rounds", "reselect", "min_removed"):
-                mine = list(self.rounds) if name == "rounds" else getattr(self, name)
-                if state[name] != mine:
-                    raise ValueError(f"state must be of {name} {mine}, got {state[name]}")
-            if not torch.equal(state["taking_part"].cpu(), self.taking_part):
-                raise ValueError("state must be of the same train_ids, got others")
-            tensors = {
-                name: checked_values(state[name], name, _TENSORS[name], count) for name in _TENSORS
-            }
-            dynamics = {
-                name: checked_values(values, name, torch.float32, count)
-                for name, values in state.get("dynamics", {}).items()
-            }
-            number, stop_reason, labels = state["round"], state["stop_reason"], state["labels"]
-            planting = state["planting"]
-            self._planting.copy().load_state_dict(planting, labels)
-        except KeyError as error:
-            raise ValueError(f"state is damaged: it has no {error}") from error
-        first, last = (0, len(self.rounds) - 1) if stop_reason is None else (1, len(self.rounds))
-        if not first <= number <= last:
-            raise ValueError(
-                f"state is damaged: round {number} of {len(self.rounds)}, stopped: {stop_reason}"
-            )
-        if labels is not None:
-            labels = labels.cpu()
-            if self.labels is not None:
-                both = (labels >= 0) & (self.labels >= 0)
-                differ = int((labels != self.labels)[both].sum())
-                if differ:
-                    raise ValueError(f"state must be of the same labels, but {differ} differ")
-            self.take_labels(labels)
-        for name, values in tensors.items():
+        found = checked_state(self, self._planting, state)
+        if found.labels is not None:
+            self.take_labels(found.labels)
+        for name, values in found.tensors.items():
             getattr(self, name).copy_(values)
-        self.dynamics = {name: values.cpu() for name, values in dynamics.items()}
-        self.round, self.stop_reason = number, stop_reason
-        self._planting.load_state_dict(planting, self.labels)
+        self.dynamics = found.dynamics
+        self.round, self.stop_reason = found.round, found.stop_reason
+        self._planting.load_state_dict(found.planting, self.labels)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from mild_ext.selection.noise_rate import NoiseRate
 from mild_ext.selection.suspicion import Verdicts
+from mild_ext.selection.unused import NOT_USED, REMEDY
 
 #: A smaller contradicted share is not worth a sentence.
 _WORTH_SAYING = 0.0005
@@ -50,8 +51,8 @@ def measured_summary(
             f"{_sentence(_CANNOT_TELL)}. All {num_samples:,} samples are kept.",
             f"why: {verdicts.doubt}" if verdicts.doubt else f"why: {reason}",
             f"measured by {planted}",
-            "next: do that, and ask again. Until then, believe neither that the labels are right nor that they "
-            "are wrong.",
+            f"next: {REMEDY if verdicts.doubt == NOT_USED else 'do that, and ask again'}. Until then, believe neither "
+            "that the labels are right nor that they are wrong.",
         ]
     dropped = num_samples - num_kept
     lines = [_sentence(_how_many(rate)) + "."]

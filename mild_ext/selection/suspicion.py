@@ -17,6 +17,7 @@ from torch import Tensor
 from mild_ext.mixture.likelihood import sigmoid
 from mild_ext.selection.measure_noise import LEAST_VOTES, LEVEL, MOST_CLASSES, Measurement, Z
 from mild_ext.selection.noise_rate import Estimate, NoiseRate
+from mild_ext.selection.unused import NOT_USED, planted_unused
 from mild_ext.selection.votes import PlantedEvidence, separation, some
 
 Floats = NDArray[np.float64]
@@ -103,7 +104,8 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
     """The verdict on every sample of a measured run; ``level``: the probability above which it is kept."""
     rate = measured.noise_rate
     rows = _suspicion(evidence, measured)
-    actionable = _is_told_apart(evidence, rows, measured.settled)
+    unused = planted_unused(evidence)
+    actionable = not unused and _is_told_apart(evidence, rows, measured.settled)
     suspicion, ordinary = evidence.over_runs(rows), evidence.ordinary
     planted = _planted_over_runs(evidence, rows, suspicion, rate.rate)
     seen = evidence.weight.sum(0) > 0
@@ -138,7 +140,7 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
         transition=_transition(evidence, measured, label, 1.0 - clean),
         estimated_recall=recall if actionable else None,
         estimated_precision=precision if actionable else None,
-        doubt=_doubt(evidence, actionable, measured),
+        doubt=NOT_USED if unused else _doubt(evidence, actionable, measured),
         actionable=actionable,
         num_planted=len(evidence.index),
         num_runs=evidence.num_runs,
@@ -228,8 +230,6 @@ def _recall(hits: int, planted: int, rate: float, dropped: float, classes: int) 
     A few planted labels are the true ones by chance. With k of them, the planted samples are dropped at
     (1 - k) recall + k f, all others at rate recall + (1 - rate) f, f the share of right labels dropped.
     """
-
-    chance = rate / (classes - 1)
     low, high = _beta_interval(hits, planted)
     chance = rate / (classes - 1)
     told_apart = 1 - rate - chance  # the determinant; nothing is known where it vanishes

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mild_ext.files import spreadsheet_safe
+from mild_ext.reading import read_text, reading
 from mild_ext.spelling import did_you_mean
 from mild_ext.training.suspects import without_apostrophe
 
@@ -132,10 +133,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """The lines of a table with their numbers, cells stripped."""
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8: {error}") from error
+    text = read_text(path)
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -188,11 +186,11 @@ def read_changes(path: Path) -> list[LoggedChange]:
         raise ValueError(
             f"there is no {path}: mild-ext fix has not written there, or it was undone"
         )
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    with reading(path):
         if tuple(reader.fieldnames or ()) != CHANGE_COLUMNS:
-            raise ValueError(f"{path} is no log of changes of mild-ext fix")
+            raise ValueError("it is no log of changes of mild-ext fix")
         return [
-            LoggedChange(**{name: without_apostrophe(row[name]) for name in CHANGE_COLUMNS})
+            LoggedChange(**{name: without_apostrophe(row[name] or "") for name in CHANGE_COLUMNS})
             for row in reader
         ]

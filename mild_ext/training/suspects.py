@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mild_ext.data.sets import LabeledData
 from mild_ext.files import FORMULA_SIGNS, as_text, spreadsheet_safe
+from mild_ext.reading import read_text, reading
 from mild_ext.training.run_result import RoundsResult
 
 SUSPECTS = "suspects.csv"
@@ -112,11 +113,11 @@ def read_suspects(path: Path) -> list[Suspect]:
     """
     if not path.is_file():
         raise ValueError(f"there is no {path}; mild-ext find and train write one")
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    with reading(path):
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
-            raise ValueError(f"{path} has no column {', '.join(missing)}")
+            raise ValueError(f"it has no column {', '.join(missing)}")
         return [
             Suspect(
                 id=without_apostrophe(row["id"]),

@@ -133,6 +133,30 @@ def test_nothing_is_overwritten_unasked_and_nothing_of_others_ever(
     assert len(tree(photos)) == 8
 
 
+def test_a_folder_of_somebody_elses_is_not_overwritten_for_a_changes_csv_in_it(
+    run, decisions, tmp_path, capsys
+):
+    """Nor one of ours that somebody has put files into: they are named, and nothing is deleted."""
+    theirs = tmp_path / "thesis"
+    theirs.mkdir()
+    (theirs / "changes.csv").write_text("date,change\n2026-01-01,chapter 3\n", encoding="utf-8")
+    (theirs / "thesis.tex").write_text("years of work", encoding="utf-8")
+    assert corrected(run, decisions, theirs, "--overwrite") == 1
+    assert "no log of changes of mild-ext fix" in capsys.readouterr().err
+    out = tmp_path / "out"
+    assert corrected(run, decisions, out) == 0
+    (out / "notes.txt").write_text("years of work", encoding="utf-8")
+    before = contents(out)
+    assert corrected(run, decisions, out, "--overwrite") == 1
+    assert (
+        "1 files that mild-ext fix did not write (the first: notes.txt)" in capsys.readouterr().err
+    )
+    assert contents(out) == before
+    assert (theirs / "thesis.tex").exists()
+    (out / "notes.txt").unlink()
+    assert corrected(run, decisions, out, "--overwrite") == 0
+
+
 def test_labels_as_numbers_and_as_a_table(run, decisions, tmp_path, capsys):
     ids = json.loads((run / "sample_names.json").read_text())
     out = tmp_path / "labels.npy"

@@ -12,6 +12,9 @@ from mild_ext.cli import main
 from mild_ext.files import as_name
 
 Image = pytest.importorskip("PIL.Image")
+
+#: Clears the screen, sets the window's title, goes back to the beginning of the line, turns reading around.
+COMMANDS = "\x1b[2J", "\x1b]0;t\x07", "\r", "\x9b1m", "\u202e", "\u2028", "\x7f"
 ODD = [os.fsdecode(b"caf\xe9\n%d.png" % k) for k in range(20)]
 CLASSES = ["=cmd()", "a\tb", os.fsdecode(b"k\xe4se")]
 
@@ -42,3 +45,46 @@ def test_odd_names_survive_to_every_file_and_page(tmp_path, capsys):
     assert sum(name.startswith("'=cmd()") for name in names) == 20
     found = {as_name(name.removeprefix("'")) for name in names}
     assert found == {os.path.join(name, odd) for name in CLASSES for odd in ODD}
+
+
+def _tells_nothing(text):
+    return all(c.isprintable() or c in "\n\t" for c in text)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["folder", "table"])
+def test_names_command_no_terminal(kind, tmp_path, capsys):
+    """Of files, classes, columns and ids, in what find, train and fix print, and in what they refuse."""
+    generator = np.random.default_rng(0)
+    classes = [f"{c}{k}" for k, c in enumerate(COMMANDS[:3])]
+    if kind == "folder":
+        for k, name in enumerate(classes):
+            (tmp_path / "data" / name).mkdir(parents=True)
+            for n in range(20):
+                pixels = generator.integers(0, 60, (8, 8, 3)) + 70 * k
+                path = tmp_path / "data" / name / f"{COMMANDS[n % len(COMMANDS)]}{n}.png"
+                Image.fromarray(pixels.astype(np.uint8)).save(path)
+        (tmp_path / "data" / "\x1b[2J.png").write_bytes(b"passed over")
+        spec = f"folder:{tmp_path / 'data'}"
+    else:
+        with open(tmp_path / "t.csv", "w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["key", "label", "x", "fixed\x1b[2J"])
+            for n in range(60):
+                rows.writerow(
+                    [f"{n}{COMMANDS[n % len(COMMANDS)]}", classes[n % 3], n % 3 + n / 90, 1]
+                )
+        spec = f"csv:{tmp_path / 't.csv'},label=label,id=key"
+    quick = ["--first-epochs=2", "--scouts=1", "--device=cpu", "--threads=1"]
+    run, fixed = str(tmp_path / "run"), str(tmp_path / "fixed")
+    assert main(["find", "--data", spec, "--out", run, *quick]) == 0
+    assert main(["find", "--data", spec, "--out", run, *quick]) == 1  # it is there
+    assert main(["fix", run, "--corrections", f"{tmp_path}/\x1b[2J.csv", "--out", fixed]) == 1
+    (tmp_path / "c.csv").write_text("id,label\nnobody\x1b[2J,\x1b[2J\n", encoding="utf-8")
+    assert main(["fix", run, "--corrections", f"{tmp_path}/c.csv", "--out", fixed]) == 1
+    assert main(["find", "--data", f"{spec},\x1b[2J=1", "--out", fixed]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("mild-ext: error: ") == printed.err.count("\n") == 4
+    assert _tells_nothing(printed.out)
+    assert _tells_nothing(printed.err)

@@ -30,6 +30,8 @@ MASKED = np.ma.array([1, 7, 0], mask=[False, True, False])
         np.array([1, 0, 2], np.float16),
         np.array([[1], [0], [2]]),
         np.array([1, 0, 2], object),
+        np.array([[1], [0], [2]]).view(np.matrix),  # what scikit-learn's and SciPy's todense() give
+        ["1.0", "0.0", "2.0"],  # integers that had gaps, as pandas writes them
         np.array(["1", "0", "2"]),
         torch.tensor([1, 0, 2], dtype=torch.int16),
         torch.tensor([1, 0, 2], dtype=torch.bfloat16),
@@ -66,6 +68,7 @@ def test_whole_numbers_stay_the_numbers_they_are(labels):
         (torch.tensor([True, False]), [1, 0], ("False", "True")),
         (["10", "9", "2x"], [0, 2, 1], ("10", "2x", "9")),
         (["none", "some"], [0, 1], ("none", "some")),
+        (["-1", "+1"], [1, 0], ("+1", "-1")),  # numbers throughout: no gap among names
     ],
 )
 def test_text_is_numbered_and_the_names_are_kept(labels, values, names):
@@ -87,6 +90,9 @@ def test_text_is_numbered_and_the_names_are_kept(labels, values, names):
         ["b", "NaN", "a"],
         ["1", "N/A", "0"],
         ["b", None, "a"],
+        ["b", "-1", "a"],
+        ["b", "-1.0", "a"],
+        ["1.0", "-1.0", "0.0"],
         [b"b", b"", b"a"],
         np.array([1, np.nan, 0]),
         np.array([1, -1, 0], np.int8),
@@ -149,6 +155,10 @@ def test_missing_labels_are_refused_with_count_and_row_or_dropped(labels):
         ([MAX_CLASSES, 0], ValueError, "ids, perhaps"),
         ([2**64 - 1, 0], ValueError, "got 18446744073709551615"),
         (np.array([2**64 - 1, 0], np.uint64), ValueError, "got 18446744073709551615"),
+        (np.array([1, -1, 0]).astype(np.uint8), ValueError, "255 is what -1, no label, becomes"),
+        (torch.tensor([1, -1, 0]).to(torch.uint16), ValueError, "65535 is what -1"),
+        (pd.MultiIndex.from_tuples([(1, 2), (3, 4)]), TypeError, "index of 2 levels; choose one"),
+        (np.array([[0, 1, 0]]), ValueError, r"use labels\[0\] if each column is a sample"),
         ([1e300, 0.0], ValueError, r"got 1e\+300"),
         ([None, None], ValueError, "missing for 2 of 2"),
     ],
@@ -156,6 +166,24 @@ def test_missing_labels_are_refused_with_count_and_row_or_dropped(labels):
 )
 def test_what_is_no_label_is_named_and_refused(labels, error, message):
     with pytest.raises(error, match=message):
+        check_labels(labels)
+
+
+def test_a_hint_is_code_whatever_the_labels_are_called():
+    for labels in (np.eye(3), np.array([[1, 1], [0, 1]]), np.array([[3, 4], [5, 6]]), [[0, 1, 2]]):
+        with pytest.raises(
+            (TypeError, ValueError), match=r"labels(\.argmax\(1\)|\[:, k\]|\[0\])"
+        ) as raised:
+            check_labels(labels, name="labels in column 'y' of t.csv")
+        assert "t.csv.argmax" not in str(raised.value)
+        assert "t.csv[" not in str(raised.value)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_are_no_labels(layout):
+    labels = torch.nested.nested_tensor([torch.tensor([1]), torch.tensor([0, 1])], layout=layout)
+    with pytest.raises(TypeError, match="one label for each sample, got a nested tensor"):
         check_labels(labels)
 
 

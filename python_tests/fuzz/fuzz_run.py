@@ -20,6 +20,7 @@ import fuzz_readers
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from input_corpus import CASES
 
 TARGETS: dict[str, tuple[Callable, st.SearchStrategy]] = {
     "labels": (fuzz_labels.labels, fuzz_labels.any_labels()),
@@ -32,13 +33,15 @@ TARGETS: dict[str, tuple[Callable, st.SearchStrategy]] = {
 
 
 def run(name: str, seconds: float, first_seed: int = 0) -> int:
-    """Try inputs for so long, the same ones in the same order every time; returns how many.
+    """Try the corpus, then inputs for so long, the same ones in the same order every time; returns how many.
 
     Raises:
         AssertionError, and whatever else an input brings up; Hypothesis prints the smallest such input.
     """
     function, strategy = TARGETS[name]
-    tried, number, started = 0, first_seed, time.monotonic()
+    for case in CASES[name]:
+        function(case)
+    tried, number, started = len(CASES[name]), first_seed, time.monotonic()
     while time.monotonic() - started < seconds:
 
         @seed(number)

@@ -247,9 +247,39 @@ class Dealt(DistributedSampler):
         return iter([ids[k] for k in super().__iter__()])
 
 
+class Plain:
+    """A wrapper that is no sampler, with an attribute of any name, or none in ``__dict__``."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __iter__(self):
+        return iter(self.inner)
+
+    def __len__(self):
+        return len(self.inner)
+
+
+class Several(Plain):
+    """Goes through several things, one after the other."""
+
+    def __init__(self, *parts):
+        super().__init__(parts)
+        self.rest = parts
+
+    def __iter__(self):
+        return (i for part in self.rest for i in part)
+
+    def __len__(self):
+        return sum(map(len, self.rest))
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
+        lambda s: DataLoader(Noisy(), batch_sampler=InBatches(Plain(Several(Plain(s))))),
         lambda s: DataLoader(Noisy(), batch_sampler=BatchSampler(s, 32, drop_last=False)),
         lambda s: DataLoader(Noisy(), batch_sampler=InBatches(s)),
         lambda s: DataLoader(Noisy(), 32, sampler=Dealt(s, ranks=1)),

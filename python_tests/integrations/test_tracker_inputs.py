@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -116,3 +118,46 @@ def test_a_round_that_begins_anew_holds_nothing_of_what_was_before():
     assert (tracker.seen == 2).all()
     tracker.restart_round()  # nothing to begin anew where the rounds are over
     assert tracker.epochs == 2
+
+
+def _drawn_elsewhere(tracker, how, pipe):
+    try:
+        if how == "sampler":
+            list(tracker.sampler(num_replicas=1))
+        else:
+            tracker.update(torch.arange(4), torch.eye(4), torch.arange(4))
+            tracker.end_epoch()
+    except RuntimeError as error:
+        pipe.send(str(error))
+    else:
+        pipe.send("recorded, and lost")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["sampler", "own order"])
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_what_a_launched_process_would_keep_to_itself_is_refused(start, how):
+    """As notebook_launcher and mp.spawn start them: the tracker that was made before sees nothing."""
+    context = torch.multiprocessing.get_context(start)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_drawn_elsewhere, args=(RoundTracker(4, [2]), how, theirs))
+    process.start()
+    assert ours.poll(120)
+    message = ours.recv()
+    process.join()
+    assert "make it inside the function that is launched" in message
+    assert "tracker.save(FILE)" in message
+
+
+@pytest.mark.slow
+def test_accelerates_launcher_says_so_too():
+    accelerate = pytest.importorskip("accelerate")
+    tracker = RoundTracker(4, [2])
+
+    def train():
+        os.environ["OMP_NUM_THREADS"] = "1"  # Accelerate warns, and sets it, where it is not set
+        accelerate.Accelerator(cpu=True)
+        list(tracker.sampler(num_replicas=1))
+
+    with pytest.raises(Exception, match="make it inside the function that is launched"):
+        accelerate.debug_launcher(train, num_processes=2)

@@ -19,6 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from mild_ext import LearningStatus
 from mild_ext.recording.sharded import ShardedStatus
 
+# torch 2.4 and 2.5 unpickle their own storages so.
+pytestmark = pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")
+
 KINDS: dict[str, dict[str, Any]] = {
     "status": {},
     "classes": {"num_classes": 3},

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from mild_ext.commands.info import runs_on
+from mild_ext.recording import buffers
 
 ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
@@ -29,6 +31,20 @@ def test_every_kernel_is_loaded_before_its_first_launch() -> None:
     loaded = set(re.findall(r"(\w+_kernel)\b(?!<<<|<T, kLanes>)", sources))
     assert kernels
     assert kernels <= loaded
+
+
+def test_a_buffer_on_a_device_comes_with_its_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaded at the first launch they would fail inside the capture of a CUDA graph."""
+
+    class OnDevice(torch.Tensor):
+        is_cpu, is_cuda, device = False, True, torch.device("cuda", 1)
+
+    loaded: list[int] = []
+    monkeypatch.setattr(buffers, "load_kernels", loaded.append)
+    there = torch.zeros(2).as_subclass(OnDevice)
+    monkeypatch.setattr(torch, "empty", lambda *shape, **options: there)
+    buffers.new_buffer((2,), torch.int64, torch.device("cuda", 1))
+    assert loaded == [1]
 
 
 def test_default_architectures_run_on_every_newer_device() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mild_ext.data.label_column import is_missing
 from mild_ext.data.readers.images import EXTENSIONS
 from mild_ext.data.readers.skipped import PassedOver
+from mild_ext.files import as_text
 
 _SPLITS = {
     "train": ("train", "training"),
@@ -19,8 +22,13 @@ _SPLITS = {
     "validation": ("val", "valid", "validation"),
 }
 LAYOUTS = ("classes", "splits")
+#: A folder with one of these words in its name holds a part of the data, rather than a class.
+_PART = re.compile(
+    r"(?<![a-z])(train(ing)?|te?st(ing)?|trn|val(id)?(ation)?|dev|eval|fold|split|hold-?out)(?![a-z])",
+    re.IGNORECASE,
+)
 #: What operating systems leave behind; no one's data.
-_LITTER = {"Thumbs.db", "desktop.ini", ".DS_Store"}
+_LITTER = {"Thumbs.db", "desktop.ini", ".DS_Store", "__MACOSX"}
 
 
 @dataclass
@@ -51,6 +59,9 @@ def find_files(
     messages: list[str] = []
     roots = _split_folders(root, layout, passed, messages)
     classes = [p.name for p in _subfolders(roots["train"])]
+    if layout is None:
+        meant = "classes" if roots["train"] == root else "splits"
+        _require_classes(roots["train"], classes, meant, messages)
     if len(classes) < 2:
         raise ValueError(
             f"{roots['train']} must hold one subfolder of images per class, at least two of them, as in "
@@ -101,10 +112,11 @@ def _split_folders(
         if not inside:
             return whole  # a class of that name
         parts = [p for split in ("test", "validation") for p in named[split]]
-        matching = any(q.name in inside for p in parts for q in _subfolders(p))
+        matching = [p for p in (*parts, *others) if any(q.name in inside for q in _subfolders(p))]
         if others and matching:
+            beside = {others[0].name, matching[0].name}
             raise ValueError(
-                f"{root} holds {others[0].name} with images beside {named['train'][0].name} and {parts[0].name}: are "
+                f"{root} holds {' and '.join(sorted(beside))} with images beside {named['train'][0].name}: are "
                 "these classes, or splits of the data? Add ,layout=classes or ,layout=splits to --data"
             )
         if others:
@@ -125,8 +137,39 @@ def _split_folders(
     return {split: found[0] for split, found in named.items() if found}
 
 
+def _require_classes(root: Path, names: list[str], meant: str, messages: list[str]) -> None:
+    """Refuse, where nobody said what they are, folders that are parts of the data, or hold what has no label."""
+    inside = [{p.name for p in _subfolders(root / name) if _holds_images(p)} for name in names]
+    alike = len(names) > 1 and len(inside[0]) > 1 and all(found == inside[0] for found in inside)
+    parts = [name for name in names if _PART.search(name)]
+    if len(names) > 1 and (len(parts) == len(names) or (alike and parts)):
+        raise ValueError(
+            f"{root} holds the folders {_listed(names)}: if these are parts of the data, name one, as in "
+            f"folder:{root / parts[0]}, or call them train, test and val; if they are classes, add ,layout={meant}"
+        )
+    if alike:
+        messages.append(
+            f"the folders {_listed(names)} are taken for the classes; all of them hold {_listed(sorted(inside[0]))}, "
+            "which are not told apart"
+        )
+    none = [name for name in names if is_missing(name) or (name == "-1" and len(names) > 2)]
+    if none:
+        raise ValueError(
+            f"the folder {root / none[0]} stands for samples without a label: move it elsewhere, rename it, or add "
+            f",layout={meant} if it is a class"
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(as_text, names[:3])) + (", ..." if len(names) > 3 else "")
+
+
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if p.is_dir() and not p.name.startswith(".") and p.name not in _LITTER
+    )
 
 
 def _holds_images(folder: Path) -> bool:

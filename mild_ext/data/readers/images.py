@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import threading
 import warnings
@@ -249,7 +250,9 @@ def read_all(
         )
         for name, result in zip(names, bar, strict=True):
             if isinstance(result, Exception):
-                text = str(result).partition(" '")[0].partition(": ")[0]
+                text = re.split(" '|: | <", str(result), maxsplit=1)[
+                    0
+                ]  # not what Pillow calls the file
                 reason = as_text(text) or type(result).__name__
                 failures.append(Unreadable(name, reason))
                 result = None

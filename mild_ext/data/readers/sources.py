@@ -228,7 +228,7 @@ def load_npz(argument: str, *, missing: str = "refuse") -> LabeledData:
         missing: ``drop`` leaves out training samples without a label, which are refused otherwise.
     """
     path = Path(argument)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"there is no file {path}")
     arrays = read_arrays(path)
     others = sorted(set(arrays) - set(_ARRAYS))

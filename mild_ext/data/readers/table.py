@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mild_ext.data.label_column import is_missing
+from mild_ext.data.labels import check_labels
 from mild_ext.data.readers.skipped import parse_missing
 from mild_ext.data.readers.table_columns import apply_columns, encode_columns
 from mild_ext.data.readers.table_file import TableFile, cell_text, read_table_file
@@ -28,6 +30,7 @@ from mild_ext.data.sets import ArrayDataset, LabeledData
 JOIN = "+"
 #: Fewer samples of each class than this, on average: the column is no class.
 LEAST_PER_CLASS = 2
+_WHOLE = re.compile(r"-?[0-9]+(\.0*)?")
 
 
 def load_table(
@@ -78,8 +81,9 @@ def load_table(
         raise ValueError("text= and image= are for one kind of data each: give one of them")
     if missing is not None and parse_missing(missing) == "refuse":
         missing = None
-    rows, messages = _labeled(table, label, missing, source)
-    labels, names = number_labels([cell_text(table.rows[k][label]) for k in rows], label)
+    cells = label_texts([row[label] for row in table.rows], label)
+    rows, messages = _labeled(cells, label, missing, source)
+    labels, names = number_labels([cells[k] for k in rows], label)
     ids = _ids(table, rows, id, source)
     facts: dict[str, Any] = {
         "name": source.stem,
@@ -152,11 +156,26 @@ def _joined(row: Mapping[str, Any], names: Sequence[str]) -> str:
 # ------------------------------------------------------------------------------------- what is a sample
 
 
+def label_texts(cells: Sequence[Any], column: str) -> list[str]:
+    """Labels as text, one spelling for each class.
+
+    Raises:
+        TypeError: they are no labels: lists, dates, ... of a Parquet file.
+    """
+    if not all(isinstance(cell, str | bool | int | float | None) for cell in cells):
+        found = check_labels(cells, name=f"labels in column {column}", missing="drop")
+        names = found.class_names or range(int(found.values.max()) + 1)
+        return ["" if k < 0 else str(names[k]) for k in found.values.tolist()]
+    texts = [cell_text(cell) for cell in cells]
+    if all(_WHOLE.fullmatch(text) or is_missing(text) for text in texts):  # 1 and 1.0 are one class
+        texts = [text.partition(".")[0] for text in texts]
+    return texts
+
+
 def _labeled(
-    table: TableFile, label: str, missing: str | None, path: Path
+    cells: Sequence[str], label: str, missing: str | None, path: Path
 ) -> tuple[list[int], list[str]]:
     """The rows that have a label, and a message where others were left out."""
-    cells = [cell_text(row[label]) for row in table.rows]
     two = set(cells) <= {"-1", "1"}  # the two classes of some fields
     without = [
         k
@@ -166,12 +185,12 @@ def _labeled(
     if without and missing is None:
         first = ", ".join(str(k) for k in without[:5])
         raise ValueError(
-            f"{path}: {len(without)} of {len(table.rows)} rows have no label in column {label} (rows {first}"
+            f"{path}: {len(without)} of {len(cells)} rows have no label in column {label} (rows {first}"
             f"{', ...' if len(without) > 5 else ''}, the first row being 0); fill them in, or leave them out with "
             "missing=drop"
         )
     gone = set(without)
-    rows = [k for k in range(len(table.rows)) if k not in gone]
+    rows = [k for k in range(len(cells)) if k not in gone]
     if not rows:
         raise ValueError(f"{path} has no row with a label in column {label}")
     return rows, [f"{len(without)} rows without a label are left out"] if without else []
@@ -184,7 +203,7 @@ def number_labels(texts: Sequence[str], column: str) -> tuple[Tensor, list[str]]
         ValueError: one class, or so many values that they are none.
     """
     counts = Counter(texts)
-    whole = all(t.removeprefix("-").isdigit() for t in counts)
+    whole = all(map(_WHOLE.fullmatch, counts))
     names = sorted(counts, key=int) if whole else sorted(counts)
     if len(names) < 2:
         raise ValueError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mild_ext.files import write_atomically, write_text
+from mild_ext.reading import decode_text, reading, require_file, require_plausible
 from mild_ext.spelling import did_you_mean
 
 #: Between cells of a line; the one that occurs most in the header parts the columns.
@@ -63,16 +64,16 @@ def read_table_file(path: Path) -> TableFile:
         ValueError: no such file, or not a table.
         ImportError: Parquet without pyarrow.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"there is no file {path}")
+    require_file(path)
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8: {error}; save it as UTF-8") from error
+    with reading(path):
+        text = decode_text(path.read_bytes())
     header = text.partition("\n")[0]
     delimiter = max(DELIMITERS, key=header.count)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a cell may be a whole document
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         columns = [name.strip() for name in next(reader, [])]
@@ -101,10 +102,29 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
 
 def _read_parquet(path: Path) -> TableFile:
     parquet = _pyarrow()
-    try:
-        table = parquet.read_table(path)
-    except (OSError, ValueError) as error:  # pyarrow's own are of these
-        raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
+    import pyarrow.compute as compute
+    from pyarrow import binary, string
+    from pyarrow.types import is_binary, is_dictionary, is_string
+
+    with reading(path):
+        size, schema = path.stat().st_size, parquet.read_schema(path)
+        facts = parquet.read_metadata(path)
+        pages = sum(facts.row_group(k).total_byte_size for k in range(facts.num_row_groups))
+        require_plausible(size, max(pages, 8 * facts.num_rows * facts.num_columns))
+        # A text that many rows share is in the file once: it stays so until it is known how much they come to.
+        texts = [
+            field.name
+            for field in schema
+            if any(kind(field.type) for kind in (is_string, is_binary, is_dictionary))
+        ]
+        with parquet.ParquetFile(path, read_dictionary=texts) as file:
+            table = file.read()
+        for name in texts:
+            for chunk in table.column(name).chunks:
+                if is_dictionary(chunk.type) and chunk.type.value_type in (string(), binary()):
+                    lengths = compute.binary_length(chunk.dictionary).take(chunk.indices)
+                    require_plausible(size, compute.sum(lengths).as_py() or 0)
+        table = table.cast(schema)
     columns = [str(name) for name in table.column_names]
     _check_columns(columns, path)
     return TableFile(columns, table.to_pylist(), schema=table.schema)

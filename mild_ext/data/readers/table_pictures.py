@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,14 @@ class Pictures:
     messages: list[str]
 
 
+def _is_inside(root: str, path: str) -> bool:
+    """Whether a path in a table stays inside its folder: tables come from others, as lists of paths do."""
+    if "\0" in path:
+        return False
+    whole = os.path.normpath(os.path.join(root, path))
+    return os.path.commonpath([root, whole]) == root
+
+
 def load_pictures(
     folder: Path, paths: Sequence[str], labels: Tensor, *, size: int | None = None
 ) -> Pictures:
@@ -58,6 +67,13 @@ def load_pictures(
         ValueError: too many cannot be read.
         ImportError: Pillow is missing.
     """
+    root = os.path.abspath(folder)
+    outside = [p for p in paths if not _is_inside(root, p)]
+    if outside:
+        raise ValueError(
+            f"the table must name pictures inside {folder}, but {len(outside)} of {len(paths)} lie elsewhere: "
+            f"{outside[0]!r}; name a folder that holds all of them: ,root=DIR"
+        )
     headers, failures, positions = read_all(
         lambda name: read_header(folder / name), paths, paths, "looking at images"
     )

@@ -8,6 +8,7 @@ centre for testing. Files named in a list but missing on disk are left out and r
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,7 +26,8 @@ from mild_ext.data.readers.images import (
     require_pillow,
 )
 from mild_ext.data.sets import LabeledData
-from mild_ext.reading import read_text
+from mild_ext.files import as_text
+from mild_ext.reading import read_text, reading
 
 #: More missing files than this share mean that the images are elsewhere or not unpacked.
 LARGEST_MISSING_SHARE = 0.2
@@ -145,7 +147,7 @@ def load_clothing1m(
     root = _folder(path)
     messages: list[str] = []
     lists = root / "annotations" if (root / "annotations").is_dir() else root
-    names = _lines(lists / "category_names_eng.txt")
+    names = list(map(as_text, _lines(lists / "category_names_eng.txt")))
     labels = {
         kind: dict(_read_pairs(lists / f"{kind}_label_kv.txt", len(names), exact=True))
         for kind in ("noisy", "clean")
@@ -157,7 +159,7 @@ def load_clothing1m(
         unlabeled = [key for key in keys if key not in labels[kind]]
         if unlabeled:
             raise ValueError(
-                f"{file} lists {unlabeled[0]}, which {kind}_label_kv.txt does not label"
+                f"{file} lists {as_text(unlabeled[0])}, which {kind}_label_kv.txt does not label"
             )
         pairs = [(key, labels[kind][key]) for key in keys]
         if not _any_exists(root, pairs):
@@ -217,7 +219,7 @@ def _folder(path: str) -> Path:
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"{path} is missing")
-    lines = [line.strip() for line in read_text(path).splitlines()]
+    lines = [line.strip() for line in read_text(path, names=True).split("\n")]
     lines = [line for line in lines if line]
     if not lines:
         raise ValueError(f"{path} is empty")
@@ -251,7 +253,7 @@ def _read_synsets(path: Path, classes: int) -> tuple[list[str], list[str]]:
     for line in lines[:classes]:
         wordnet_id, _, name = line.partition(" ")
         ids.append(wordnet_id)
-        names.append(name.partition(",")[0].strip() or wordnet_id)
+        names.append(as_text(name.partition(",")[0].strip() or wordnet_id))
     return ids, names
 
 
@@ -279,11 +281,12 @@ def _locate(
     folder = next((f for f in folders if _any_exists(f, pairs)), None)
     if folder is None:
         looked = ", ".join(str(f) for f in folders)
-        raise ValueError(f"no {what} images found: {pairs[0][0]} and others are not in {looked}")
+        first = as_text(pairs[0][0])
+        raise ValueError(f"no {what} images found: {first} and others are not in {looked}")
     found = existing(folder, [name for name, _ in pairs])
     missing = int((~found).sum())
     if missing > LARGEST_MISSING_SHARE * len(pairs):
-        first = pairs[int(np.flatnonzero(~found)[0])][0]
+        first = as_text(pairs[int(np.flatnonzero(~found)[0])][0])
         raise ValueError(
             f"{missing} of {len(pairs)} {what} images are missing in {folder}: {first}, ..."
         )
@@ -329,8 +332,9 @@ def _imagenet_validation(folder: Path, ids: Sequence[str], messages: list[str]) 
     )
     if not paths and solution is not None:
         numbers = {wordnet_id: label for label, wordnet_id in enumerate(ids)}
-        with (solution / "LOC_val_solution.csv").open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
+        path = solution / "LOC_val_solution.csv"
+        with reading(path):
+            for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
                 wordnet_id = row["PredictionString"].split(" ")[0]
                 if wordnet_id in numbers:
                     paths.append(f"{row['ImageId']}.JPEG")

@@ -315,7 +315,7 @@ def test_a_class_may_be_called_train(tmp_path):
 def test_a_folder_that_could_be_either_layout_is_refused_until_it_is_said(tmp_path):
     folders(tmp_path, "train/cat", "train/dog", "test/cat", "extra/cat")
     with pytest.raises(
-        ValueError, match=r"extra with images beside train and test.*,layout=classes"
+        ValueError, match=r"extra and test with images beside train.*,layout=classes"
     ):
         load_data(f"folder:{tmp_path}")
     assert load_data(f"folder:{tmp_path},layout=splits").class_names == ["cat", "dog"]
@@ -436,3 +436,57 @@ def test_only_images_are_opened_whatever_the_name(tmp_path):
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
     with pytest.raises(OSError, match="cannot identify image file"):
         read_header(path)
+
+
+@pytest.mark.parametrize(
+    "tops",
+    [
+        ("test", "val"),
+        ("train_set", "test_set"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("fold1", "fold2"),
+        ("dev", "train"),
+        ("Training data", "other"),
+    ],
+)
+def test_parts_of_the_data_are_not_taken_for_classes(tmp_path, tops):
+    folders(tmp_path, *(f"{top}/{name}" for top in tops for name in ("cat", "dog")))
+    with pytest.raises(ValueError, match=r"if these are parts|,layout=classes or ,layout=splits"):
+        load_data(f"folder:{tmp_path}")
+    classes = load_data(f"folder:{tmp_path},layout=classes").class_names
+    assert classes == sorted(top.partition("/")[0] for top in tops)
+
+
+def test_parts_without_classes_inside_are_no_classes_either(tmp_path):
+    folders(tmp_path, "train", "test")
+    with pytest.raises(ValueError, match="holds the folders test, train: if these are parts"):
+        load_data(f"folder:{tmp_path}")
+
+
+def test_folders_inside_classes_are_told_of_where_they_could_be_the_classes(tmp_path):
+    folders(tmp_path, "cat/2020", "cat/2021", "dog/2020", "dog/2021")
+    data = load_data(f"folder:{tmp_path}")
+    assert data.class_names == ["cat", "dog"]
+    assert "all of them hold 2020, 2021, which are not told apart" in data.messages[0]
+
+
+@pytest.mark.parametrize("name", ["nan", "None", "NA", "-1"])
+def test_a_folder_of_samples_without_a_label_is_no_class(tmp_path, name):
+    folders(tmp_path, "0", "1", name)
+    with pytest.raises(ValueError, match=f"{name} stands for samples without a label"):
+        load_data(f"folder:{tmp_path}")
+    assert load_data(f"folder:{tmp_path},layout=classes").class_names == sorted(["0", "1", name])
+    (tmp_path / "data").mkdir()
+    for part in ("0", "1", name):
+        (tmp_path / part).rename(tmp_path / "data" / part)
+    (tmp_path / "data").rename(tmp_path / "train")
+    with pytest.raises(ValueError, match=f"{name} stands for samples without a label"):
+        load_data(f"folder:{tmp_path}")
+    assert len(load_data(f"folder:{tmp_path},layout=splits").class_names) == 3
+
+
+def test_what_an_archiver_leaves_behind_is_no_class(tmp_path):
+    folders(tmp_path, "0", "1")
+    (tmp_path / "__MACOSX" / "0").mkdir(parents=True)
+    (tmp_path / "__MACOSX" / "0" / "._1.png").touch()
+    assert load_data(f"folder:{tmp_path}").class_names == ["0", "1"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
+import os
 
 import numpy as np
 import pytest
@@ -129,7 +131,12 @@ def test_errors_name_what_there_is(people, options, message):
         ("a,b\n1,2,3\n", "line 2: 3 cells, but the header has 2"),
         ("a,y\n1,\n", "1 of 1 rows have no label"),
         ("a,y\n", "no row with a label"),
-        (b"a,y\n\xff\xfe,1\n", "no text in UTF-8"),
+        (
+            b"a,y\n\xff\xfe,1\n",
+            "t.csv cannot be read: the byte 0xff in line 2 is no UTF-8; save it as",
+        ),
+        ("a,y\n1,caf\xe9\n".encode("latin-1"), "the byte 0xe9 in line 2 is no UTF-8"),
+        ("a,y\n1,2\n".encode("utf-16"), "the byte 0xff in line 1 is no UTF-8"),
     ],
 )
 def test_files_that_are_no_tables(tmp_path, content, message):
@@ -240,5 +247,99 @@ def test_parquet_is_read_and_written_with_its_types(tmp_path):
     assert pq.read_table(out).schema.equals(table.schema)
     assert pq.read_table(out)["y"].to_pylist() == [1, 0, 1, 0]
     (tmp_path / "broken.parquet").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="not a readable Parquet file"):
+    with pytest.raises(ValueError, match=r"broken\.parquet cannot be read"):
         load_data(f"parquet:{tmp_path / 'broken.parquet'},label=y")
+
+
+# ------------------------------------------------------------------------- what others may have put in
+
+
+def parquet(path, labels, **columns):
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"x": np.arange(len(labels)) % 2 / 3, "y": labels, **columns})
+    pytest.importorskip("pyarrow.parquet").write_table(table, path, compression="zstd")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("two", "message"),
+    [
+        ([[0, 1], [1, 0]], "one-hot"),
+        ([[1, 1], [1, 0]], "multi-label"),
+        ([{"a": 1}, {"a": 2}], "got dict"),
+        ([datetime.date(2020, 1, 1), datetime.date(2021, 1, 1)], "got date"),
+    ],
+)
+def test_what_is_no_label_in_a_parquet_file_is_no_class(tmp_path, two, message):
+    path = parquet(tmp_path / "t.parquet", two * 10)
+    with pytest.raises(TypeError, match=f"labels in column y .*{message}"):
+        load_data(f"parquet:{path},label=y")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([b"cat", b"dog"], ["cat", "dog"]),
+        ([[0], [1]], ["0", "1"]),
+        ([1.0, 2.0], ["1", "2"]),
+        ([True, False], ["False", "True"]),
+    ],
+)
+def test_labels_of_a_parquet_file_are_named_as_they_are(tmp_path, labels, names):
+    path = parquet(tmp_path / "t.parquet", labels * 10)
+    assert load_data(f"parquet:{path},label=y").class_names == names
+
+
+def test_a_class_is_one_class_however_its_number_is_spelled(tmp_path):
+    rows = [[k % 5 / 3, ["1", "1.0", "0.0", "²"][k % 3]] for k in range(30)]
+    data = load_data(f"csv:{write(tmp_path / 't.csv', ['x', 'y'], *rows)},label=y")
+    assert data.class_names == ["0", "1"]
+    rows[0][1] = rows[1][1] = "²"  # a digit that int() does not take
+    data = load_data(f"csv:{write(tmp_path / 't.csv', ['x', 'y'], *rows)},label=y")
+    assert data.class_names == ["0.0", "1", "1.0", "²"]
+
+
+@pytest.mark.parametrize("kind", ["rows", "text"])
+def test_parquet_files_that_stand_for_far_more_than_their_size_are_refused(tmp_path, kind):
+    """Before they are unpacked: 2 * 10^7 equal numbers in kilobytes, a text of a megabyte in 20,000 rows."""
+    pa = pytest.importorskip("pyarrow")
+    if kind == "rows":
+        path = parquet(tmp_path / "t.parquet", pa.array(np.zeros(20_000_000, np.int8)))
+    else:
+        text = pa.DictionaryArray.from_arrays(
+            pa.array([0] * 20_000, pa.int32()), pa.array(["w" * 1_000_000])
+        )
+        path = parquet(tmp_path / "t.parquet", [0, 1] * 10_000, text=text)
+    assert path.stat().st_size < 1 << 21
+    with pytest.raises(ValueError, match=r"t.parquet cannot be read: .* taken for an attack"):
+        load_data(f"parquet:{path},label=y")
+
+
+def test_a_cell_may_be_a_whole_document(tmp_path):
+    path = write(tmp_path / "t.csv", ["t", "y"], *[["cat dog " * 20_000, k % 2] for k in range(4)])
+    assert len(load_data(f"csv:{path},label=y,text=t")) == 4
+
+
+def test_pictures_of_a_table_lie_inside_its_folder(tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    (tmp_path / "table").mkdir()
+    (tmp_path / "private").mkdir()
+    for k in range(4):
+        Image.new("RGB", (8, 8), (k * 60, 0, 0)).save(tmp_path / "private" / f"{k}.png")
+    for place in ("../private", tmp_path / "private", "a/../../private"):
+        rows = [[f"{place}/{k}.png", k % 2] for k in range(4)]
+        path = write(tmp_path / "table" / "t.csv", ["file", "y"], *rows)
+        with pytest.raises(
+            ValueError, match=r"inside .*table, but 4 of 4 lie elsewhere.*,root=DIR"
+        ):
+            load_data(f"csv:{path},label=y,image=file")
+    rows = [[f"{tmp_path}/private/{k}.png", k % 2] for k in range(4)]
+    path = write(tmp_path / "table" / "t.csv", ["file", "y"], *rows)
+    assert len(load_data(f"csv:{path},label=y,image=file,root={tmp_path}")) == 4
+
+
+@pytest.mark.parametrize("kind", ["csv", "npz"])
+def test_a_pipe_is_never_opened(tmp_path, kind):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is no regular file"):
+        load_data(f"{kind}:{tmp_path / 'pipe'}" + (",label=y" if kind == "csv" else ""))

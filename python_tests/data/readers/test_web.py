@@ -1,5 +1,7 @@
 """WebVision 1.0 and Clothing1M, on small copies of their layouts."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,31 @@ def test_webvision_subset(tmp_path, prefix):
     assert len(both) == 24
     few = load_data(f"webvision:{tmp_path},classes=3,per_class=2,size=16,resize=20")
     assert few.labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("kind", ["webvision", "clothing1m"])
+def test_lists_name_files_whose_names_are_no_text(tmp_path, kind):
+    """As the bytes that they are, whatever the encoding; names of classes are spelled out."""
+    write = write_webvision if kind == "webvision" else write_clothing
+    write(tmp_path)
+    names = tmp_path / ("info/synsets.txt" if kind == "webvision" else "category_names_eng.txt")
+    names.write_bytes(names.read_bytes().replace(b"t", b"t\xe9", 1))
+    for path in list(tmp_path.rglob("*.jpg")):
+        path.rename(path.with_name(os.fsdecode(b"\xe9\x85" + os.fsencode(path.name))))
+    for path in tmp_path.rglob("*.txt"):
+        if path != names:
+            lines = [
+                line[: at + 1] + b"\xe9\x85" + line[at + 1 :]
+                for line in path.read_bytes().splitlines()
+                for at in [line.partition(b" ")[0].rfind(b"/")]
+            ]
+            path.write_bytes(b"\n".join(lines) + b"\n")
+    options = "classes=2,size=16,resize=20" if kind == "webvision" else "size=16,resize=20"
+    data = load_data(f"{kind}:{tmp_path},{options}")
+    assert len(data) >= 8
+    assert colors_match(data.plain, data.labels)
+    assert os.fsencode(data.sample_names[0]).rpartition(b"/")[2].startswith(b"\xe9\x85")
+    assert any("\\udce9" in name for name in data.class_names)
 
 
 @pytest.mark.parametrize("layout", ["wordnet", "number", "flat"])

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from browser import emulate, start_browser
 from ranks import run_script
 
 import mild_ext
@@ -23,6 +24,14 @@ NEEDS = {
     "integrations/sklearn.md": ["sklearn"],
     "integrations/transformers.md": ["transformers", "accelerate"],
 }
+
+#: How far a page, a table or a picture reaches to the right, and the window; the background's red, green and blue.
+WIDTHS = """
+const things = [...document.querySelectorAll(".md-content table, .md-content img")];
+const ends = things.map(thing => Math.floor(thing.getBoundingClientRect().right));
+return [Math.max(document.documentElement.scrollWidth, ...ends), window.innerWidth];
+"""
+BACKGROUND = "return getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).slice(0, 3).map(Number)"
 
 
 def examples(page):
@@ -45,21 +54,52 @@ def test_the_examples_of_a_page_run(page, tmp_path):
     run_script(script, tmp_path)
 
 
-@pytest.mark.slow
-def test_the_documentation_builds_and_its_links_lead_somewhere(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the built manual."""
     pytest.importorskip("zensical")
     pytest.importorskip("mkdocstrings_handlers.python")
+    folder = tmp_path_factory.mktemp("manual")
     # The site is built beside its settings, so both go into a folder of their own.
-    shutil.copy(ROOT / "zensical.toml", tmp_path)
-    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "zensical.toml", folder)
+    shutil.copytree(ROOT / "docs", folder / "docs")
     for name in ("mild_ext", "examples"):
-        (tmp_path / name).symlink_to(ROOT / name)
+        (folder / name).symlink_to(ROOT / name)
     command = [sys.executable, "-m", "zensical", "build", "--strict"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "LearningStatus" in (tmp_path / "site" / "api" / "index.html").read_text(
-        encoding="utf-8"
-    )
+    return folder / "site"
+
+
+@pytest.mark.slow
+def test_the_documentation_builds_and_its_links_lead_somewhere(site):
+    assert "LearningStatus" in (site / "api" / "index.html").read_text(encoding="utf-8")
+    for name in ("images", "own_loop", "text"):
+        assert (site / "notebooks" / f"{name}.ipynb").is_file(), "the page offers it"
+
+
+@pytest.mark.slow
+def test_no_page_is_wider_than_the_screen(site, tmp_path):
+    """What is too wide scrolls by itself (code) or wraps (tables, names). And the dark pages are dark."""
+    browser = start_browser(tmp_path)
+    browser.set_page_load_timeout(300)
+    try:
+        too_wide = {}
+        for page in sorted(site.rglob("index.html")):
+            browser.get(page.as_uri())
+            for width in (390, 1280):
+                emulate(browser, width=width)
+                content, window = browser.execute_script(WIDTHS)
+                assert window == width
+                if content > window:
+                    too_wide[page.parent.relative_to(site).as_posix(), width] = content
+        assert too_wide == {}
+        for scheme in ("light", "dark"):
+            emulate(browser, scheme=scheme)
+            browser.get((site / "index.html").as_uri())
+            assert (sum(browser.execute_script(BACKGROUND)) > 3 * 128) == (scheme == "light")
+    finally:
+        browser.quit()
 
 
 @pytest.mark.slow
@@ -86,6 +126,16 @@ def test_what_the_page_of_papers_names_is_in_the_code():
     assert {"margin", "el2n"} <= set(fields) <= set(mild_ext.Dynamics.__annotations__)
     for header in re.findall(r"`(csrc/[\w.]+)`", text):
         assert (ROOT / header).is_file(), header
+
+
+def test_what_the_pointer_explains_is_in_the_glossary():
+    glossary = (DOCS / "glossary.md").read_text(encoding="utf-8").lower()
+    lines = (DOCS / "tooltips.txt").read_text(encoding="utf-8").splitlines()
+    terms = [re.fullmatch(r"\*\[(.+)\]: (.+)", line).group(1) for line in lines]
+    assert len(terms) > 15
+    assert terms == sorted(terms, key=str.lower)
+    for term in terms:
+        assert term.lower().removesuffix("s") in glossary, term
 
 
 MODULES = [module.name for module in pkgutil.walk_packages(mild_ext.__path__, "mild_ext.")]

@@ -16,8 +16,8 @@ from mild_ext.recording.status import LearningStatus
 from mild_ext.selection.planted import MAX_SHARE, PlantedLabels, plant_labels
 from mild_ext.selection.select_planted import LEAST_PLANTED
 
-#: Fewest planted samples where planting is not asked for but the default: of fewer, the most united two
-#: fifths measure a share with a standard error of more than a tenth.
+#: Fewest planted samples where nobody asked for planting, which is then left out: of fewer, the two fifths with the
+#: most united votes, by which a share is measured, give it a standard error of more than a tenth.
 USEFUL_PLANTED = 50
 
 

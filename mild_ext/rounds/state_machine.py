@@ -169,8 +169,8 @@ class Rounds:
     def learned(self) -> Tensor:
         """Bool ``[N]``, the samples whose loss counts: those kept, but for samples that are planted *and* held out.
 
-        Where dropped samples are watched as well (reselect="all"), nearly all wrong labels are held out from
-        the second round on. Planted ones are a sample of these only if they are held out too.
+        With reselect="all" dropped samples are watched but not learned from, so from the second round on nearly
+        no wrong label is learned. Planted labels stand for the wrong ones, so they must not be learned either.
         """
         if self.planted is None or self.round == 0 or self.reselect != "all":
             return self.kept

@@ -28,7 +28,8 @@ class ClassSelection:
         supported: whether two groups are supported by the class's own histogram, where classes
             were judged apart, else by that of all samples.
         reason: why, in words.
-        noise_rate: estimated share of wrong labels; None where two groups are not supported.
+        noise_rate: share of wrong labels in the class, measured or estimated as that of the selection; None
+            where ``supported`` is False.
     """
 
     label: int

@@ -53,10 +53,14 @@ def decide(
 ) -> Decision:
     """Apply a rule to a histogram; never keeps nothing of what was seen.
 
-    ``drop_share``: the share of the samples that ``posterior`` is to drop, where better evidence than
-    this histogram has settled it, and ``drop_level`` the level at which it is to. ``fitted``: what
-    ``posterior`` decided on this histogram before, to spare a second fit. ``follow_up``: that of all
-    samples, where the histogram is of a part of them.
+    Args:
+        histogram: counts of (misclassified, seen), [P + 1, P + 1].
+        rule, level: as in `mild_ext.select_clean`.
+        drop_share: how many of the samples ``posterior`` shall drop, [0, 1], where that is known from elsewhere
+            (other epochs, all classes together): the probabilities are shifted until that share lies below
+            ``drop_level``. None: as the fit says.
+        fitted: what ``posterior`` decided on this histogram before, to spare a second fit.
+        follow_up: how long all samples were watched, where the histogram is of a part of them.
     """
     follow_up = follow_up or common_follow_up(histogram)
     counts = follow_up.counts(histogram)
@@ -106,12 +110,13 @@ def mean_over_seen(histogram: NDArray[np.int64], table: NDArray[Any]) -> float:
 
 
 def _recentred(counts: Floats, clean: Floats, share: float, level: float) -> Floats:
-    """The posterior made monotone, its log-odds shifted so that ``level`` drops ``share``.
+    """The probability of a right label, shifted so that a share of the samples lies at or below a level.
 
-    A broad clean component outlives a narrow noisy one, so the posterior as it is may rise again
-    in the tail; as a running minimum over the misclassified count it has one crossing, the first.
-    Where the components blend into each other the posterior is flat, and its total says better how
-    many to drop than where it crosses. As near as whole counts allow.
+    First it is made to fall all the way. A broad clean component still has samples at counts where a narrow
+    noisy one has none left, so the probability may rise again at large counts; its running minimum does not, and
+    crosses any level once. Then all log-odds get the same shift, chosen so that ``share`` is dropped at
+    ``level``, as near as whole counts allow. Where the components overlap widely the probability is nearly flat:
+    where it crosses a level is chance then, but its mean still says how many labels are wrong.
     """
     odds = _log_odds(np.minimum.accumulate(clean))
     mass = counts[counts > 0]

@@ -27,21 +27,28 @@ from mild_ext.selection.votes import (
 
 Floats = NDArray[np.float64]
 
-#: Share of the samples voted into a class whose votes count as united.
+#: Of the samples voted into a class, the share whose votes count as united: those with the most votes for it.
 UNITED = 0.4
-#: Share of the planted samples that may have been memorized by the end of the epochs whose votes count.
+#: Votes count up to the last epoch in which no more than this share of the planted samples has been memorized;
+#: later ones only repeat the labels.
 REMEMBERED = 0.06
 #: Fewest epochs whose votes count.
 LEAST_VOTES = 3
-#: Shares of the planted samples in whose tail of the shortfall all others are compared with them.
+#: All others are compared with the planted samples where only wrong labels should be left: above the shortfall
+#: that this share of the planted samples exceeds. The far tail has more planted samples in it, the near one fewer
+#: right labels.
 FAR_TAIL, NEAR_TAIL = 0.8, 0.4
-#: The right labels' tail falls at least as fast as this power of the planted labels' tail.
+#: Right labels thin out faster than planted ones towards large shortfalls: where a share q of the planted samples is
+#: left, at most q to this power of the right labels is.
 LEAST_POWER = 2.0
-#: Standard error of the plainly wrong share for right labels as hard as planted ones, by the network's mistakes.
+#: Some right labels are as hard as planted ones, the more of them the more mistakes the network makes: this times
+#: its mistakes is added to the standard error of the plainly wrong share.
 HARD_TAIL = 0.2
-#: Standard error that memorization adds to the contradicted share among samples that were trained on.
+#: Standard error of the contradicted share among samples that were trained on: the network may have memorized
+#: their labels, and contradicts them too rarely then.
 MEMORY_ERROR = 0.03
-#: Contradictions among united votes that are the network's own mistakes, by those among the less united ones.
+#: Taken for the network's own mistakes among united votes: this times how much more often all votes contradict labels
+#: than the united ones do.
 MISTAKES = 1.2
 #: Fewer epochs cannot rank samples by how united their votes are.
 LEAST_EPOCHS = 10
@@ -53,7 +60,8 @@ Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 #: Pairs of classes are compared up to so many classes: a table of their square is kept.
 MOST_CLASSES = 4096
-#: Draws of the planted samples' own sampling error; grid of shares and powers for the likelihood.
+#: How often the planted samples are drawn anew to see how much chance there is in them; and the shares (their
+#: square roots) and the largest power that the likelihood is computed for.
 _DRAWS = 24
 _ROOTS = np.linspace(0, 1, 41)[:-1]
 _LOG_MOST_POWER = np.log(60.0)

@@ -38,11 +38,13 @@ class NoiseRate:
     the network predicts against where it is sure, though they are not: systematic confusions, ambiguous
     samples, or what is left of its own mistakes.
 
-    Without planted labels it is estimated from the counts alone, and uncalibrated: ``rate`` is the mean of
-    ``1 - Selection.clean_probability``, ``low`` and ``high`` span it and three estimates that agree
-    only where the mixture fits (the noisy weight, the mean posterior made monotone, the share that is
-    dropped), widened by `Z` standard errors. Of a class, ``rate`` is then the mean posterior under a
-    weight of its own; where the noise was measured, the mean of ``1 - clean_probability``.
+    Without planted labels it is estimated from the counts alone, and nothing has checked it: ``rate`` is the
+    mean of ``1 - Selection.clean_probability``. ``low`` and ``high`` are then no confidence interval. They span four
+    estimates, widened by `Z` standard errors, which agree only where the mixture fits: that mean, the weight of
+    the noisy component, the mean of its posterior, and the share of the samples dropped.
+
+    Of one class, ``rate`` is the mean of ``1 - clean_probability`` where the noise was measured, and otherwise the
+    mean posterior of the noisy component, with a weight fitted to that class.
 
     Attributes:
         rate, low, high: the share, and its interval.

@@ -150,12 +150,13 @@ def plant_labels(
     """Give a few samples a wrong label on purpose.
 
     The samples are drawn from every class in proportion to its size, and of no class more than a
-    tenth. Train on ``.labels``, and hand the result to `select_clean` with the given labels.
+    tenth. Train on ``.labels``, and hand the result to `select_clean` as ``planted``: it knows the given labels
+    too. The model of that training has learned labels that are wrong, so train the one to keep anew.
 
     Args:
         labels: ``[N]``, the given labels, as `mild_ext.data.check_labels` takes them; text is numbered.
-        share: of the samples to plant, in (0, 0.1]; 100 samples at least, as far as a tenth of the data
-            set goes: fewer measure a noise rate too coarsely to act on.
+        share: of the samples to plant, in (0, 0.1]; at least 100 samples, or a tenth of the data set where that
+            is less: fewer measure a noise rate too coarsely to act on.
         num_classes: K; by default one more than the largest label.
         seed: of the draw; the same seed gives the same planted labels.
         transition: ``[K, K]``, how often a label of class ``i`` (row) is wrongly given as class ``j``;

@@ -43,15 +43,17 @@ class Selection:
         threshold: largest number of misclassified epochs that is kept, for a sample that was seen
             in every epoch of the window. Where classes were judged apart each has its own, in
             ``classes``, and this is the one that all samples together would have had.
-        level: the level that was asked for: a posterior probability, or a share to keep.
+        level: what was asked for: the probability of a right label above which a sample is kept, or, with rule
+            ``quantile``, the share to keep.
         rule: name of the rule.
         mixture: the fitted :class:`WeibullMixture`; None if no sample was seen. Its times are in
             epochs of the mean number seen, where samples were seen in different numbers of them.
-        supported: False: the data do not support two groups, and everything is kept.
+        supported: False: this run does not tell right from wrong labels, and everything is kept.
         reason: why, in words.
         support: the figures behind the verdict.
-        noise_rate: estimated share of wrong labels; None where two groups are not supported.
-        epochs: the window of epochs judged by; None if transition times were given.
+        noise_rate: share of wrong labels: measured, with planted labels; otherwise estimated from counts. None
+            where ``supported`` is False.
+        epochs: the epochs judged by; None if transition times were given.
         histogram: int64 [P + 1, P + 1], counts of (misclassified, seen) in that window.
         num_samples, num_kept, num_unseen: counts; unseen samples are kept for lack of evidence.
         classes: one :class:`ClassSelection` a class, in order; empty without ``labels``.
@@ -88,12 +90,14 @@ class Selection:
 
     @cached_property
     def clean_probability(self) -> Tensor:
-        """Posterior probability of a right label, float32 [N]; computed on first access.
+        """Probability that the given label is right, float32 [N] in [0, 1]; computed on first access.
 
-        As the ``posterior`` rule reads it: never rising with the misclassified count, and recentred
-        where the components overlap widely (docs/selection_evidence.md), so that a sample is kept exactly if
-        its probability exceeds the level. 1 for all where two components are not supported; the
-        clean weight for unseen samples.
+        A sample is kept exactly if its probability is above ``level``. With planted labels the mean over all
+        samples is 1 less the measured noise rate, and unseen samples have that mean. Without, it is read off the
+        fitted mixture: never rising with the misclassified count, and shifted as a whole where the two
+        components overlap widely (docs/selection_evidence.md); unseen samples have the clean component's weight.
+
+        1 for all where ``supported`` is False.
         """
         if self._class_probability is not None:
             return self._class_probability

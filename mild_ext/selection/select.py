@@ -56,15 +56,16 @@ def select_clean(
               unshifted metric with a scale of the shifted one. Warns where it drops nothing.
         level: probability in (0, 1) for ``posterior``, share to keep in (0, 1] of ``quantile``;
             the other rules have none.
-        labels: [N], the given labels, as `mild_ext.data.check_labels` takes them: no class is emptied, and there are
-            figures per class. Samples that were never seen may have none (-1).
+        labels: [N], the given labels, as `mild_ext.data.check_labels` takes them. With them no class is emptied, and
+            there are figures per class. Samples that were never seen may have none (-1). ``planted`` knows the
+            given labels, so they need not be named again there.
         per_class: True: judge each class by its own histogram; one that does not support two groups is
             kept. False and None: all together.
-        epochs: the window of epochs to judge by. Default: all that are recorded; with rule
-            ``posterior`` the course of training is looked at as well: where it shows that wrong labels
-            have been memorized by the end, the first third or two thirds (at least 8 epochs) count, and
-            once training has settled no fewer samples are dropped than must be wrong. A window given
-            here says which samples to drop, that default how many.
+        epochs: which epochs to judge by, e.g. ``slice(0, 10)``. By default all that are recorded; but where
+            wrong labels have been memorized by the end of them, rule ``posterior`` takes the first third or
+            two thirds (at least 8 epochs). Once training has settled, at least as many samples are dropped as are
+            still misclassified. Epochs that are given decide which samples are dropped; how many still follows
+            from the default.
         planted: what the status was trained on, see `mild_ext.plant_labels`, or a list with that of each run; the
             status must record predicted classes (``LearningStatus(..., num_classes=K)``). Rule, per_class and epochs
             are then not to be given: what is measured takes their place.

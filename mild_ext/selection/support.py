@@ -12,11 +12,12 @@ import numpy as np
 from mild_ext.mixture.counts import TimeCounts
 from mild_ext.mixture.weibull import Weibull, WeibullMixture
 
-#: Nats a sample by which two components must beat one (difference of BIC). A bar per sample, and not
-#: for all of them together: among very many samples any small misfit of one component would pass.
+#: By how much two components must explain the counts better than one: nats a sample of BIC, which already
+#: charges for the larger number of parameters. Asked of each sample and not of all together, since among very
+#: many samples two components always explain some detail better.
 MIN_GAIN = 0.005
-#: Two groups blend into each other where more than this share of the smaller one is expected to be
-#: misjudged: the posterior is flat around a half then, and where it crosses a level says little.
+#: The two groups overlap widely where more than this share of the smaller one is expected to be misjudged. The
+#: probability of a right label is near a half at many counts then, and where it crosses a level says little.
 BLENDED = 0.4
 #: A late group smaller than this that blends into the rest is the hard tail of the right labels.
 SMALL_SHARE = 0.1
@@ -24,9 +25,9 @@ SMALL_SHARE = 0.1
 #: time, so their hazard rises steeply; a larger shape still would make a spike at the end of the
 #: window, and every label memorized midway would pass for a hard right one.
 NOISY_SHAPES = (4.0, 14.0)
-#: Least shape of the one component: at 1 the hazard of each sample is constant, and one that falls
-#: over time is explained by difficulty (the heavy tail). Lower ones make a U of what is two groups:
-#: many samples memorized at once, the others never.
+#: Least shape of the one component that two are compared with. At 1 every sample is as likely to be memorized
+#: in any epoch. Below 1 one component could have many samples memorized at once and the others never, which is
+#: two groups under the name of one.
 SINGLE_SHAPE = 1.0
 
 

@@ -36,7 +36,7 @@ FITTED = 2 / 3
 CLEARLY = 3.0
 #: Share of the planted samples' predictions from which on wrong labels were learned as fast as right ones.
 MOSTLY_MEMORIZED = 0.75
-#: Where noise is so plentiful that planted labels are as often right, they do not tell the recall.
+#: With more noise planted labels are as often right as the others: 1 - rate - rate / (K - 1) must be at least this.
 LEAST_TOLD_APART = 0.1
 
 _SHORTFALL_LIMIT = math.log(1e4)

@@ -22,11 +22,12 @@ PARTS = 3
 MIN_WINDOW = 8
 #: From this bimodality on the groups stand so far apart that the course of training is not asked.
 CLEAR_BIMODALITY = 0.8
-#: Wrong labels have been memorized where this share or less is left of the first window's late
-#: error, and are being memorized where instability exceeds the first window's by its inverse.
+#: What counts as much less. Wrong labels *have been* memorized where the training error has fallen to this
+#: share of what it was at the end of the first window. They *are being* memorized where the first window's
+#: instability (samples that change between memorized and misclassified) is this share of today's, or less.
 MUCH_LESS = 0.6
-#: Training has settled where less than this share is left of the first window's late instability:
-#: hardly a sample changes its status any more.
+#: Training has settled where instability has fallen to less than this share of the first window's: hardly a
+#: sample changes any more.
 SETTLED = 0.4
 
 #: Every verdict from counts alone says so.
@@ -227,10 +228,10 @@ class _Course:
 
 
 def judge_window(status: Any, whole: NDArray[np.int64], given: Judged, level: float) -> Judged:
-    """What a window given by the caller says: it ranks, all recorded epochs say how many to drop.
+    """What a window given by the caller decides: it says which samples to drop, all recorded epochs how many.
 
-    Where a window's own posterior crosses the level depends on the tails of its fit, and the more
-    so the shorter the window is.
+    In a short window the probability of a right label is fitted to few different counts, so where it crosses
+    the level is uncertain; which samples it finds more suspicious than others is not.
 
     ``whole``: the status' counts of (misclassified, seen) in all its epochs, recorded or not.
     """

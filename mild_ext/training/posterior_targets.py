@@ -36,7 +36,7 @@ from mild_ext.selection.planted import PlantedLabels
 from mild_ext.selection.result import Selection
 from mild_ext.selection.select import select_clean
 
-#: The targets begin once so large a share of the planted labels is memorized, in the mean over so many epochs, ...
+#: The targets begin once this share of the planted labels is memorized, in the mean over the last so many epochs ...
 MEMORIZED, OVER_EPOCHS = 0.15, 3
 #: ... but not before so many epochs, or that share of them all: of fewer, little can be measured.
 LEAST_EPOCHS, LEAST_SHARE = 10, 1 / 3

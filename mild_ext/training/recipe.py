@@ -252,7 +252,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         lr=0.02,
         batch_size=64,
     ),
-    # The settings of the authors' release (METHOD in docs); the final training is ours.
+    # The settings of the authors' release for these experiments; the final training is ours.
     "cifar10-sym20": _CIFAR,
     "cifar10-sym50": _CIFAR | dict(first_epochs=10),
     "cifar10-sym80": _CIFAR | dict(first_weight_decay=2.5e-3),

@@ -16,8 +16,8 @@ from mild_ext.training.recipe import Recipe
 #: Optimizer steps of the first training, at least; epochs, at least and at most.
 LEAST_STEPS = 2350
 LEAST_EPOCHS, MOST_EPOCHS = 30, 120
-#: Optimizer steps of all scouts together, at most, of images as large as `SIDE` after the first convolution: larger
-#: ones cost more, and have fewer. Scouts, at most.
+#: Optimizer steps of all scouts together, at most. That is for images of `SIDE` pixels a side after the first
+#: convolution; larger ones take longer a step, and get fewer steps. Scouts, at most.
 SCOUTING_STEPS = 7500
 SIDE = 16
 MOST_SCOUTS = 5

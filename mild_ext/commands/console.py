@@ -176,14 +176,22 @@ def what_was_learned(result: RoundsResult) -> str:
     )
 
 
-def most_suspicious(suspects: list[Suspect], count: int = 10) -> str:
-    """The first lines of the list."""
+def most_suspicious(suspects: list[Suspect], found: Verdict, count: int = 10) -> str:
+    """The first lines of the list; where it cannot be told what is wrong, without a word on how sure they are."""
+    told = found.kind != "unknown"
     rows = [("", "given", "suggested")]
     for s in suspects[:count]:
-        sure = "" if s.suggestion_confidence is None else f" ({s.suggestion_confidence:.0%})"
+        sure = (
+            f" ({s.suggestion_confidence:.0%})"
+            if told and s.suggestion_confidence is not None
+            else ""
+        )
         rows.append((s.id, s.given_label, (s.suggested_label or "-") + sure))
     widths = [max(len(row[k]) for row in rows) for k in range(2)]
-    lines = ["", "The most suspicious:"]
+    heading = (
+        "The most suspicious:" if told else "The first of the list, whose order means little here:"
+    )
+    lines = ["", heading]
     lines += [f"  {row[0].ljust(widths[0])}  {row[1].ljust(widths[1])}  {row[2]}" for row in rows]
     return "\n".join(lines)
 

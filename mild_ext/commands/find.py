@@ -87,7 +87,7 @@ def main(options: argparse.Namespace) -> int:
             print(console.verdict_lines(verdict, run.folder.path / SUSPECTS))
             if not options.quiet:
                 print(console.what_was_learned(found.result))
-                print(console.most_suspicious(found.suspects))
+                print(console.most_suspicious(found.suspects, verdict))
             print(console.after_finding(run.folder, summary["seconds"], verdict, options.quiet))
     return 0
 

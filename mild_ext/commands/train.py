@@ -93,7 +93,7 @@ def _print_outcome(
     print(console.verdict_lines(verdict, run.folder.path / SUSPECTS))
     say(console.what_was_learned(found.result))
     print(console.models_table(summary))
-    say(console.most_suspicious(found.suspects))
+    say(console.most_suspicious(found.suspects, verdict))
     print(console.after_training(run.folder, summary["seconds"], verdict, options.quiet))
     if run.data.test is None and run.noise is None:
         say("  Add --test-fraction 0.2 to see test accuracy (by the labels as they are).")

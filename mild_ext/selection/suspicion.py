@@ -325,11 +325,11 @@ def _doubt(evidence: PlantedEvidence, actionable: bool, measured: Measurement) -
             return (
                 "wrong labels, the planted ones, are learned as fast as all others, so this run does not tell right "
                 "from wrong labels. Learn more slowly: with a lower learning rate, a smaller model or stronger "
-                "augmentation"
+                "augmentation; if that changes nothing, the inputs may say too little about the labels"
             )
         return (
-            "the planted labels look like all others, so this run does not tell right from wrong labels "
-            "yet. Train longer, or with a larger model"
+            "the planted labels look like all others, so this run does not tell right from wrong labels yet. "
+            "Train longer, or with a larger model; if that does not help, the inputs may say too little about them"
         )
     if not measured.settled:
         return (

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mild_ext.commands.console import RoundsTable
+from mild_ext.commands.console import RoundsTable, most_suspicious
 from mild_ext.data.sets import array_data
+from mild_ext.report.verdict import Verdict
 from mild_ext.training.recipe import Recipe
+from mild_ext.training.suspects import Suspect
 
 
 def printed(records, **settings):
@@ -48,3 +50,12 @@ def test_of_a_single_training_without_the_truth_there_is_nothing_to_tell():
     lines: list[str] = []
     RoundsTable(lines.append, data, Recipe(method="mild-rounds", rounds=1))(record(0, 3))
     assert lines == []
+
+
+@pytest.mark.parametrize("kind", ["found", "unknown"])
+def test_where_it_cannot_be_told_what_is_wrong_no_suggestion_is_called_sure(kind):
+    suspect = Suspect("cat/3.png", "cat", "dog", 0.97, 2.5, True)
+    text = most_suspicious([suspect], Verdict(kind, []))
+    assert "cat/3.png" in text
+    assert ("97%" in text) == (kind == "found")
+    assert ("order means little" in text) == (kind == "unknown")

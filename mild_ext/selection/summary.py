@@ -145,7 +145,11 @@ def _found(verdicts: Verdicts) -> str:
 
 def _next(rate: NoiseRate, verdicts: Verdicts, dropped: int) -> str:
     if verdicts.doubt is not None:
-        return "train longer or with a larger model, and ask again"
+        return (
+            REMEDY
+            if verdicts.doubt == NOT_USED
+            else "train longer or with a larger model, and ask again"
+        )
     if rate.low == 0.0:
         return "train on all that is kept. Who wants to be sure looks at the most suspicious samples (suspicion)"
     if not dropped:

@@ -104,8 +104,7 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
     """The verdict on every sample of a measured run; ``level``: the probability above which it is kept."""
     rate = measured.noise_rate
     rows = _suspicion(evidence, measured)
-    unused = planted_unused(evidence)
-    actionable = not unused and _is_told_apart(evidence, rows, measured.settled)
+    actionable = _is_told_apart(evidence, rows, measured.settled)
     suspicion, ordinary = evidence.over_runs(rows), evidence.ordinary
     planted = _planted_over_runs(evidence, rows, suspicion, rate.rate)
     seen = evidence.weight.sum(0) > 0
@@ -140,7 +139,7 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
         transition=_transition(evidence, measured, label, 1.0 - clean),
         estimated_recall=recall if actionable else None,
         estimated_precision=precision if actionable else None,
-        doubt=NOT_USED if unused else _doubt(evidence, actionable, measured),
+        doubt=NOT_USED if planted_unused(evidence) else _doubt(evidence, actionable, measured),
         actionable=actionable,
         num_planted=len(evidence.index),
         num_runs=evidence.num_runs,

@@ -170,6 +170,8 @@ def what_was_learned(result: RoundsResult) -> str:
     learned = judging_round(result.rounds).get("learned")
     if learned is None:
         return ""
+    if learned > 0.995:
+        return "Learned: all labels that are not plainly wrong."
     return (
         f"Learned: {learned:.0%} of the labels that are not plainly wrong. Others may be contradicted by mistake; a "
         "longer training (--first-epochs) or a larger network (--width) learns more."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from mild_ext.commands.console import RoundsTable, most_suspicious
+from mild_ext.commands.console import RoundsTable, most_suspicious, what_was_learned
 from mild_ext.data.sets import array_data
 from mild_ext.report.verdict import Verdict
 from mild_ext.training.recipe import Recipe
@@ -59,3 +61,9 @@ def test_where_it_cannot_be_told_what_is_wrong_no_suggestion_is_called_sure(kind
     assert "cat/3.png" in text
     assert ("97%" in text) == (kind == "found")
     assert ("order means little" in text) == (kind == "unknown")
+
+
+@pytest.mark.parametrize(("learned", "advice"), [(1.0, False), (0.7, True)])
+def test_who_has_learned_all_is_not_told_to_learn_more(learned, advice):
+    text = what_was_learned(SimpleNamespace(rounds=[{"learned": learned}]))
+    assert ("--first-epochs" in text) == advice

@@ -294,6 +294,9 @@ class RoundTracker(RoundStanding):
         return samples_table(
             dropped=self.round_dropped >= 0,  # samples that took no part were not dropped
             clean_probability=self.clean_probability,
+            suspicion=self.suspicion,
+            suggested_labels=self.suggested_label,
+            suggestion_confidence=self.suggestion_confidence,
             times={"misclassified": self.misclassified, "seen": self.seen},
             round_dropped=self.round_dropped,
             **{"given_labels": self.labels, "dynamics": self.dynamics, **columns},

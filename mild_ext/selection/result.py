@@ -247,6 +247,9 @@ class Selection:
         return samples_table(
             dropped=~self.mask,
             clean_probability=self.clean_probability,
+            suspicion=self.suspicion,
+            suggested_labels=self.suggested_label,
+            suggestion_confidence=self.suggestion_confidence,
             times={name: values for name, values in fields.items() if name != "num_epochs"},
             **columns,
         )

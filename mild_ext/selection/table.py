@@ -3,7 +3,10 @@
     id                     the sample's id; the index of a frame
     dropped                True = its label is taken to be wrong
     clean_probability      float32 in [0, 1], probability that the given label is right; higher = cleaner
+    suspicion              float32, higher = more likely a wrong label; comparable within one table only
     given_label            int64, where given to the function
+    suggested_label        int64, the class voted for besides the given one, -1: none; missing without planted labels
+    suggestion_confidence  float32 in [0, 1], that it is the true one if the given one is wrong
     predicted_label        int64, the model's, where given to the function
     metric                 int32 in [-P, P], MILD metric; lower = cleaner
     misclassified ...      int32, the transition times, see `mild_ext.TransitionTimes`
@@ -47,6 +50,9 @@ def samples_table(
     predicted_labels: ArrayLike | None = None,
     round_dropped: Any = None,
     dynamics: Mapping[str, Any] | None = None,
+    suspicion: Any = None,
+    suggested_labels: Any = None,
+    suggestion_confidence: Any = None,
 ) -> Table:
     """The table of N samples; arrays may be tensors.
 
@@ -60,6 +66,9 @@ def samples_table(
         predicted_labels: integers ``[N]``, what a model says.
         round_dropped: integers ``[N]``, -1 where kept; 0 for every dropped sample by default.
         dynamics: float32 ``[N]`` by name, as of `dynamics_columns`; those that ``times`` has too are left out.
+        suspicion: float ``[N]``.
+        suggested_labels, suggestion_confidence: integers ``[N]``, -1 where nothing is suggested, and float ``[N]`` in
+            [0, 1].
 
     Returns:
         Column names and arrays ``[N]``, in the order above.
@@ -80,13 +89,18 @@ def samples_table(
     count = len(dropped)
     dropped_in = np.where(dropped, 0, -1) if round_dropped is None else _numpy(round_dropped)
     ids = np.arange(count) if ids is None else np.asarray(ids)
+    suggested: Table = {}
+    if suggested_labels is not None and (_numpy(suggested_labels) >= 0).any():
+        suggested["suggested_label"] = _numpy(suggested_labels)
+        suggested["suggestion_confidence"] = _numpy(suggestion_confidence)
     optional = {
         "ids": ids,
         "given_labels": None if given_labels is None else _numpy(given_labels),
         "predicted_labels": None if predicted_labels is None else _numpy(predicted_labels),
         "round_dropped": dropped_in,
+        "suspicion": None if suspicion is None else _numpy(suspicion),
     }
-    for name, values in (optional | counts | more).items():
+    for name, values in (optional | suggested | counts | more).items():
         if values is not None and values.shape != (count,):
             raise ValueError(
                 f"{name} must have one entry for each of the {count} samples, got shape "
@@ -98,7 +112,9 @@ def samples_table(
         "id": ids,
         "dropped": dropped,
         "clean_probability": probability,
+        "suspicion": optional["suspicion"],
         "given_label": optional["given_labels"],
+        **suggested,
         "predicted_label": optional["predicted_labels"],
         "metric": counts["metric"],
         **{name: values for name, values in counts.items() if name not in ("metric", "seen")},

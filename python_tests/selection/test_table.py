@@ -9,11 +9,11 @@ import pytest
 import torch
 from noisy import NUM_SAMPLES, Noisy, plain_loop
 
-from mild_ext import select_clean
+from mild_ext import LearningStatus, plant_labels, select_clean
 from mild_ext.selection.table import to_cleanlab, to_frame, write_table
 
 COLUMNS = [
-    "id", "dropped", "clean_probability", "given_label", "predicted_label", "metric",
+    "id", "dropped", "clean_probability", "suspicion", "given_label", "predicted_label", "metric",
     "misclassified", "memorized", "first_memorized", "memorization_events", "forgetting_events",
     "longest_memorized_run", "seen", "round_dropped", "reason",
 ]  # fmt: skip
@@ -38,7 +38,7 @@ def test_columns_say_what_the_selection_and_the_times_say(tracker, table):
     np.testing.assert_array_equal(table["dropped"], ~selection.mask)
     np.testing.assert_array_equal(table["clean_probability"], selection.clean_probability)
     np.testing.assert_array_equal(table["given_label"], Noisy().labels)
-    for name in COLUMNS[5:13]:
+    for name in COLUMNS[6:14]:
         np.testing.assert_array_equal(table[name], getattr(times, name))
     np.testing.assert_array_equal(table["round_dropped"], np.where(selection.mask, -1, 0))
     issue = int(np.flatnonzero(table["dropped"])[0])
@@ -48,6 +48,23 @@ def test_columns_say_what_the_selection_and_the_times_say(tracker, table):
         == f"misclassified in {m} of 10 epochs; probability {probability:.3f} that the label is right"
     )
     assert (table["reason"] == "").sum() == selection.num_kept
+
+
+def test_what_a_measured_selection_suggests_is_in_the_table():
+    given = torch.arange(600) % 3
+    planted = plant_labels(given, num_classes=3)
+    status = LearningStatus(600, num_epochs=12, num_classes=3)
+    predicted = given.clone()
+    predicted[:30] = (given[:30] + 1) % 3  # labels that the network contradicts
+    for _ in range(12):
+        status.update(torch.arange(600), torch.eye(3)[predicted], planted.labels)
+        status.advance()
+    selection = select_clean(status, planted=planted)
+    table = selection.table(given_labels=given)
+    np.testing.assert_array_equal(table["suspicion"], selection.suspicion)
+    np.testing.assert_array_equal(table["suggested_label"], selection.suggested_label)
+    np.testing.assert_array_equal(table["suggestion_confidence"], selection.suggestion_confidence)
+    assert (table["suggested_label"][:30] >= 0).any()
 
 
 def test_labels_that_are_not_known_have_no_column(tracker):
@@ -83,9 +100,11 @@ def test_csv_and_parquet_hold_the_same(table, tmp_path):
     parquet = pd.read_parquet(tmp_path / "selection.parquet").set_index("id")
     pd.testing.assert_frame_equal(parquet, frame, check_dtype=False)
     read = pd.read_csv(tmp_path / "selection.csv", keep_default_na=False).set_index("id")
-    for name in frame.columns.drop(["clean_probability", "round_dropped"]):
+    rounded = ["clean_probability", "suspicion"]
+    for name in frame.columns.drop([*rounded, "round_dropped"]):
         np.testing.assert_array_equal(read[name], frame[name])
-    np.testing.assert_allclose(read["clean_probability"], frame["clean_probability"], rtol=1e-5)
+    for name in rounded:
+        np.testing.assert_allclose(read[name], frame[name], rtol=1e-5)
 
 
 def test_csv_needs_no_other_library(table, tmp_path):

@@ -409,11 +409,11 @@ def test_a_kill_before_anything_was_written_needs_no_cleaning_up(npz, tmp_path):
 
 def test_recipe_from_a_file_under_the_command_line(npz, tmp_path):
     recipe = tmp_path / "mine.json"
-    recipe.write_text('{"recipe": "digits", "lr": 0.03, "width": 16}')
+    recipe.write_text('{"recipe": "cifar10-sym20", "augment": "none", "lr": 0.03, "width": 16}')
     out = tmp_path / "run"
     assert train("--data", npz(**arrays(count=30)), "--recipe", recipe, "--out", out) == 0
     merged = json.loads((out / "config.json").read_text())["settings"]["recipe"]
-    assert merged["reselect"] == "all"  # the preset's
+    assert merged["validation"] == 0.1  # the preset's
     assert merged["lr"] == 0.05  # the command line's
     assert merged["momentum"] == 0.9  # the default
 

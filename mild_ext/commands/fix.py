@@ -86,7 +86,8 @@ def _undo(samples: Samples, out: Path, how: str) -> str:
     done, stuck = take_back(samples, out, log, how)
     text = f"{out}: {done:,} of {len(log):,} changes taken back"
     if stuck:
-        left = [entry for entry in log if entry.id in set(stuck)]
+        known = set(stuck)
+        left = [entry for entry in log if entry.id in known]
         write_text(log_path(out), changes_text(left))
         listed = ", ".join(stuck[:3])
         return f"{text}; {len(stuck):,} could not be, as they were changed again since: {listed}"

@@ -97,7 +97,8 @@ def undo_corrected_arrays(
     stuck = [
         row for row, label in labels.items() if label is not None and found[row] != values[label]
     ]
-    back = [row for row in labels if row not in set(stuck)]
+    kept = set(stuck)
+    back = [row for row in labels if row not in kept]
     restored[LABELS] = restored[LABELS].copy()
     restored[LABELS].reshape(count)[back] = old[back]
     _write_like(target, target, restored)

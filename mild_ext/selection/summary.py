@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from mild_ext.selection.noise_rate import NoiseRate
 from mild_ext.selection.suspicion import Verdicts
-from mild_ext.selection.unused import NOT_USED, REMEDY
 
 #: A smaller contradicted share is not worth a sentence.
 _WORTH_SAYING = 0.0005
@@ -51,8 +50,8 @@ def measured_summary(
             f"{_sentence(_CANNOT_TELL)}. All {num_samples:,} samples are kept.",
             f"why: {verdicts.doubt}" if verdicts.doubt else f"why: {reason}",
             f"measured by {planted}",
-            f"next: {REMEDY if verdicts.doubt == NOT_USED else 'do that, and ask again'}. Until then, believe neither "
-            "that the labels are right nor that they are wrong.",
+            "next: do that, and ask again. Until then, believe neither that the labels are right nor that they are "
+            "wrong.",
         ]
     dropped = num_samples - num_kept
     lines = [_sentence(_how_many(rate)) + "."]
@@ -145,11 +144,7 @@ def _found(verdicts: Verdicts) -> str:
 
 def _next(rate: NoiseRate, verdicts: Verdicts, dropped: int) -> str:
     if verdicts.doubt is not None:
-        return (
-            REMEDY
-            if verdicts.doubt == NOT_USED
-            else "train longer or with a larger model, and ask again"
-        )
+        return "do what is said there, and ask again"
     if rate.low == 0.0:
         return "train on all that is kept. Who wants to be sure looks at the most suspicious samples (suspicion)"
     if not dropped:

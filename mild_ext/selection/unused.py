@@ -13,10 +13,9 @@ from mild_ext.selection.votes import PlantedEvidence
 #: The doubt about a selection of such a training.
 NOT_USED = (
     "it looks as if the training did not use planted.labels: labels that the network contradicts at first are learned "
-    "by heart, but not one in five as many of the planted ones"
+    "by heart, but not one in five as many of the planted ones. Compute the loss with planted.labels, those that are "
+    "recorded, and train again"
 )
-#: What to do about it.
-REMEDY = "compute the loss with planted.labels, those that are recorded, and train again"
 
 #: Share of early votes for one other class from which on a network contradicts a label.
 UNITED = 0.8

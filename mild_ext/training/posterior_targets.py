@@ -16,8 +16,8 @@ A network that memorizes little by the middle of the training, as with much augm
 predicts is no target, and it takes hard labels for wrong ones. Then samples are weighed by c, with no more wrong labels
 than the low end of the measured interval, and that is all: v is 0.
 
-From the beginning on the loss also holds predictions to their own running average, with the term of Liu et al.,
-"Early-Learning Regularization Prevents Memorization of Noisy Labels", NeurIPS 2020.
+Where targets follow the votes, the loss also holds predictions to their own running average, with the term of Liu et
+al., "Early-Learning Regularization Prevents Memorization of Noisy Labels", NeurIPS 2020.
 """
 
 from __future__ import annotations
@@ -155,6 +155,7 @@ class PosteriorTargets:
         self.weighs = False
         self._epoch: int | None = None  # that the targets are of; None: of none yet
         self._right: Tensor | None = None  # [N], the probability that the given label is right
+        self._at_least = 0.0  # wrong labels, by the low end of the measured interval
         self._worth = 1.0  # of predictions, what they are held to by; in [0, 1]
         self._table: Tensor | None = None
         self._average: Tensor | None = None
@@ -211,8 +212,8 @@ class PosteriorTargets:
         a visit counts `HOLD_MEMORY` times as much as the next. ``worth`` in [0, 1] is what predictions are worth
         holding to: how many more of them are right than wrong, by the labels withheld from the planted samples. The
         term joins in when the targets begin to follow the votes; where the labels stay alone the loss is the
-        cross-entropy, and where samples are only weighed the cross-entropy by these weights. Call it once for each
-        training batch.
+        cross-entropy, and where samples are only weighed the mean of the cross-entropy by these weights, over the
+        batch. Call it once for each training batch.
 
         Args:
             index: int64 or int32 ``[B]``, sample ids.
@@ -223,9 +224,13 @@ class PosteriorTargets:
             A scalar, nats.
         """
         target, logits = self(index), logits.float()
-        loss = F.cross_entropy(logits, target, label_smoothing=label_smoothing)
         if self.weighs:
-            return loss * len(target) / target.sum()
+            weight = target.sum(1)
+            each = F.cross_entropy(
+                logits, target / weight[:, None], label_smoothing=label_smoothing, reduction="none"
+            )
+            return (weight * each).sum() / weight.sum()
+        loss = F.cross_entropy(logits, target, label_smoothing=label_smoothing)
         if self.hold == 0 or not self.rate:
             return loss
         index = index.to(self.status.device, torch.int64, non_blocking=True)
@@ -249,14 +254,19 @@ class PosteriorTargets:
         self._epoch = self.status.epoch
         self._merge_ranks()
         self._table = None
-        if self.rate is None and (self._is_time() or self._is_late()):
+        if self.rate is None:
             late = not self._is_time()
-            self.began, self.rate = self._epoch, self._measure()
-            self.weighs = late and self.rate > 0
-            if self.weighs:
-                assert self.noise_rate is not None
-                self._right = _with_mean(self._right, 1 - self.noise_rate.low)
-        if self.rate and 4 * self.status.num_samples * self._classes <= _TABLE_BYTES:
+            if not late or self._is_late():
+                self.began, self.rate = self._epoch, self._measure()
+                self.weighs = late and self.rate > 0
+                if self.weighs:
+                    assert self._right is not None
+                    self._right = _with_mean(self._right, 1 - self._at_least)
+        if (
+            self.rate
+            and not self.weighs
+            and 4 * self.status.num_samples * self._classes <= _TABLE_BYTES
+        ):
             self._table = self._make_table()
 
     def all(self) -> Tensor:
@@ -313,7 +323,8 @@ class PosteriorTargets:
         self._worth = self._worth_holding(found.rate)
         # Plain errors can be sure where how many there are besides is not, as in a training still in motion.
         plain = 0.0 if found.plainly_wrong is None else found.plainly_wrong.low
-        return found.rate if max(found.low, plain) > 0 else 0.0
+        self._at_least = found.low or plain
+        return found.rate if self._at_least > 0 else 0.0
 
     def _worth_holding(self, rate: float) -> float:
         """How much more often the votes are right than wrong, in [0, 1], by labels that were never trained on."""
@@ -402,9 +413,8 @@ class PosteriorTargets:
         self._epoch = self._table = None
 
 
-def _with_mean(probability: Tensor | None, mean: float) -> Tensor:
+def _with_mean(probability: Tensor, mean: float) -> Tensor:
     """Probabilities ``[N]`` whose log-odds are shifted by one number, so that they have the mean."""
-    assert probability is not None
     odds = probability.double().clamp(1e-9, 1 - 1e-9).logit()
     low, high = -50.0, 50.0
     for _ in range(60):  # the mean grows with the shift

@@ -1,8 +1,8 @@
 """A single training on posterior targets, which finds the wrong labels on its way.
 
-At first it learns the given labels, a few of them planted, and records. Once wrong labels begin to be memorized,
-they are found as at the end of a round (`mild_ext.rounds`), and without a new start the same training goes on with
-the targets of `PosteriorTargets`.
+At first it learns the given labels, a few of them planted, and records. Once wrong labels begin to be memorized, and by
+the middle of the training at the latest, they are found as at the end of a round (`mild_ext.rounds`). Without a new
+start the same training goes on with the targets, or where little was memorized the weights, of `PosteriorTargets`.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def test_a_loss_of_the_given_labels_is_said_in_the_verdict(seed):
     assert "did not use planted.labels" in selection.reason
     text = str(selection.summary())
     assert "did not use planted.labels" in text
-    assert "next: compute the loss with planted.labels" in text
+    assert "Compute the loss with planted.labels" in text
     assert "Train longer" not in text
 
 

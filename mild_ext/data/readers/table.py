@@ -157,7 +157,7 @@ def label_texts(cells: Sequence[Any], column: str) -> list[str]:
         return ["" if k < 0 else str(names[k]) for k in found.values.tolist()]
     texts = [cell_text(cell) for cell in cells]
     if all(_WHOLE.fullmatch(text) or is_missing(text) for text in texts):  # 1 and 1.0 are one class
-        texts = [text.partition(".")[0] for text in texts]
+        texts = [text if is_missing(text) else text.partition(".")[0] for text in texts]
     return texts
 
 

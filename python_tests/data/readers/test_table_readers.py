@@ -299,6 +299,13 @@ def test_a_class_is_one_class_however_its_number_is_spelled(tmp_path):
     assert data.class_names == ["0.0", "1", "1.0", "²"]
 
 
+def test_a_missing_number_is_no_class(tmp_path):
+    rows = [[k % 5 / 3, ["0", "1", "1.#QNAN"][k % 3]] for k in range(30)]
+    spec = f"csv:{write(tmp_path / 't.csv', ['x', 'y'], *rows)},label=y"
+    with pytest.raises(ValueError, match="10 of 30"):
+        load_data(spec)
+
+
 @pytest.mark.parametrize("kind", ["rows", "text"])
 def test_parquet_files_that_stand_for_far_more_than_their_size_are_refused(tmp_path, kind):
     """Before they are unpacked: 2 * 10^7 equal numbers in kilobytes, a text of a megabyte in 20,000 rows."""

@@ -155,7 +155,6 @@ class PosteriorTargets:
         self.weighs = False
         self._epoch: int | None = None  # that the targets are of; None: of none yet
         self._right: Tensor | None = None  # [N], the probability that the given label is right
-        self._at_least = 0.0  # wrong labels, by the low end of the measured interval
         self._worth = 1.0  # of predictions, what they are held to by; in [0, 1]
         self._table: Tensor | None = None
         self._average: Tensor | None = None
@@ -257,11 +256,12 @@ class PosteriorTargets:
         if self.rate is None:
             late = not self._is_time()
             if not late or self._is_late():
-                self.began, self.rate = self._epoch, self._measure()
+                self.began = self._epoch
+                self.rate, least = self._measure()
                 self.weighs = late and self.rate > 0
                 if self.weighs:
                     assert self._right is not None
-                    self._right = _with_mean(self._right, 1 - self._at_least)
+                    self._right = _with_mean(self._right, 1 - least)
         if (
             self.rate
             and not self.weighs
@@ -310,8 +310,8 @@ class PosteriorTargets:
             by_chance = ((predicted != self._trained) & others).sum() / others.sum()
         return float(((learned - by_chance) / (1 - by_chance).clamp(min=1e-6)).nan_to_num(0.0))
 
-    def _measure(self) -> float:
-        """The share of wrong labels; 0 where there may be none, or it cannot be told."""
+    def _measure(self) -> tuple[float, float]:
+        """The share of wrong labels, and the least it may be; 0 where there may be none, or it cannot be told."""
         options: dict[str, Any] = {} if self._planted is None else {"planted": self._planted}
         self.selection = self._select(self.status, labels=self._given, **options)
         # Read now: what is looked up later would be of more epochs.
@@ -319,12 +319,12 @@ class PosteriorTargets:
         self._right = self.selection.clean_probability.to(self.status.device, torch.float32)
         found = self.noise_rate = self.selection.noise_rate
         if found is None:
-            return 0.0
+            return 0.0, 0.0
         self._worth = self._worth_holding(found.rate)
         # Plain errors can be sure where how many there are besides is not, as in a training still in motion.
         plain = 0.0 if found.plainly_wrong is None else found.plainly_wrong.low
-        self._at_least = found.low or plain
-        return found.rate if self._at_least > 0 else 0.0
+        least = found.low or plain
+        return (found.rate, least) if least > 0 else (0.0, 0.0)
 
     def _worth_holding(self, rate: float) -> float:
         """How much more often the votes are right than wrong, in [0, 1], by labels that were never trained on."""

@@ -168,20 +168,18 @@ def test_where_nothing_is_memorized_given_labels_come_back_in_the_middle_of_the_
     assert (targets.rate, targets.weighs) == (0.0, False)
 
 
-@pytest.mark.parametrize("table", [True, False])
+@pytest.mark.parametrize(("low", "plain_low", "least"), [(0.2, 0.1, 0.2), (0.0, 0.1, 0.1)])
 def test_where_little_is_memorized_samples_are_weighed_by_the_measured_probability(
-    table, monkeypatch
+    low, plain_low, least
 ):
-    if not table:
-        monkeypatch.setattr("mild_ext.training.posterior_targets._TABLE_BYTES", 0)
     right = torch.linspace(0.1, 0.9, N)
-    status, targets = make(select=measures(right=right, low=0.2))
+    status, targets = make(select=measures(right=right, low=low, plain_low=plain_low))
     for _ in range(P // 2):  # every planted label is predicted as the withheld one
         status.update(EVERYONE, torch.eye(K)[GIVEN], PLANTED.labels)
         status.advance()
     # No more is held against the labels than the low end of the interval: log-odds shifted to that mean.
     weight = targets(EVERYONE).gather(1, GIVEN[:, None])[:, 0]
-    assert float(weight.mean()) == pytest.approx(0.8, abs=1e-5)
+    assert float(weight.mean()) == pytest.approx(1 - least, abs=1e-5)
     torch.testing.assert_close(weight.logit().diff(), right.logit().diff(), rtol=1e-3, atol=1e-4)
     right = weight
     logits = torch.randn(N, K)
@@ -189,6 +187,10 @@ def test_where_little_is_memorized_samples_are_weighed_by_the_measured_probabili
     each = F.cross_entropy(logits, GIVEN, reduction="none")
     expected = (right * each).sum() / right.sum()
     torch.testing.assert_close(targets.loss(EVERYONE, logits), expected)
+    smooth = F.cross_entropy(logits, GIVEN, label_smoothing=0.1, reduction="none")
+    torch.testing.assert_close(
+        targets.loss(EVERYONE, logits, label_smoothing=0.1), (right * smooth).sum() / right.sum()
+    )
     assert targets.weighs
     assert targets.state_dict()["average"] is None  # no term that holds predictions
     again, others = make(select=measures(right=right))

@@ -18,7 +18,7 @@ NOT_USED = (
 )
 
 #: Share of early votes for one other class from which on a network contradicts a label.
-UNITED = 0.8
+AT_ONE = 0.8
 #: Which part of the epochs is early, and the least share of the labels contradicted in it that are learned in the end:
 #: the first half; or, where the network learns everything by heart at once, the first eighth.
 EARLY = (2, 0.0), (8, 0.9)
@@ -44,7 +44,7 @@ def planted_unused(evidence: PlantedEvidence) -> bool:
             continue
         votes = [status.majority_vote(window) for status in evidence.statuses]
         label, share = (torch.cat([getattr(v, x) for v in votes]) for x in ("label", "share"))
-        contradicted = seen & (label >= 0) & (label != evidence.trained) & (share >= UNITED)
+        contradicted = seen & (label >= 0) & (label != evidence.trained) & (share >= AT_ONE)
         learned, others = contradicted & in_the_end, evidence.others
         count, by_heart = int((contradicted & others).sum()), int((learned & others).sum())
         if by_heart < max(1, LEARNED_BY_HEART * evidence.num_others, least * count):

@@ -11,7 +11,6 @@ import errno
 import os
 import re
 import secrets
-import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -109,29 +108,31 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_atomically(path, write)
 
 
+#: What is spelled out in a name, as regular expressions of the character and of its number: control characters, the ends
+#: of lines and what turns the order of reading, halves of surrogate pairs. The backslash is for names that look spelled
+#: out already: no two names may become one.
+_SPELLED = "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+_NUMBERS = r"d[89a-f][0-9a-f]{2}|00[0189][0-9a-f]|007f|005c|202[89a-e]|206[6-9]"
+_TO_SPELL = re.compile(rf"{_SPELLED}|\\(?=u(?:{_NUMBERS}))")
+_TO_READ = re.compile(rf"\\u({_NUMBERS})")
+
+
 def as_text(name: str) -> str:
     r"""A name as every file, page and terminal can hold it; `as_name` gives it back.
 
     A file name is bytes, which need not be text: Python keeps such a byte as half a surrogate pair, which no
-    encoding can write. It is spelled out here, and so are line ends and other control characters.
+    encoding can write. It is spelled out here, and so are line ends, other control characters, and what turns the
+    order of reading.
 
     >>> as_text("caf\udce9.jpg"), as_name(as_text("caf\udce9.jpg")) == "caf\udce9.jpg"
     ('caf\\udce9.jpg', True)
     """
-    if name.isprintable():
-        return name
-    return "".join(
-        f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cs") else c for c in name
-    )
+    return _TO_SPELL.sub(lambda found: f"\\u{ord(found[0]):04x}", name)
 
 
 def as_name(text: str) -> str:
     """The name that `as_text` spelled out, as `open` and `os.listdir` have it."""
-    return re.sub(
-        r"\\u(d[89a-f][0-9a-f]{2}|00[0189][0-9a-f]|007f)",
-        lambda found: chr(int(found[1], 16)),
-        text,
-    )
+    return _TO_READ.sub(lambda found: chr(int(found[1], 16)), text)
 
 
 #: What tells a terminal to do something, or changes the order in which a line is read.
@@ -163,15 +164,17 @@ class PlainStream:
         return getattr(self._stream, name)
 
 
-#: What a spreadsheet takes for the beginning of a formula.
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+#: What a spreadsheet takes for a formula, whatever blanks or apostrophes stand in front: full-width signs too, and cells
+#: that begin with a tab or the end of a line. The report's page has the same in review.js.
+_FORMULA = re.compile("'*[\\s\ufeff\u200b]*[=+\\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
 
 
 def spreadsheet_safe(text: str) -> str:
     """Text for a cell of a CSV file that a spreadsheet shows and never computes.
 
-    A cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return gets an apostrophe
-    before it, whatever blanks stand in front. It is for text alone: a number keeps its sign.
+    A cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or the end of a line gets an apostrophe before it, whatever
+    blanks stand in front; so does one that begins with an apostrophe and then with these, so that `without_apostrophe`
+    gives back what was there. It is for text alone: a number keeps its sign.
 
     Source: OWASP, *CSV Injection*.
 
@@ -179,8 +182,16 @@ def spreadsheet_safe(text: str) -> str:
         >>> print(spreadsheet_safe("=1+1"), spreadsheet_safe("cat"))
         '=1+1 cat
     """
-    begins = text.lstrip(" ")[:1]
-    return f"'{text}" if begins in FORMULA_SIGNS and begins else text
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def without_apostrophe(text: str) -> str:
+    """A cell as it was before `spreadsheet_safe`.
+
+    >>> without_apostrophe("'=1+1"), without_apostrophe("'tis")
+    ('=1+1', "'tis")
+    """
+    return text[1:] if text.startswith("'") and _FORMULA.match(text[1:]) else text
 
 
 def remove_partial(folder: Path) -> None:

@@ -8,6 +8,7 @@ arrays and JSON are read so that neither can do more than be wrong.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import struct
@@ -170,6 +171,19 @@ def _require_whole_list(path: str | os.PathLike[str], archive: zipfile.ZipFile) 
         raise ValueError("its list of arrays is damaged")
 
 
+#: Longest header of an ``.npy`` file, in bytes; NumPy reads a hundredth of it, and only after taking in all of it.
+_LONGEST_HEADER = 1 << 20
+
+
+def _npy_header(file: IO[bytes], width: int) -> io.BytesIO:
+    """A header and its length, in so many bytes, after the length was looked at."""
+    told = file.read(width)
+    length = int.from_bytes(told, "little")
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"its header tells of {length:,} bytes of header")
+    return io.BytesIO(told + file.read(length))
+
+
 def _array(file: IO[bytes], size: int) -> NDArray[Any]:
     """One array, after its header was held against the ``size`` of what holds it."""
     version = np.lib.format.read_magic(file)
@@ -177,7 +191,7 @@ def _array(file: IO[bytes], size: int) -> NDArray[Any]:
         raise ValueError(f"the unknown .npy version {version}")
     # The one reader of headers for every version; NumPy's public ones are for the first two.
     read_header = getattr(np.lib.format, f"read_array_header_{min(version[0], 2)}_0")
-    shape, fortran, dtype = read_header(file)
+    shape, fortran, dtype = read_header(_npy_header(file, 2 if version == (1, 0) else 4))
     if dtype.hasobject:
         raise ValueError("it is an array of objects, not of numbers or text; save plain arrays")
     if any(length < 0 for length in shape):
@@ -202,6 +216,13 @@ def _array(file: IO[bytes], size: int) -> NDArray[Any]:
     return array
 
 
+#: How text in other encodings of Unicode begins; the longer mark first.
+_OTHER_UNICODE = {
+    "UTF-32": (b"\xff\xfe\0\0", b"\0\0\xfe\xff"),
+    "UTF-16": (b"\xff\xfe", b"\xfe\xff"),
+}
+
+
 def decode_text(content: bytes) -> str:
     """Text in UTF-8, with or without a mark at its beginning.
 
@@ -211,6 +232,18 @@ def decode_text(content: bytes) -> str:
     Raises:
         ValueError: it is not; the message names the byte, its line, and what to do.
     """
+    for kind, marks in _OTHER_UNICODE.items():
+        if content.startswith(marks):
+            raise ValueError(
+                f"it is {kind}, not UTF-8; convert it: iconv -f {kind} -t UTF-8 FILE > NEW"
+            )
+    place = content.find(b"\0")
+    if place >= 0:
+        line = content.count(b"\n", 0, place) + 1
+        raise ValueError(
+            f"line {line} holds a zero byte, which no text has: it is UTF-16 (iconv -f UTF-16LE -t UTF-8 "
+            "FILE > NEW), or damaged"
+        )
     try:
         return content.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tokenize
+import tracemalloc
 import zipfile
 import zlib
 
@@ -105,6 +106,18 @@ def test_a_header_that_cannot_be_is_refused_before_anything_is_allocated(kind, t
         read_array(tmp_path / "a.npy")
     with pytest.raises(UnreadableFile, match=r"a\.npz cannot be read"):
         read_arrays(tmp_path / "a.npz")
+
+
+def test_a_header_is_bounded_before_it_is_read(tmp_path):
+    length = 100_000_000
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        head = b"\x93NUMPY\x02\x00" + length.to_bytes(4, "little")
+        archive.writestr("x.npy", head + b" " * length)
+    tracemalloc.start()
+    with pytest.raises(UnreadableFile, match="its header tells of 100,000,000 bytes of header"):
+        read_arrays(tmp_path / "a.npz")
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ from mild_ext.data.readers.table_file import (
     read_table_file,
     write_table_file,
 )
+from mild_ext.files import without_apostrophe
 from mild_ext.training.corrections import LEFT_OUT, RELABELED, Change, LoggedChange
 from mild_ext.training.run_folder import RunFolder
-from mild_ext.training.suspects import without_apostrophe
 
 #: The log of changes in a corrected folder; of a file, what its name ends in instead of its suffix.
 LOG = "changes.csv"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +12,11 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from mild_ext.data.indexed import IndexedDataset
 from mild_ext.data.labels import CheckedLabels, Missing, check_labels
+from mild_ext.data.map_style import in_random_order
+from mild_ext.data.missing import is_missing
 from mild_ext.data.random_state import isolated_random_state
 from mild_ext.data.sets import ArrayDataset
 
-#: An attribute is compared with the labels of so many items at least, and with more, up to all of them, as long
-#: as it takes no more than so many seconds.
-LEAST_COMPARED, SECONDS = 200, 3.0
 #: So many items are read twice, to see that their labels stay.
 READ_TWICE = 50
 
@@ -57,6 +55,7 @@ def read_labels(dataset: Any, *, missing: Missing = "refuse") -> DatasetLabels:
     if indexed.labels is not None:
         found = check_labels(indexed.labels, count=count, missing=missing, remedy=remedy)
         return DatasetLabels(CheckedLabels(found.values, found.missing, indexed.class_names))
+    indexed.require_one_label()
     items = type(indexed.dataset).__getitem__
     if items is ArrayDataset.__getitem__ or items is TensorDataset.__getitem__:
         whole = indexed.dataset
@@ -66,13 +65,15 @@ def read_labels(dataset: Any, *, missing: Missing = "refuse") -> DatasetLabels:
         found = check_labels(values, count=count, missing=missing, remedy=remedy)
         return DatasetLabels(found)
     notes: list[str] = []
+    looked_at: dict[int, Any] = {}
     for attribute, labels in _attributes(indexed.dataset, count):
         if isinstance(labels, str):
             notes.append(
                 f"{attribute} of the data set are not its labels ({labels}); its items are read instead"
             )
             continue
-        differ, compared, example = _compare(indexed, labels)
+        looked_at = looked_at or _some_labels(indexed)
+        differ, compared, example = _compare(looked_at, labels)
         if differ == 0:
             if missing == "refuse" and bool(labels.missing.any()):
                 check_labels(
@@ -86,7 +87,7 @@ def read_labels(dataset: Any, *, missing: Missing = "refuse") -> DatasetLabels:
     with isolated_random_state():  # a data set may draw random numbers for its inputs
         values = indexed.own_labels()
     found = check_labels(values, count=count, missing=missing, remedy=remedy)
-    _require_steady(indexed, values)
+    _require_steady(indexed, values, looked_at)
     return DatasetLabels(found, tuple(notes))
 
 
@@ -105,7 +106,11 @@ def _attributes(dataset: Any, count: int) -> list[tuple[str, CheckedLabels | str
         ]
     found: list[tuple[str, CheckedLabels | str]] = []
     for name in ("labels", "targets"):
-        values = getattr(dataset, name, None)
+        try:
+            values = getattr(dataset, name, None)
+        except Exception as error:  # a property may do, and raise, anything
+            found.append((f".{name}", f"they cannot be read: {type(error).__name__}: {error}"))
+            continue
         if values is None or isinstance(values, str) or not hasattr(values, "__len__"):
             continue
         if len(values) != count:
@@ -118,22 +123,20 @@ def _attributes(dataset: Any, count: int) -> list[tuple[str, CheckedLabels | str
     return found
 
 
-def _compare(indexed: IndexedDataset, labels: CheckedLabels) -> tuple[int, int, str]:
-    """How many items have another label, of how many that were looked at, and one of them in words."""
-    count = len(indexed)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
-    items: list[Any] = []
-    started = time.monotonic()
+def _some_labels(indexed: IndexedDataset) -> dict[int, Any]:
+    """The labels of some items, or of all, by position."""
     with isolated_random_state():
-        for i in order:
-            items.append(indexed.label_of(indexed.dataset[i]))
-            if len(items) >= LEAST_COMPARED and time.monotonic() - started > SECONDS:
-                break
+        return {i: indexed.label_of(indexed.item(i)) for i in in_random_order(len(indexed))}
+
+
+def _compare(looked_at: dict[int, Any], labels: CheckedLabels) -> tuple[int, int, str]:
+    """How many items have another label, of how many that were looked at, and one of them in words."""
+    order, items = list(looked_at), list(looked_at.values())
     try:
         own = check_labels(items, missing="drop")
     except (TypeError, ValueError) as error:
         return len(items), len(items), str(error)
-    ids = torch.tensor(order[: len(items)])
+    ids = torch.tensor(order)
     mine, theirs = (
         _words(own),
         _words(CheckedLabels(labels.values[ids], labels.missing, labels.class_names)),
@@ -150,19 +153,25 @@ def _words(labels: CheckedLabels) -> list[Any]:
     return values if names is None else [None if k < 0 else names[k] for k in values]
 
 
-def _require_steady(indexed: IndexedDataset, values: Any) -> None:
-    """Read some items again: a label that is drawn anew at each access cannot be judged."""
+def _require_steady(indexed: IndexedDataset, values: Any, before: dict[int, Any]) -> None:
+    """Read some items again: a label that is, or was ``before``, another at each access cannot be judged."""
     step = max(1, len(indexed) // READ_TWICE)
     # In another order, for the random numbers are the same as before.
     places = range(0, len(indexed), step)[::-1]
     if getattr(indexed.dataset, "column_names", None):
         return  # a table
     with isolated_random_state():
-        again = [indexed.label_of(indexed.dataset[i]) for i in places]
-    once = check_labels([values[i] for i in places], missing="drop").values
-    changed = int((once != check_labels(again, missing="drop").values).sum())
+        again = [(i, indexed.label_of(indexed.item(i))) for i in places]
+    again += before.items()
+    changed = sum(_bare(values[i]) != _bare(label) for i, label in again)
     if changed:
         raise ValueError(
-            f"{changed} of {len(places)} items have another label when they are read again; labels must stay: draw "
+            f"{changed} of {len(again)} items have another label when they are read again; labels must stay: draw "
             "label noise once, when the data set is made (mild_ext.corrupt_labels)"
         )
+
+
+def _bare(label: Any) -> Any:
+    """A label as one that can be compared, whatever it is kept in."""
+    value = label.tolist() if hasattr(label, "tolist") else label
+    return None if is_missing(value) else value

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from mild_ext.data.labels import check_labels
+from mild_ext.data.map_style import is_transformed, items_agree, read_column, require_map_style
 from mild_ext.data.random_state import isolated_random_state, seed_cpu
 
 #: Where something stands in an item: a key, a position, or a function of the item.
@@ -19,6 +21,11 @@ Place = str | int | Callable[[Any], Any]
 
 #: Under which keys labels are looked for in items that are mappings.
 LABEL_KEYS = ("label", "labels", "target", "targets", "y")
+#: What a second label of an item is called: with one of these it must be said which is which.
+_OTHER_LABEL = re.compile(
+    r"(noisy|clean|true|given|observed|corrupt\w*|human|weak|original)_?(label|target)s?|"
+    r"(label|target)s?_?(noisy|clean|true|given|observed|corrupt\w*|human|weak|original)"
+)
 
 
 class IndexedDataset(Dataset[tuple[int, Any, Any]]):
@@ -122,7 +129,7 @@ class IndexedDataset(Dataset[tuple[int, Any, Any]]):
         if not -self._count <= index < self._count:
             raise IndexError(f"index {index} of {self._count} samples")
         index %= self._count
-        item = self.dataset[index]
+        item = self.item(index)
         inputs = self._input_of(item, index)
         if self.labels is not None:
             return index, inputs, self.labels[index]
@@ -157,9 +164,57 @@ class IndexedDataset(Dataset[tuple[int, Any, Any]]):
         if self._label is not None:
             return self._read(self._label)
         columns = getattr(self.dataset, "column_names", None)
-        if isinstance(columns, list) and columns:
-            return self._read(_label_key(dict.fromkeys(columns)))
-        return [self.label_of(self.dataset[i]) for i in range(self._count)]
+        if isinstance(columns, list) and columns and self._count:
+            item = self.dataset[0] if is_transformed(self.dataset) else dict.fromkeys(columns)
+            key = _label_key(item) if isinstance(item, Mapping) else None
+            if key in columns:
+                return self._read(str(key))
+        return [self.label_of(self.item(i)) for i in range(self._count)]
+
+    def item(self, position: int) -> Any:
+        """What the wrapped data set has there.
+
+        Raises:
+            ValueError: it has nothing there, although its length says so.
+        """
+        try:
+            return self.dataset[position]
+        except IndexError as error:
+            raise ValueError(
+                f"the data set says that it has {self._count} samples, but reading item {position} ends in an "
+                f"IndexError: {error}"
+            ) from error
+
+    def require_one_label(self) -> None:
+        """Raise where items such as ``(input, label, other label)`` leave open which of them counts.
+
+        Raises:
+            TypeError: beside the second entry of some items that were looked at, another one looks like a class.
+        """
+        is_table = getattr(self.dataset, "column_names", None)  # its items are mappings
+        if self._label is not None or self.labels is not None or is_table:
+            return
+        positions = range(0, self._count, max(1, self._count // 50))
+        with isolated_random_state():
+            items = []
+            for position in positions:
+                items.append(self.item(position))
+                if not isinstance(items[-1], list | tuple) or len(items[-1]) <= 2:
+                    return
+        for place in range(2, min(map(len, items))):
+            entries = [item[place] for item in items]
+            if not all(map(_is_number, entries)):
+                continue
+            numbers = [int(entry) for entry in entries]
+            few = 1 < len(set(numbers)) <= len(numbers) / 2  # more are ids
+            others = [k for k, item in enumerate(items) if not _equal(item[1], numbers[k])]
+            if few and others and numbers != list(positions):
+                k = others[0]
+                raise TypeError(
+                    f"items have two whole numbers that may be the label (item {positions[k]}: {items[k][1]} in "
+                    f"place 1, {numbers[k]} in place {place}); say which is: IndexedDataset(dataset, inputs=0, "
+                    f"labels=1), or labels={place}"
+                )
 
     # ---- details
 
@@ -196,14 +251,16 @@ class IndexedDataset(Dataset[tuple[int, Any, Any]]):
 
     def _first_label(self) -> Any:
         with isolated_random_state():
-            return self.label_of(self.dataset[0])
+            return self.label_of(self.item(0))
 
     def _read(self, where: Place) -> Sequence[Any]:
         """What stands there, of all items; of a Hugging Face table without reading the other columns."""
         if self._is_column(where):
-            return read_column(self.dataset, str(where))
+            column = read_column(self.dataset, str(where))
+            if not is_transformed(self.dataset) or items_agree(self.dataset, str(where), column):
+                return column
         with isolated_random_state():  # a data set may draw random numbers for its inputs
-            return [_take_out(self.dataset[i], where, "index") for i in range(self._count)]
+            return [_take_out(self.item(i), where, "index") for i in range(self._count)]
 
     def _is_column(self, where: Place) -> bool:
         """Whether the data set is a Hugging Face table, and this one of its columns."""
@@ -237,23 +294,6 @@ class IndexedDataset(Dataset[tuple[int, Any, Any]]):
             )
 
 
-def require_map_style(dataset: Any, name: str = "dataset") -> None:
-    """Raise a TypeError for a stream, and for what has no length or no positions."""
-    stream = isinstance(dataset, IterableDataset) or type(dataset).__name__ == "IterableDataset"
-    if stream or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        kind = type(dataset).__name__
-        what = f"{kind}, a stream; read it into a list first: list(dataset)" if stream else kind
-        raise TypeError(
-            f"{name} must be a map-style data set (with __len__ and __getitem__): the samples' numbers are "
-            f"their positions; got {what}"
-        )
-    if isinstance(dataset, Mapping):
-        raise TypeError(
-            f"{name} must be a map-style data set with the positions 0 .. N - 1 as keys, got "
-            f"{type(dataset).__name__}; of splits by name, give one of them"
-        )
-
-
 def is_place(value: Any) -> bool:
     """Whether this says where something stands in an item."""
     is_number = isinstance(value, int) and not isinstance(value, bool)
@@ -262,16 +302,10 @@ def is_place(value: Any) -> bool:
     )
 
 
-def read_column(table: Any, column: str) -> list[Any]:
-    """A column of a Hugging Face table as a list; nothing else of the table is read or decoded."""
-    values: list[Any] = (
-        table.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
-    )
-    return values
-
-
 def _label_key(item: Mapping[str, Any]) -> str:
     found = [key for key in LABEL_KEYS if key in item]
+    if len(found) == 1:
+        found += [key for key in item if _OTHER_LABEL.fullmatch(str(key).lower())][:1]
     if len(found) != 1:
         what = (
             f"both {found[0]!r} and {found[1]!r}" if found else f"none of {', '.join(LABEL_KEYS)}"
@@ -308,12 +342,20 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
+def _equal(label: Any, number: int) -> bool:
+    return _is_number(label) and int(label) == number
+
+
 def _class_number(label: Any, index: int) -> Any:
     """The label as it is where it is a class number, or one for each token or pixel."""
     if isinstance(label, Tensor | np.ndarray) and label.ndim > 0:
         return label  # looked at where it is recorded
     if _is_number(label) and label >= 0:
         return label
+    if isinstance(label, list | tuple) and len(label) != 1:
+        raise TypeError(
+            f"item {index} has {len(label)} labels; choose one, as in IndexedDataset(dataset, labels=lambda item: ...)"
+        )
     if isinstance(label, str):
         raise TypeError(
             f"the label of item {index} is the text {label!r}; have them numbered by saying where they are: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -12,34 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mild_ext.data.missing import NO_LABEL, is_minus_one, is_missing
+
 #: The label of a sample that has none.
 UNLABELED = -1
 #: Most classes there can be: what a learning status can record. Larger numbers are no classes.
 MAX_CLASSES = 1 << 18
-#: Integers that stand for no label: -1 is everybody's, -100 is torch's ``ignore_index``, and the last is
-#: what NaN becomes where it is cast to an integer.
-_NO_LABEL = (-1, -100, -(1 << 63))
-#: Texts that stand for no label: those that pandas reads as missing.
-MISSING_TEXTS = frozenset(
-    {
-        *(
-            "",
-            "#N/A",
-            "#N/A N/A",
-            "#NA",
-            "-1.#IND",
-            "-1.#QNAN",
-            "-NaN",
-            "-nan",
-            "1.#IND",
-            "1.#QNAN",
-        ),
-        *("<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null"),
-    }
-)
 _WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]{0,17})(\.0*)?")
-#: What stands for no label among texts that are no numbers.
-_NO_LABEL_TEXT = re.compile(r"-1(00)?(\.0*)?")
 
 _Array = np.ndarray[Any, Any]
 
@@ -58,6 +37,7 @@ def array_of(name: str, labels: Any) -> tuple[_Array, _Array | None, list[str] |
         if labels.is_meta:
             raise TypeError(f"{name} must hold values, got a tensor on the meta device")
         tensor = labels.detach().cpu()
+        _require_exact(name, tensor.dtype, tensor, torch.finfo)
         return (
             (tensor.double() if tensor.is_floating_point() else tensor).resolve_conj().numpy(),
             None,
@@ -66,12 +46,16 @@ def array_of(name: str, labels: Any) -> tuple[_Array, _Array | None, list[str] |
     if isinstance(labels, np.ma.MaskedArray):
         return np.asarray(labels.data), np.ma.getmaskarray(labels), None
     if isinstance(labels, np.ndarray):
+        if labels.dtype == object and labels.ndim == 1:
+            return _of_sequence(name, labels.tolist()), None, None
+        _require_exact(name, labels.dtype, labels, np.finfo)
         return np.asarray(labels), None, None  # no np.matrix, which never gets fewer dimensions
-    if type(labels).__module__.partition(".")[0] == "pandas":
+    if type(labels).__module__.partition(".")[0] == "pandas" and hasattr(labels, "to_numpy"):
         return _of_pandas(name, labels)
     if hasattr(labels, "to_pylist"):  # an Arrow column
-        return _of_sequence(name, labels.to_pylist()), None, None
-    if isinstance(labels, str | bytes | Mapping | Set | Iterator) or not hasattr(labels, "__len__"):
+        return _of_arrow(name, labels)
+    no_list = isinstance(labels, str | bytes | bytearray | Mapping | Set | Iterator | type)
+    if no_list or not hasattr(labels, "__getitem__") or not hasattr(labels, "__len__"):
         raise TypeError(
             f"{name} must be a sequence with one label for each sample, in their order, got "
             f"{type(labels).__name__}; make it a list"
@@ -79,6 +63,29 @@ def array_of(name: str, labels: Any) -> tuple[_Array, _Array | None, list[str] |
     if hasattr(labels, "__array__"):
         return np.asarray(labels), None, None
     return _of_sequence(name, labels), None, None
+
+
+def _of_arrow(name: str, labels: Any) -> tuple[_Array, _Array | None, list[str] | None]:
+    from pyarrow.types import is_integer
+
+    if is_integer(getattr(labels, "type", None)):  # of its own width: what -1 becomes depends on it
+        masked = np.asarray(labels.is_null())
+        return np.asarray(labels.fill_null(0)), masked if masked.any() else None, None
+    return _of_sequence(name, labels.to_pylist()), None, None
+
+
+def _require_exact(name: str, dtype: Any, values: Any, info: Callable[[Any], Any]) -> None:
+    """Raise where floats of few bits hold numbers that may have been others: 257 is 256 as bfloat16."""
+    short = getattr(dtype, "itemsize", 8) < 4
+    floating = dtype.is_floating_point if isinstance(dtype, torch.dtype) else dtype.kind == "f"
+    if not (short and floating) or not len(values):
+        return
+    exact, values = int(2 / float(info(dtype).eps)), torch.as_tensor(values).double()
+    if bool((values >= exact).any()):
+        raise ValueError(
+            f"{name} hold {values.max():g}, but {dtype} holds no whole numbers from {exact} on exactly; give them as "
+            "they were before they became floats"
+        )
 
 
 def _of_pandas(name: str, labels: Any) -> tuple[_Array, _Array | None, list[str] | None]:
@@ -99,6 +106,8 @@ def _of_pandas(name: str, labels: Any) -> tuple[_Array, _Array | None, list[str]
             f"{name} must hold one label for each sample, got an index of {labels.nlevels} levels; choose one"
         )
     absent = np.asarray(labels.isna())
+    if absent.any() and getattr(kind, "kind", "O") == "u":
+        refuse_wrapped(name, labels.dropna().to_numpy(dtype=f"uint{8 * kind.itemsize}"))
     if absent.any() or getattr(kind, "kind", "O") not in "biuf":
         values = labels.to_numpy(dtype=object)
         return (
@@ -113,6 +122,8 @@ def _of_sequence(name: str, labels: Sequence[Any]) -> _Array:
     """An array of one dtype where all entries are plain numbers of one kind, else of objects."""
     items = list(labels)
     kinds = set(map(type, items))
+    if any(issubclass(kind, Tensor | np.unsignedinteger) for kind in kinds):
+        _refuse_wrapped_scalars(name, items)
     if kinds and kinds <= {int, float} and not (int in kinds and _any_huge(items)):
         return np.array(items)
     sizes = {_size(item) for item in items if item is not None}
@@ -121,7 +132,7 @@ def _of_sequence(name: str, labels: Sequence[Any]) -> _Array:
         sizes = {None}
     if sizes <= {None, 0}:
         array = np.empty(len(items), dtype=object)
-        array[:] = [item.item() if _is_scalar_array(item) else item for item in items]
+        array[:] = [_plain(item) for item in items]
         return array
     if len(sizes) == 1 and sizes.isdisjoint({None}):
         try:
@@ -133,6 +144,28 @@ def _of_sequence(name: str, labels: Sequence[Any]) -> _Array:
         f"{name} must hold one label for each sample, got several for some ({counts[0]} to {counts[-1]}): "
         "data with more than one label per sample are not supported; track each of them on its own"
     )
+
+
+def _refuse_wrapped_scalars(name: str, items: list[Any]) -> None:
+    """As `refuse_wrapped`, for numbers that lie in a list one by one."""
+    unsigned: dict[Any, list[int]] = {}
+    for item in items:
+        if isinstance(item, Tensor | np.generic) and np.ndim(item) == 0:
+            dtype = np.asarray(item).dtype
+            if dtype.kind == "u":
+                unsigned.setdefault(dtype, []).append(int(item))
+    for dtype, numbers in unsigned.items():
+        refuse_wrapped(name, np.array(numbers, dtype))
+
+
+def refuse_wrapped(name: str, there: _Array) -> None:
+    """Raise where an unsigned number is what -1, no label, becomes: the largest there is, and none beside it."""
+    largest = np.iinfo(there.dtype).max
+    if bool((there == largest).any()) and not bool((there == largest - 1).any()):
+        raise ValueError(
+            f"{name} hold {largest} but not {largest - 1}: as {there.dtype}, {largest} is what -1, no label, "
+            "becomes; give them as int64, with -1 where there is no label (or as they are, if it is a class)"
+        )
 
 
 def _any_huge(items: list[Any]) -> bool:
@@ -155,17 +188,23 @@ def _size(item: Any) -> int | None:
 def _only(item: Any) -> Any:
     while _size(item) == 1:
         item = item.reshape(-1)[0] if isinstance(item, Tensor | np.ndarray) else item[0]
-    return item.item() if _is_scalar_array(item) else item
+    return _plain(item)
+
+
+def _plain(item: Any) -> Any:
+    """An entry as a plain Python value, where it is one; an entry that is masked stays one."""
+    return item.item() if _is_scalar_array(item) and item is not np.ma.masked else item
 
 
 @dataclass
 class Column:
-    """Values on their way to int64 ``[N]``, and which of them are missing."""
+    """Values on their way to int64 ``[N]``, and which of them are missing; ``code`` is an array of them, in a hint."""
 
     name: str
     values: _Array
     masked: _Array | None
     categories: list[str] | None
+    code: str = "labels"
     absent: _Array = field(init=False)
     _shown: _Array = field(init=False)
 
@@ -192,9 +231,13 @@ class Column:
         self._shown = self.values
         kind = self.values.dtype.kind
         if self.categories is not None:
-            texts = [self.categories[k] if k >= 0 else "" for k in self.values.tolist()]
+            texts = [self.categories[k] if k >= 0 else None for k in self.values.tolist()]
+            self._shown = np.array(texts, dtype=object)
             self.absent |= np.array([is_missing(text) for text in texts], dtype=bool)
             own = [text for text in self.categories if not is_missing(text)]
+            if known is None and any(is_minus_one(text) for text in own):
+                self.values = self._shown  # -1 is no category, but what it is elsewhere
+                return self._objects(known)
             return self._look_up(texts, known if known is not None else own)
         if kind in "OUST":
             return self._objects(known)
@@ -219,7 +262,7 @@ class Column:
         if fractional.any():
             low, high, example = values.min(), values.max(), values[fractional][0]
             what = (
-                "probabilities of one class, or soft labels; a class is needed, e.g. (labels > 0.5).long()"
+                f"probabilities of one class, or soft labels; a class is needed, e.g. ({self.code} > 0.5) * 1"
                 if low >= 0 and high <= 1
                 else "the values of a regression, which has no classes and is not supported"
             )
@@ -243,12 +286,10 @@ class Column:
         if values.dtype.kind == "i" and set(np.unique(there[:1024]).tolist()) == {-1, 1}:
             raise ValueError(
                 f"{self.name} are -1 and 1, but -1 stands for no label here; number the two classes 0 and 1: "
-                "(labels > 0).long(), or for arrays (labels > 0).astype(int)"
+                f"({self.code if self._shown.dtype.kind == 'i' else f'numpy.asarray({self.name}, float)'} > 0) * 1"
             )
         if values.dtype.kind == "i" and bool((there < 0).any()):
-            self.absent |= np.isin(
-                values, [n for n in _NO_LABEL if n >= np.iinfo(values.dtype).min]
-            )
+            self.absent |= np.isin(values, [n for n in NO_LABEL if n >= np.iinfo(values.dtype).min])
             negative = (values < 0) & ~self.absent
             if negative.any():
                 row = int(np.flatnonzero(negative)[0])
@@ -258,16 +299,8 @@ class Column:
                 )
         if values.dtype.kind == "u" and bool((there > np.uint64(1 << 62)).any()):
             raise ValueError(f"{self.name} must lie in [0, {MAX_CLASSES}), got {there.max()}")
-        largest = np.iinfo(values.dtype).max
-        if (
-            values.dtype.kind == "u"
-            and (there == largest).any()
-            and not (there == largest - 1).any()
-        ):
-            raise ValueError(
-                f"{self.name} hold {largest} but not {largest - 1}: as {values.dtype}, {largest} is what -1, no label, "
-                "becomes; give them as int64, with -1 where there is no label (or as they are, if it is a class)"
-            )
+        if values.dtype.kind == "u":
+            refuse_wrapped(self.name, there)
 
     def _objects(self, known: list[str] | None) -> list[str] | None:
         """Texts, or objects of several kinds."""
@@ -280,7 +313,9 @@ class Column:
                 self.absent[row] = True
             elif isinstance(value, str | bytes):
                 texts[row] = (
-                    value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
+                    str.__str__(value)  # of an enumeration too
+                    if isinstance(value, str)
+                    else value.decode("utf-8", "backslashreplace")
                 )
                 seen["text"] = row
             elif isinstance(value, bool | int | float):
@@ -317,7 +352,8 @@ class Column:
             self.values[~self.absent] = [int(text.partition(".")[0]) for text in there]
             self._integers()
             return None
-        none = {text for text in set(there) if _NO_LABEL_TEXT.fullmatch(text)} - set(known or ())
+        none = {text for text in set(there) if is_minus_one(text)}
+        none -= set(known or ())
         if none and not all(map(_is_number, there)):  # names like -1 and +1 are numbers all of them
             self.absent |= np.array([text in none for text in texts], dtype=bool)
         return self._look_up(texts, known)
@@ -344,18 +380,24 @@ class Column:
         raise ValueError(
             f"{self.name} are missing for {len(rows)} of {len(self)} samples ({shown}"
             f"{', ...' if len(rows) > 5 else ''}); fill them in, or {remedy}"
+            f"{self._rename(rows[0])}"
         )
+
+    def _rename(self, row: int) -> str:
+        text = self._shown[row]
+        is_word = isinstance(text, str) and text.strip().isprintable() and bool(text.strip())
+        return "; where that is the name of a class, call it something else" if is_word else ""
 
     def _show(self, row: int) -> str:
         if self.masked is not None and self.categories is None and bool(np.ravel(self.masked)[row]):
             return "masked"
-        value = None if self.categories is not None else self._shown[row]
+        value = self._shown[row]
         return repr(value.item() if isinstance(value, np.generic) else value)
 
     def _explain_rows(self, values: _Array) -> NoReturn:
         """Say what an array with several entries a sample holds."""
         name, shape = self.name, list(values.shape)
-        code = name if name.replace(".", "_").isidentifier() else "labels"  # as an expression
+        code = self.code
         wanted = f"{name} must have shape [N], one class for each sample, got shape {shape}"
         if values.ndim > 2:
             raise TypeError(
@@ -392,16 +434,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a value stands for no label: None, NaN, NaT, pandas' NA, or one of `MISSING_TEXTS`."""
-    if value is None:
-        return True
-    if isinstance(value, float):
-        return math.isnan(value)
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "backslashreplace")
-    if isinstance(value, str):
-        return value.strip() in MISSING_TEXTS
-    return type(value).__name__ in ("NAType", "NaTType")  # pandas' own marks

@@ -86,7 +86,7 @@ def check_labels(
     """
     if missing not in ("refuse", "drop"):
         raise ValueError(f"missing must be 'refuse' or 'drop', got {missing!r}")
-    column = Column(name, *array_of(name, labels))
+    column = Column(name, *array_of(name, labels), code=_as_code(name, labels))
     column.squeeze()
     if count is not None and len(column) != count:
         raise ValueError(
@@ -157,6 +157,13 @@ def named_as(labels: CheckedLabels, names: Sequence[str]) -> CheckedLabels:
     return CheckedLabels(
         _renumbered(labels, numbers).values, labels.missing, tuple(map(str, names))
     )
+
+
+def _as_code(name: str, labels: Any) -> str:
+    """An array of the labels as an expression that can be typed, whatever they are called and kept in."""
+    code = name if name.replace(".", "_").isidentifier() else "labels"
+    is_array = isinstance(labels, Tensor | np.ndarray) and not isinstance(labels, np.matrix)
+    return code if is_array else f"numpy.asarray({code})"
 
 
 def _renumbered(labels: CheckedLabels, numbers: Sequence[int]) -> CheckedLabels:

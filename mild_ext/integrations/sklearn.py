@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from mild_ext.data.label_column import is_missing
+from mild_ext.data.missing import NO_LABEL, is_minus_one, is_missing
 from mild_ext.data.sets import array_data
 from mild_ext.training.models import build_model
 from mild_ext.training.recipe import Recipe
@@ -128,7 +128,7 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
 
         Raises:
             ValueError: values that are not finite, shapes that don't match, or labels that are missing: None, empty
-                text, what pandas reads as missing, and -1, unless -1 and 1 are the two classes.
+                text, what pandas reads as missing, -1 and -100, unless -1 and 1 are the two classes.
         """
         X, y = validate_data(self, X, y, dtype=np.float32)
         _require_labels(np.asarray(y))
@@ -221,10 +221,16 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
 
 def _require_labels(y: NDArray[Any]) -> None:
     """Raise a ValueError where samples have no label, which would make a class of its own."""
-    if y.dtype.kind in "OUS":
-        absent = np.array([is_missing(label) for label in y.tolist()], dtype=bool)
-    else:
-        absent = (y == -1) & (not set(np.unique(y).tolist()) <= {-1, 1})
+    values = y.tolist()
+    absent = np.array([is_missing(label) for label in values], dtype=bool)
+    if not {str(label) for label in values} <= {"-1", "1", "-1.0", "1.0"}:  # two classes
+        absent |= np.array(
+            [
+                is_minus_one(label) if isinstance(label, str) else label in NO_LABEL
+                for label in values
+            ],
+            dtype=bool,
+        )
     rows = np.flatnonzero(absent)
     if len(rows):
         raise ValueError(

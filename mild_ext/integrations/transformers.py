@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mild_ext.data.indexed import require_map_style
+from mild_ext.data.map_style import require_map_style
 from mild_ext.integrations.indexed import INDEX, IndexCollator, IndexedItems
 from mild_ext.integrations.sampler import KeptSampler
 from mild_ext.integrations.tracker import RoundTracker

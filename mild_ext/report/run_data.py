@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mild_ext.files import without_apostrophe
 from mild_ext.reading import read_json, read_text, reading
 from mild_ext.sealed import read_sealed_json
-from mild_ext.training.suspects import SUSPECTS, without_apostrophe
+from mild_ext.training.suspects import SUSPECTS
 from mild_ext.training.suspects import read_suspects as read_lines
 
 

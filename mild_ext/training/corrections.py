@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mild_ext.files import spreadsheet_safe
+from mild_ext.files import spreadsheet_safe, without_apostrophe
 from mild_ext.reading import read_text, reading
 from mild_ext.spelling import did_you_mean
-from mild_ext.training.suspects import without_apostrophe
 
 DECISIONS = ("right", "wrong", "relabel")
 #: Columns of ``changes.csv``. ``place`` and ``new_place``: where a file lies without, and with, the change.
@@ -69,7 +68,8 @@ def read_corrections(
     decided: dict[int, str | None] = {}
     unknown: list[str] = []
     for line, row in _rows(path):
-        name = row["id"] if row["id"] in position else without_apostrophe(row["id"])
+        name = without_apostrophe(row["id"])
+        name = name if name in position else row["id"]  # written by hand
         if name not in position:
             unknown.append(row["id"])
             continue
@@ -105,7 +105,8 @@ def _decide(row: Mapping[str, str], given: str, classes: Sequence[str], where: s
             f"{where}: given_label is {noted!r}, but {given!r} in the run; these corrections are of other labels"
         )
     decision, label = (row.get("decision") or "").lower(), row["label"]
-    label = label if label in classes else without_apostrophe(label)
+    plain = without_apostrophe(label)
+    label = plain if plain in classes else label
     if decision not in (*DECISIONS, ""):
         raise ValueError(
             f"{where}: decision must be one of {', '.join(DECISIONS)}, got {decision!r}"

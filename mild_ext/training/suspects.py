@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mild_ext.data.sets import LabeledData
-from mild_ext.files import FORMULA_SIGNS, as_text, spreadsheet_safe
+from mild_ext.files import as_text, spreadsheet_safe, without_apostrophe
 from mild_ext.reading import read_text, reading
 from mild_ext.training.run_result import RoundsResult
 
@@ -131,14 +131,3 @@ def read_suspects(path: Path) -> list[Suspect]:
             )
             for row in reader
         ]
-
-
-def without_apostrophe(text: str) -> str:
-    """A cell as it was before `mild_ext.files.spreadsheet_safe`.
-
-    >>> without_apostrophe("'=1+1"), without_apostrophe("'tis")
-    ('=1+1', "'tis")
-    """
-    if text.startswith("'") and text[1:].lstrip(" ").startswith(FORMULA_SIGNS):
-        return text[1:]
-    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 
 import numpy as np
@@ -11,6 +12,12 @@ import pytest
 import torch
 
 from mild_ext.data.labels import MAX_CLASSES, check_labels, named_as, number_alike
+
+
+class Pet(str, enum.Enum):
+    CAT = "cat"
+    DOG = "dog"
+
 
 MASKED = np.ma.array([1, 7, 0], mask=[False, True, False])
 
@@ -68,6 +75,7 @@ def test_whole_numbers_stay_the_numbers_they_are(labels):
         (torch.tensor([True, False]), [1, 0], ("False", "True")),
         (["10", "9", "2x"], [0, 2, 1], ("10", "2x", "9")),
         (["none", "some"], [0, 1], ("none", "some")),
+        ([Pet.DOG, Pet.CAT], [1, 0], ("cat", "dog")),
         (["-1", "+1"], [1, 0], ("+1", "-1")),  # numbers throughout: no gap among names
     ],
 )
@@ -109,6 +117,13 @@ def test_text_is_numbered_and_the_names_are_kept(labels, values, names):
         pa.array([1, None, 0]),
         MASKED,
         np.ma.array(["b", "x", "a"], mask=[0, 1, 0]),
+        [1, np.ma.masked, 0],
+        np.array([1, np.ma.masked, 0], dtype=object),
+        pd.Categorical(["b", "-1", "a"], categories=["a", "b", "-1"]),
+        pd.Categorical(["1", "-1", "0"]),
+        *(["b", text, "a"] for text in ("NAN", "Nan", "Null", "n/A", "<na>", "#n/a", "NAT")),
+        *(["b", text, "a"] for text in ("None ", "\u00a0", "\u200b", "\ufeff", "\0", "\uff2eA")),
+        *(["b", text, "a"] for text in ("\uff0d1", "\u22121", "-100.0", " -1 ")),
     ],
     ids=lambda value: re.sub(r" at 0x\w+", "", repr(value)),
 )
@@ -156,10 +171,24 @@ def test_missing_labels_are_refused_with_count_and_row_or_dropped(labels):
         ([2**64 - 1, 0], ValueError, "got 18446744073709551615"),
         (np.array([2**64 - 1, 0], np.uint64), ValueError, "got 18446744073709551615"),
         (np.array([1, -1, 0]).astype(np.uint8), ValueError, "255 is what -1, no label, becomes"),
+        (list(np.array([1, -1, 0]).astype(np.uint8)), ValueError, "255 is what -1"),
+        (list(torch.tensor([1, -1]).to(torch.uint8)), ValueError, "255 is what -1"),
+        ([np.uint8(255), None, 0], ValueError, "255 is what -1"),
+        (pa.array([1, 255, 0], pa.uint8()), ValueError, "255 is what -1"),
+        (pa.chunked_array([[1, None], [255]], pa.uint8()), ValueError, "255 is what -1"),
+        (pd.Series([1, None, 255], dtype="UInt8"), ValueError, "255 is what -1"),
         (torch.tensor([1, -1, 0]).to(torch.uint16), ValueError, "65535 is what -1"),
         (pd.MultiIndex.from_tuples([(1, 2), (3, 4)]), TypeError, "index of 2 levels; choose one"),
         (np.array([[0, 1, 0]]), ValueError, r"use labels\[0\] if each column is a sample"),
         ([1e300, 0.0], ValueError, r"got 1e\+300"),
+        (list, TypeError, "got type; make it a list"),
+        (bytearray(b"\0\1"), TypeError, "got bytearray"),
+        (pd.Series([0, 1]).groupby([0, 1]), TypeError, "one label for each sample"),
+        (np.array([np.array([0]), np.array([1, 2])], dtype=object), TypeError, "several for some"),
+        # What 257, 2049 and 17 become, as which they are counted no more.
+        (torch.tensor([256.0, 1.0], dtype=torch.bfloat16), ValueError, "from 256 on exactly"),
+        (torch.tensor([2048.0, 1.0], dtype=torch.half), ValueError, "from 2048 on exactly"),
+        (np.array([2048.0, 1.0], np.float16), ValueError, "from 2048 on exactly"),
         ([None, None], ValueError, "missing for 2 of 2"),
     ],
     ids=lambda value: re.sub(r" at 0x\w+", "", repr(value)),
@@ -169,10 +198,37 @@ def test_what_is_no_label_is_named_and_refused(labels, error, message):
         check_labels(labels)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [[0, 1], [1, 0]],
+        pd.DataFrame({"a": [0, 1], "b": [1, 0]}),
+        torch.eye(2),
+        np.array([[0.2, 0.8], [0.6, 0.4]]),
+        [[1, 1], [0, 1]],
+        pd.DataFrame({"a": [3, 1], "b": [1, 4]}),
+        [[0, 2, 1]],
+        ["-1", "1"],
+        [-1.0, 1.0],
+        torch.tensor([-1, 1]),
+        pd.Series([0.1, 0.9]),
+    ],
+    ids=repr,
+)
+def test_a_hint_can_be_typed_as_it_stands(labels):
+    with pytest.raises((TypeError, ValueError)) as raised:
+        check_labels(labels)
+    array = r"(numpy\.asarray\(labels(, float)?\)|labels)"
+    follows = r"( > 0(\.5)?\) \* 1|\.argmax\(1\)|\[0\]|\[:, k\])"
+    hint = re.search(rf"\(?{array}{follows}", str(raised.value))
+    followed = eval(hint[0], {"numpy": np, "labels": labels, "k": 1})
+    assert len(check_labels(followed)) == np.shape(labels)["[0]" in hint[0]]
+
+
 def test_a_hint_is_code_whatever_the_labels_are_called():
     for labels in (np.eye(3), np.array([[1, 1], [0, 1]]), np.array([[3, 4], [5, 6]]), [[0, 1, 2]]):
         with pytest.raises(
-            (TypeError, ValueError), match=r"labels(\.argmax\(1\)|\[:, k\]|\[0\])"
+            (TypeError, ValueError), match=r"labels\)?(\.argmax\(1\)|\[:, k\]|\[0\])"
         ) as raised:
             check_labels(labels, name="labels in column 'y' of t.csv")
         assert "t.csv.argmax" not in str(raised.value)

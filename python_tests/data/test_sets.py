@@ -3,9 +3,10 @@
 import random
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from mild_ext.data import ArrayDataset, IndexedDataset, labels_of, stratified_holdout
 from mild_ext.data.augment import augmentation, crop, flip
@@ -130,6 +131,113 @@ def test_labels_that_change_from_reading_to_reading_are_refused():
 
     with pytest.raises(ValueError, match="have another label when they are read again"):
         labels_of(Drawn())
+
+
+class Table(Dataset):
+    """Items (input, label, ...), as they are given."""
+
+    def __init__(self, *columns):
+        self.columns = columns
+
+    def __len__(self):
+        return len(self.columns[0])
+
+    def __getitem__(self, index):
+        return torch.zeros(2), *(column[index] for column in self.columns)
+
+
+TRUE, NOISY = [k % 3 for k in range(60)], [(k + (k % 5 == 0)) % 3 for k in range(60)]
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        Table(TRUE, NOISY),
+        TensorDataset(torch.zeros(60, 2), torch.tensor(TRUE), torch.tensor(NOISY)),
+        [{"x": 1, "label": a, "noisy_label": b} for a, b in zip(TRUE, NOISY, strict=True)],
+        [{"x": 1, "targets": a, "clean_targets": b} for a, b in zip(TRUE, NOISY, strict=True)],
+    ],
+)
+def test_items_with_two_labels_are_refused_until_it_is_said_which_counts(dataset):
+    with pytest.raises(TypeError, match="say which"):
+        labels_of(dataset)
+    where = {"noisy_label", "clean_targets"} & set(dataset[0]) if isinstance(dataset, list) else {2}
+    assert labels_of(IndexedDataset(dataset, labels=where.pop())).tolist() == NOISY
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        list(range(60)),  # its own number
+        [10 * k for k in range(60)],  # an id
+        TRUE,  # the label once more
+        [1] * 60,
+        [k / 60 for k in range(60)],  # a weight
+        ["a"] * 60,
+    ],
+)
+def test_other_entries_of_an_item_are_no_labels(more):
+    assert labels_of(Table(TRUE, more)).tolist() == TRUE
+
+
+def test_a_label_that_changes_after_the_first_reading_is_refused():
+    class Mended(Table):
+        def __init__(self, labels):
+            super().__init__(labels)
+            self.read = set()
+
+        def __getitem__(self, index):
+            first = index not in self.read
+            self.read.add(index)
+            return torch.zeros(2), (NOISY if first else TRUE)[index]
+
+    dataset = Mended(TRUE)
+    dataset.targets = TRUE
+    with pytest.raises(ValueError, match="have another label when they are read again"):
+        labels_of(dataset)
+
+    class Renamed(Table):  # numbered alike, as often as they are looked at alone
+        times = 0
+
+        def __getitem__(self, index):
+            Renamed.times += 1
+            return torch.zeros(2), "a" if Renamed.times <= 60 else "b"
+
+    with pytest.raises(ValueError, match="have another label when they are read again"):
+        labels_of(Renamed(TRUE))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "error", "message"),
+    [
+        (Subset(Table(TRUE), [k % 2 == 0 for k in range(60)]), TypeError, r"mask.nonzero\(\)"),
+        (Subset(Table(TRUE), [0.0, 1.0]), TypeError, "float32, not whole numbers"),
+        (Subset(Table(TRUE), [0, 99]), ValueError, "indices 0 to 99 of a whole of 60"),
+        (Subset(Subset(Table(TRUE), [0, 1, 77]), [0]), ValueError, "the whole of dataset .* 77"),
+        (None, ValueError, None),
+        (pd.DataFrame({"x": [1, 2], "label": [0, 1]}), TypeError, r'frame.to_dict\("records"\)'),
+    ],
+)
+def test_what_is_no_data_set_says_what_to_give(dataset, error, message):
+    if message is None:  # a length that is not true
+
+        class Longer(Table):
+            def __len__(self):
+                return 70
+
+        dataset, message = Longer(TRUE), "says that it has 70 samples, but reading item 60"
+    with pytest.raises(error, match=message):
+        labels_of(dataset)
+
+
+def test_an_attribute_that_cannot_be_read_is_not_needed():
+    class Lazy(Table):
+        @property
+        def labels(self):
+            raise RuntimeError("not loaded")
+
+    with pytest.warns(UserWarning, match=r"they cannot be read: RuntimeError: not loaded"):
+        assert labels_of(Lazy(NOISY)).tolist() == NOISY
 
 
 def test_labels_of_a_subset_are_those_of_the_whole():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from torch.utils.data import Dataset
 
 from mild_ext.cli import main as mild_ext
 from mild_ext.data import IndexedDataset, labels_of
-from mild_ext.data.label_column import MAX_CLASSES, MISSING_TEXTS
+from mild_ext.data.label_column import MAX_CLASSES
 from mild_ext.data.labels import check_labels
+from mild_ext.data.missing import MISSING_TEXTS
 from mild_ext.recording import LearningStatus
 from mild_ext.recording.learning_log import LearningLog, read_learning_log
 
@@ -87,7 +89,10 @@ def plain(entry):
     if entry is None or entry is pd.NA or entry is pd.NaT or entry != entry:
         return None
     if isinstance(entry, str):
-        return None if entry.strip() in MISSING_TEXTS else entry
+        normal = unicodedata.normalize("NFKC", entry)
+        seen = "".join(c for c in normal if c == " " or unicodedata.category(c)[0] not in "CZ")
+        words = {text.upper() for text in MISSING_TEXTS - {"None"}}
+        return None if entry.strip() == "None" or seen.strip().upper() in words else entry
     return None if entry in (-1, -100, -(2**63)) else entry
 
 

@@ -6,10 +6,12 @@ tries first.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -106,10 +108,14 @@ def changed_json(value: object, rng: random.Random) -> object:
     return rng.choice(odd)
 
 
+def corpus(target: str) -> list[bytes]:
+    """What is tried first."""
+    return [path.read_bytes() for path in sorted(CORPUS.glob(f"{target}-*"))]
+
+
 def inputs(target: str, good: dict[str, bytes], seed: int) -> Iterator[bytes]:
     """The corpus of a target, what is good, and then endlessly damaged pieces of both."""
-    kept = [path.read_bytes() for path in sorted(CORPUS.glob(f"{target}-*"))]
-    first = [*kept, *good.values()]
+    first = [*corpus(target), *good.values()]
     yield from first
     rng = random.Random(f"{target} {seed}")
     while True:
@@ -130,6 +136,11 @@ def seconds() -> float:
     return float(os.environ.get("MILD_EXT_FUZZ_SECONDS", "3"))
 
 
+def first_seed() -> int:
+    """Where the targets begin: always the same, or ``MILD_EXT_FUZZ_SEED``."""
+    return int(os.environ.get("MILD_EXT_FUZZ_SEED", "0"))
+
+
 def search(
     target: str, good: dict[str, bytes], attempt: Callable[[bytes], None], *, least: int = 50
 ) -> int:
@@ -139,13 +150,14 @@ def search(
         target: its name, with which its files in the corpus begin.
         good: what is damaged, by name.
         attempt: tries one input; raises where it finds something.
-        least: how many are tried however long it takes.
+        least: how many are tried however long it takes, beside the corpus, which is tried in any case.
 
     Returns:
         How many were tried.
     """
     end, tried = time.monotonic() + seconds(), 0
-    for content in inputs(target, good, int(os.environ.get("MILD_EXT_FUZZ_SEED", "0"))):
+    least += len(corpus(target))
+    for content in inputs(target, good, first_seed()):
         if tried >= least and time.monotonic() > end:
             break
         tried += 1
@@ -153,9 +165,9 @@ def search(
             attempt(content)
         except BaseException:
             CORPUS.mkdir(exist_ok=True)
-            name = f"{target}-{abs(hash(content)) % 10**8:08d}"
+            name = f"{target}-{zlib.crc32(content):08x}"
             (CORPUS / name).write_bytes(content)
-            print(f"kept as {CORPUS / name}")
+            print(f"kept as {CORPUS / name}, which is", base64.b64encode(content[:20_000]).decode())
             raise
     print(f"{target}: {tried} tried")
     return tried

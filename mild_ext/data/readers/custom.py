@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from mild_ext.data.dataset_labels import read_labels
-from mild_ext.data.indexed import IndexedDataset, require_map_style
+from mild_ext.data.indexed import IndexedDataset
 from mild_ext.data.labels import CheckedLabels, named_as, number_alike
+from mild_ext.data.map_style import require_map_style
 from mild_ext.data.random_state import isolated_random_state
 from mild_ext.data.sets import ArrayDataset, LabeledData, array_data, some_inputs, statistics_of
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mild_ext.data.label_column import is_missing
+from mild_ext.data.missing import is_minus_one, is_missing
 from mild_ext.data.readers.images import EXTENSIONS
 from mild_ext.data.readers.skipped import PassedOver
 from mild_ext.files import as_text
@@ -152,7 +152,7 @@ def _require_classes(root: Path, names: list[str], meant: str, messages: list[st
             f"the folders {_listed(names)} are taken for the classes; all of them hold {_listed(sorted(inside[0]))}, "
             "which are not told apart"
         )
-    none = [name for name in names if is_missing(name) or (name == "-1" and len(names) > 2)]
+    none = [name for name in names if is_missing(name) or (is_minus_one(name) and len(names) > 2)]
     if none:
         raise ValueError(
             f"the folder {root / none[0]} stands for samples without a label: move it elsewhere, rename it, or add "

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mild_ext.data.indexed import read_column
 from mild_ext.data.labels import CheckedLabels, Missing, check_labels, number_alike
+from mild_ext.data.map_style import read_column
 from mild_ext.data.readers.folder import MEMORY_LIMIT, choose_format
 from mild_ext.data.readers.images import (
     ImageHeader,

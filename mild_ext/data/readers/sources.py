@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mild_ext.booleans import parse_bool
+from mild_ext.data.doubtful_classes import doubts
 from mild_ext.data.labels import CheckedLabels, check_labels, named_as, number_alike
 from mild_ext.data.readers.skipped import left_out_unlabeled, parse_missing
 from mild_ext.data.sets import ArrayDataset, LabeledData, Part, array_data, stratified_holdout
@@ -55,6 +56,9 @@ def load_data(spec: str, *, test_fraction: float = 0.0, seed: int = 0) -> Labele
         data = load_custom(head, **options)
     else:
         raise ValueError(_unknown_source(spec, name, head))
+    counts = torch.bincount(data.labels, minlength=len(data.class_names))
+    if len(counts) == len(data.class_names):
+        data.messages += doubts(data.class_names, counts.tolist())
     if test_fraction > 0:
         data = _split_test(data, test_fraction, seed)
     return data
@@ -258,13 +262,20 @@ def load_npz(argument: str, *, missing: str = "refuse") -> LabeledData:
     names = None
     if "class_names" in arrays:
         names = [str(c) for c in np.atleast_1d(arrays["class_names"]).tolist()]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"class_names must differ, but {twice!r} occurs twice")
     found = {
         key: check_labels(
             arrays[key],
             name=key,
             count=sizes[key],
             missing=parse_missing(missing) if key == "y_train" else "refuse",
-            remedy="leave these samples out with ,missing=drop after --data",
+            remedy=(
+                "leave these samples out with ,missing=drop after --data"
+                if key == "y_train"
+                else f"take these samples, or {key}, out of the file"
+            ),
         )
         for key in sizes
         if key in arrays
@@ -294,8 +305,10 @@ def _checked_inputs(values: _Array, name: str) -> _Array:
     """Vectors ``[N, ...]`` or images ``[N, C, H, W]``; uint8 stays, everything else is float32."""
     if values.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold numbers, got dtype {values.dtype}")
-    if values.ndim < 2 or len(values) == 0:
-        raise ValueError(f"{name} must be [N, ...] with at least one sample, got {values.shape}")
+    if values.ndim < 2 or values.size == 0:
+        raise ValueError(
+            f"{name} must be [N, ...] with at least one sample and one number for each, got {values.shape}"
+        )
     if values.dtype != np.uint8:
         values = values.astype(np.float32)
         if not np.isfinite(values).all():
@@ -303,6 +316,11 @@ def _checked_inputs(values: _Array, name: str) -> _Array:
             raise ValueError(f"{name} must be finite; {bad} samples hold NaN or infinity")
     if values.ndim == 3:
         values = values[:, None]
+    elif values.ndim == 4 and values.shape[1] not in (1, 3, 4) and values.shape[3] == 2:
+        raise ValueError(
+            f"{name} must have 1, 3 or 4 channels where they come last, got {values.shape}; put others first: "
+            "x.transpose(0, 3, 1, 2)"
+        )
     elif values.ndim == 4 and values.shape[-1] in (1, 3, 4):
         values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
     return values

@@ -9,22 +9,26 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mild_ext.data.label_column import is_missing
+from mild_ext.data.label_column import refuse_wrapped
 from mild_ext.data.labels import check_labels
+from mild_ext.data.missing import is_minus_one, is_missing
 from mild_ext.data.readers.skipped import parse_missing
 from mild_ext.data.readers.table_columns import apply_columns, encode_columns
 from mild_ext.data.readers.table_file import TableFile, cell_text, read_table_file
 from mild_ext.data.readers.text import apply_texts, read_texts
 from mild_ext.data.sets import ArrayDataset, LabeledData
+from mild_ext.reading import shown
 
 #: Columns of a text are joined by this sign in the specification.
 JOIN = "+"
@@ -79,11 +83,21 @@ def load_table(
     table.require(label, "label=", source)
     if text is not None and image is not None:
         raise ValueError("text= and image= are for one kind of data each: give one of them")
+    if label in (image, *(text or "").split(JOIN)):
+        raise ValueError(
+            f"column {label} is the label: it cannot be what its own samples are learned from"
+        )
     if missing is not None and parse_missing(missing) == "refuse":
         missing = None
     cells = label_texts([row[label] for row in table.rows], label)
+    if table.schema is not None and str(table.schema.field(label).type).startswith("uint"):
+        numbers = [row[label] for row in table.rows if row[label] is not None]
+        refuse_wrapped(
+            f"labels in column {label}", np.array(numbers, str(table.schema.field(label).type))
+        )
     rows, messages = _labeled(cells, label, missing, source)
     labels, names = number_labels([cells[k] for k in rows], label)
+    _require_no_rows_inside(table, label, set(names), source)
     ids = _ids(table, rows, id, source)
     facts: dict[str, Any] = {
         "name": source.stem,
@@ -167,22 +181,35 @@ def _labeled(
     """The rows that have a label, and a message where others were left out."""
     two = set(cells) <= {"-1", "1"}  # the two classes of some fields
     without = [
-        k
-        for k, cell in enumerate(cells)
-        if is_missing(cell) or (cell in ("-1", "-1.0", "-100") and not two)
+        k for k, cell in enumerate(cells) if is_missing(cell) or (is_minus_one(cell) and not two)
     ]
     if without and missing is None:
         first = ", ".join(str(k) for k in without[:5])
         raise ValueError(
             f"{path}: {len(without)} of {len(cells)} rows have no label in column {label} (rows {first}"
-            f"{', ...' if len(without) > 5 else ''}, the first row being 0); fill them in, or leave them out with "
-            "missing=drop"
+            f"{', ...' if len(without) > 5 else ''}, the first row being 0: {cells[without[0]]!r}); fill them in, or "
+            "leave them out with missing=drop; where that is the name of a class, call it something else"
         )
     gone = set(without)
     rows = [k for k in range(len(cells)) if k not in gone]
     if not rows:
         raise ValueError(f"{path} has no row with a label in column {label}")
     return rows, [f"{len(without)} rows without a label are left out"] if without else []
+
+
+def _require_no_rows_inside(table: TableFile, label: str, names: set[str], path: Path) -> None:
+    """Raise where rows of the table lie inside a cell of several lines: a stray quote has swallowed them."""
+    place = table.columns.index(label)
+    for number, row in enumerate(table.rows):
+        for cell in row.values():
+            lines = cell.splitlines()[1:-1] if isinstance(cell, str) and "\n" in cell else []
+            for cells in csv.reader(lines, delimiter=table.delimiter):
+                if len(cells) == len(table.columns) and cells[place].strip() in names:
+                    raise ValueError(
+                        f"{path}: a cell of row {number} (the first being 0) holds lines that are rows of the table "
+                        f"({shown(table.delimiter.join(cells), 60)!r}): a quote opens it that is closed too late; "
+                        "write that quote twice, or take it out"
+                    )
 
 
 def number_labels(texts: Sequence[str], column: str) -> tuple[Tensor, list[str]]:

@@ -22,6 +22,8 @@ from mild_ext.data.readers.table_file import Row, cell_text
 LARGEST = 6.0
 #: A category with more values than this is taken for a name or a text, and left out.
 MOST_VALUES = 100
+#: Cells of a Parquet file that are more than one value.
+_NO_VALUE = (list, tuple, dict, bytes)
 #: What people write where a value is missing.
 MISSING = ("", "nan", "na", "n/a", "null", "none", "?")
 
@@ -46,6 +48,13 @@ def encode_columns(
     messages: list[str] = []
     gaps: dict[str, int] = {}
     for name in columns:
+        odd = next((row[name] for row in rows if isinstance(row[name], _NO_VALUE)), None)
+        if odd is not None:
+            messages.append(
+                f"column {name} is left out: it holds {type(odd).__name__}s, not one number or word a row (vectors are "
+                "read from npz: and hf:)"
+            )
+            continue
         cells = [cell_text(row[name]) for row in rows]
         there = [cell for cell in cells if cell.lower() not in MISSING]
         if len(there) < len(cells):
@@ -55,6 +64,7 @@ def encode_columns(
             messages.append(f"column {name} is left out: {fitted}")
         else:
             encoding.append(fitted)
+            messages += _taken_for_category(name, fitted, there)
     if not encoding:
         raise ValueError(f"{path} has no column to learn from: {'; '.join(messages)}")
     if gaps:
@@ -92,6 +102,27 @@ def _fit(name: str, cells: Sequence[str], there: Sequence[str]) -> dict[str, Any
         return f"{len(values)} different values are too many for a category; is it a text (text={name})?"
     known = sorted(values)
     return {"name": name, "kind": "category", "values": known + [""] * (len(there) < len(cells))}
+
+
+def _taken_for_category(name: str, fitted: Mapping[str, Any], there: Sequence[str]) -> list[str]:
+    """A message where most values of a category are numbers: it was meant for numbers, perhaps."""
+    others = Counter(
+        {
+            cell: count
+            for cell, count in Counter(there).items()
+            if _numbers([cell.replace(",", ".", 1)]) is None
+        }
+    )
+    if fitted["kind"] != "category" or 2 * sum(others.values()) >= len(there):
+        return []
+    why = (
+        f"{others.most_common(1)[0][0]!r} is none"
+        if others
+        else "a number needs a point, not a comma"
+    )
+    return [
+        f"column {name} is taken for a category, although most of its values are numbers: {why}"
+    ]
 
 
 def _numbers(cells: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]] | None:

@@ -47,7 +47,7 @@ class TableFile:
         """Raise a ValueError that names the columns there are, where ``column`` is none of them."""
         if column not in self.columns:
             raise ValueError(
-                f"{path} has no column {column!r} ({what}){did_you_mean(column, self.columns)} It has "
+                f"{path} has no column {column!r} ({what}){did_you_mean(column, self.columns) or '.'} It has "
                 f"{self.listed()}"
             )
 
@@ -70,26 +70,51 @@ def read_table_file(path: Path) -> TableFile:
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
     with reading(path):
-        text = decode_text(path.read_bytes())
+        content = path.read_bytes()
+        _require_text(content)
+        text = decode_text(content)
     header = text.partition("\n")[0]
     delimiter = max(DELIMITERS, key=header.count)
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a cell may be a whole document
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    # Strict: a quote that is never closed, or closed in the middle of a cell, would swallow rows without a word.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        columns = [name.strip() for name in next(reader, [])]
+        columns = [name.strip().strip("\ufeff") for name in next(reader, [])]
         _check_columns(columns, path)
         rows = []
         for cells in reader:
             if not cells:
                 continue  # an empty line
+            if [cell.strip() for cell in cells] == columns:
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: the header again, as where files were joined; take it out"
+                )
             if len(cells) != len(columns):
                 raise ValueError(
                     f"{path}, line {reader.line_num}: {len(cells)} cells, but the header has {len(columns)}"
                 )
             rows.append(dict(zip(columns, cells, strict=True)))
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+        raise ValueError(
+            f"{path}, line {reader.line_num}: {error}; a quote inside a quoted cell is written twice, and one that "
+            "opens a cell must be closed"
+        ) from error
     return TableFile(columns, rows, delimiter, "\r\n" if header.endswith("\r") else "\n")
+
+
+#: How files begin that are no text, and what to do with them.
+_NO_TEXT = {
+    b"PK\3\4": "it is a zip archive or an Excel workbook: unpack it, or save it as CSV in UTF-8",
+    b"\x1f\x8b": "it is compressed with gzip: unpack it (gunzip)",
+    b"PAR1": "it is a Parquet file: call it .parquet, and give it as parquet:FILE",
+    b"\xd0\xcf\x11\xe0": "it is an Excel workbook: save it as CSV in UTF-8",
+}
+
+
+def _require_text(content: bytes) -> None:
+    for start, what in _NO_TEXT.items():
+        if content.startswith(start):
+            raise ValueError(what)
 
 
 def _check_columns(columns: Sequence[str], path: Path) -> None:

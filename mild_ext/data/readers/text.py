@@ -86,7 +86,10 @@ def encode_texts(texts: Sequence[str]) -> tuple[Tensor, dict[str, Any], list[str
         vectorizer = _vectorizer(max_features=most, min_df=2)
         matrix = vectorizer.fit_transform(texts)
     except ValueError as error:
-        raise ValueError(f"the texts have no words in common ({error})") from error
+        raise ValueError(
+            f"no word of two letters or more occurs in two of the {len(texts)} texts: is this the column of the "
+            "texts, or one of names or numbers?"
+        ) from error
     words = vectorizer.get_feature_names_out().tolist()
     encoding = {"kind": "words", "words": words, "weights": vectorizer.idf_.tolist()}
     vectors = torch.from_numpy(matrix.toarray().astype(np.float32)) * NORM

@@ -173,9 +173,11 @@
     at("download").disabled = at("clear").hidden = looked.length === 0;
   }
 
+  // What a spreadsheet takes for a formula: as mild_ext.files.spreadsheet_safe.
+  const FORMULA = /^'*[\s\ufeff\u200b]*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]/;
   // ---- corrections.csv: RFC 4180; a text that a spreadsheet would take for a formula gets a ' in front
   function cell(text) {
-    if (/^ *[=+\-@\t\r]/.test(text)) text = "'" + text;
+    if (FORMULA.test(text)) text = "'" + text;
     return /[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
   }
   function corrections() {
@@ -201,7 +203,7 @@
   function parseCsv(text) {
     const rows = [[]];
     let field = "", quoted = false;
-    const end = () => { rows.at(-1).push(/^' *[=+\-@\t\r]/.test(field) ? field.slice(1) : field); field = ""; };
+    const end = () => { rows.at(-1).push(field[0] === "'" && FORMULA.test(field.slice(1)) ? field.slice(1) : field); field = ""; };
     for (let i = 0; i < text.length; i++) {
       const c = text[i];
       if (quoted) {

@@ -206,3 +206,35 @@ def test_splits_that_number_their_classes_differently_are_refused(tmp_path):
 def test_a_streamed_table_is_refused_in_one_sentence():
     with pytest.raises(TypeError, match=r"IterableDataset, a stream; .* list\(dataset\)"):
         IndexedDataset(image_set(3).to_iterable_dataset())
+
+
+def test_a_transform_that_changes_labels_is_followed(tmp_path):
+    def noisy(batch):
+        return batch | {"label": [(label + 1) % 3 for label in batch["label"]]}
+
+    def renamed(batch):
+        return {"pixels": batch["x"], "labels": [(label + 1) % 3 for label in batch["label"]]}
+
+    def augmented(batch):
+        return batch | {"x": [[-value for value in row] for row in batch["x"]]}
+
+    rows = {"x": [[float(k)] for k in range(9)], "label": [k % 3 for k in range(9)]}
+    table = datasets.Dataset.from_dict(rows)
+    changed = [(k + 1) % 3 for k in range(9)]
+    for transform, expected in ((noisy, changed), (renamed, changed), (augmented, rows["label"])):
+        made = table.with_transform(transform)
+        assert labels_of(made).tolist() == expected
+        assert [int(IndexedDataset(made)[k][2]) for k in range(9)] == expected
+    named = IndexedDataset(table.with_transform(noisy), labels="label")
+    assert labels_of(named).tolist() == [int(named[k][2]) for k in range(9)] == changed
+
+
+def test_what_minus_one_becomes_in_an_unsigned_column_is_no_class(tmp_path):
+    features = datasets.Features(
+        {"x": datasets.Sequence(datasets.Value("float32")), "label": datasets.Value("uint8")}
+    )
+    table = datasets.Dataset.from_dict({"x": [[0.0], [1.0]], "label": [0, 255]}, features=features)
+    table.save_to_disk(tmp_path / "set")
+    for read in (lambda: load_data(f"hf:{tmp_path / 'set'}"), lambda: labels_of(table)):
+        with pytest.raises(ValueError, match="255 is what -1, no label, becomes"):
+            read()

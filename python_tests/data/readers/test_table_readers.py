@@ -6,6 +6,7 @@ import csv
 import datetime
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -136,7 +137,21 @@ def test_errors_name_what_there_is(people, options, message):
             "t.csv cannot be read: the byte 0xff in line 2 is no UTF-8; save it as",
         ),
         ("a,y\n1,caf\xe9\n".encode("latin-1"), "the byte 0xe9 in line 2 is no UTF-8"),
-        ("a,y\n1,2\n".encode("utf-16"), "the byte 0xff in line 1 is no UTF-8"),
+        ("a,y\n1,2\n".encode("utf-16"), "it is UTF-16, not UTF-8; convert it: iconv -f UTF-16"),
+        ("a,y\n1,2\n".encode("utf-32"), "it is UTF-32"),
+        ("a,y\n1,2\n".encode("utf-16-le"), "line 1 holds a zero byte.* .iconv -f UTF-16LE"),
+        ("a,y\n1,cat\n2,cat\0\n", "line 3 holds a zero byte"),
+        (b"PK\3\4" + b" " * 99, "an Excel workbook: .* save it as CSV"),
+        (b"\x1f\x8b\x08" + b" " * 99, "gunzip"),
+        (b"PAR1" + b" " * 99, "give it as parquet:FILE"),
+        ("a,y\n1,2\na,y\n2,2\n", "line 3: the header again"),
+        ('a,y\n1,2\n"2,3\n', "line 3: unexpected end of data; a quote"),
+        ('a,y\n1,2\n2,"3\n', "line 3: unexpected end of data; a quote"),
+        ('a,y\n"1,2\n3,4\n5" in,6\n', "line 4: ',' expected after"),
+        (
+            'a,y\n1,2\n"2,2\n3,5\n4",5\n1,5\n5,2\n6,2\n',
+            r"row 1 .* lines that are rows .*'3,5'.* too late",
+        ),
     ],
 )
 def test_files_that_are_no_tables(tmp_path, content, message):
@@ -146,6 +161,82 @@ def test_files_that_are_no_tables(tmp_path, content, message):
         load_data(f"csv:{path},label=y")
     with pytest.raises(ValueError, match="there is no file"):
         load_data(f"csv:{tmp_path / 'none.csv'},label=y")
+
+
+def test_a_cell_of_several_lines_need_not_be_rows(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('text,y\n"one,\ntwo, or three\nfour",a\none two,b\none four,a\nfour two,b\n')
+    assert load_data(f"csv:{path},label=y,text=text").labels.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("text", ["y", "x+y"])
+def test_nothing_is_learned_from_the_label_itself(tmp_path, text):
+    path = write(tmp_path / "t.csv", ["x", "y"], *[["good day", "a"], ["bad day", "b"]] * 4)
+    with pytest.raises(ValueError, match="column y is the label"):
+        load_data(f"csv:{path},label=y,text={text}")
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ([1.5, 2.5, 3.5, "inf"], "'inf' is none"),
+        ([1.5, 2.5, 3.5, "3.5 kg"], "'3.5 kg' is none"),
+        (["1,5", "2,5", "3,5", "4,5"], "a number needs a point"),
+        (["red", "blue", "red", "4"], None),
+        ([1.5, 2.5, 3.5, ""], None),
+    ],
+)
+def test_numbers_are_not_taken_for_categories_without_a_word(tmp_path, values, why):
+    rows = [[value, k % 2] for k, value in enumerate(values * 3)]
+    data = load_data(f"csv:{write(tmp_path / 't.csv', ['x', 'y'], *rows)},label=y")
+    told = [text for text in data.messages if "taken for a category" in text]
+    assert len(told) == (why is not None)
+    assert why is None or why in told[0]
+
+
+def test_cells_of_a_parquet_file_that_are_no_values_are_left_out_and_named(tmp_path):
+    table = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    columns = {
+        "list": [[1.0, k] for k in range(8)],
+        "struct": [{"a": k} for k in range(8)],
+        "good": [0.5 * k for k in range(8)],
+        "y": [k % 2 for k in range(8)],
+    }
+    write_table(table.table(columns), tmp_path / "t.parquet")
+    data = load_data(f"parquet:{tmp_path / 't.parquet'},label=y")
+    assert data.input_shape == (1,)
+    told = "\n".join(data.messages)
+    assert "column list is left out: it holds lists" in told
+    assert "column struct is left out: it holds dicts" in told
+    columns["y"] = table.array([0, 255] * 4, table.uint8())
+    write_table(table.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="255 is what -1, no label, becomes"):
+        load_data(f"parquet:{tmp_path / 't.parquet'},label=y")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["cat", "Cat", "dog"], "'Cat' and 'cat' differ in their spelling alone"),
+        (["1", "01", "2"], "differ in their spelling"),
+        (["caf\u00e9", "cafe\u0301", "tea"], "differ in their spelling"),
+        (["big_cat", "big cat", "dog"], "differ in their spelling"),
+        (["?", "cat", "dog"], r"a class is called '\?' \(8 samples\)"),
+        (["unknown", "cat", "dog"], "a class is called 'unknown'"),
+        (["none", "cat", "dog"], "a class is called 'none'"),
+        (["cat", "dog", "owl"], None),
+    ],
+)
+def test_classes_that_may_be_none_are_said(tmp_path, names, told):
+    rows = [[k % 5, names[k % 3]] for k in range(24)]
+    data = load_data(f"csv:{write(tmp_path / 't.csv', ['x', 'y'], *rows)},label=y")
+    assert len(data.messages) == (told is not None)
+    assert told is None or re.search(told, data.messages[0])
+    path = write(tmp_path / "u.csv", ["x", "y"], *rows, ["1", "Total: 24"])
+    said = load_data(f"csv:{path},label=y").messages
+    assert said[-1] == "only one sample is labeled 'Total: 24'; is that a class?"
 
 
 def test_whole_numbers_are_classes_in_their_order(tmp_path):

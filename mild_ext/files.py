@@ -108,9 +108,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_atomically(path, write)
 
 
-#: What is spelled out in a name, as regular expressions of the character and of its number: control characters, the ends
-#: of lines and what turns the order of reading, halves of surrogate pairs. The backslash is for names that look spelled
-#: out already: no two names may become one.
+#: What is spelled out in a name, as regular expressions of the character and of its number: control characters, ends of
+#: lines, what turns the order of reading, halves of surrogate pairs. The backslash is for names that look spelled out
+#: already: no two names may become one.
 _SPELLED = "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 _NUMBERS = r"d[89a-f][0-9a-f]{2}|00[0189][0-9a-f]|007f|005c|202[89a-e]|206[6-9]"
 _TO_SPELL = re.compile(rf"{_SPELLED}|\\(?=u(?:{_NUMBERS}))")
@@ -164,17 +164,17 @@ class PlainStream:
         return getattr(self._stream, name)
 
 
-#: What a spreadsheet takes for a formula, whatever blanks or apostrophes stand in front: full-width signs too, and cells
-#: that begin with a tab or the end of a line. The report's page has the same in review.js.
+#: What a spreadsheet takes for a formula, whatever blanks or apostrophes stand in front: full-width signs too, and what
+#: begins with a tab or the end of a line. The report's page has the same in review.js.
 _FORMULA = re.compile("'*[\\s\ufeff\u200b]*[=+\\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
 
 
 def spreadsheet_safe(text: str) -> str:
     """Text for a cell of a CSV file that a spreadsheet shows and never computes.
 
-    A cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or the end of a line gets an apostrophe before it, whatever
-    blanks stand in front; so does one that begins with an apostrophe and then with these, so that `without_apostrophe`
-    gives back what was there. It is for text alone: a number keeps its sign.
+    A cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or the end of a line gets an apostrophe before it,
+    whatever blanks stand in front; so does one that begins with an apostrophe and then with these, so that
+    `without_apostrophe` gives back what was there. It is for text alone: a number keeps its sign.
 
     Source: OWASP, *CSV Injection*.
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dis
+import functools
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -96,7 +100,7 @@ def draws_from(loader: Any, tracker: Watcher) -> bool:
     """Whether a DataLoader, or what wraps one, draws from a sampler of this tracker.
 
     Samplers, batch samplers and loaders are looked through, whatever wraps them: a wrapper holds what it
-    wraps in an attribute.
+    wraps in an attribute, or a function of its own closes over it.
 
     Raises:
         ValueError: a wrapper deals the samples out to the ranks, as the tracker's sampler has already done.
@@ -127,6 +131,8 @@ def _wrapped(thing: Any) -> list[Any]:
         return list(thing.values())
     if isinstance(thing, list | tuple):
         return list(thing)
+    if isinstance(thing, _FUNCTIONS):
+        return _held_by(thing)
     own = dict(getattr(thing, "__dict__", {}))
     for kind in type(thing).__mro__:
         slots = kind.__dict__.get("__slots__", ())
@@ -138,7 +144,40 @@ def _wrapped(thing: Any) -> list[Any]:
         # A DistributedSampler that wraps a sampler takes it for its data set.
         if called or (name == "dataset" and isinstance(thing, Sampler)) or _is_gone_through(value):
             found.append(value)
+    found += [value for value in own.values() if isinstance(value, _FUNCTIONS)]
+    if _is_gone_through(thing):
+        found += _held_by(type(thing).__iter__)
     return found
+
+
+def _held_by(function: Any) -> list[Any]:
+    """What a function can go through: what it closes over, what it is bound to, samplers of its module."""
+    if isinstance(function, functools.partial):
+        return [function.func, *function.args, *function.keywords.values()]
+    if isinstance(function, types.MethodType):
+        return [function.__self__, function.__func__]
+    if not isinstance(function, types.FunctionType):
+        return []
+    found = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # not filled yet
+            found.append(cell.cell_contents)
+    found += [function.__globals__.get(name) for name in _globals_of(function.__code__)]
+    return [
+        value
+        for value in found
+        if isinstance(value, (Sampler, *_FUNCTIONS)) or _is_gone_through(value)
+    ]
+
+
+def _globals_of(code: types.CodeType) -> list[str]:
+    """Names of the module that a function looks up, also in functions inside it."""
+    names = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
+    inner = [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    return names + [name for part in inner for name in _globals_of(part)]
+
+
+_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
 
 
 def _is_gone_through(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import numpy as np
@@ -276,9 +277,62 @@ class Several(Plain):
         return sum(map(len, self.rest))
 
 
+class Called:
+    """What it goes through is known to a function alone."""
+
+    def __init__(self, draw):
+        self.draw = draw
+
+    def __iter__(self):
+        return iter(self.draw())
+
+    def __len__(self):
+        return len(self.draw())
+
+
+def closes_over(sampler):
+    class Batches:
+        def __iter__(self):
+            return iter(BatchSampler(sampler, 32, drop_last=False))
+
+        def __len__(self):
+            return -(-len(sampler) // 32)
+
+    return Batches()
+
+
+sampler = None  # of the module, where a test sets it
+
+
+def test_a_sampler_of_the_same_name_is_not_taken_for_the_one_that_is_used(monkeypatch):
+    callback = MILDCallback(NUM_SAMPLES, ROUNDS)
+
+    class Other:
+        def __init__(self):
+            self.sampler = range(NUM_SAMPLES)
+
+        def __iter__(self):
+            return iter(BatchSampler(self.sampler, 32, drop_last=False))
+
+    class Global(Other):
+        def __iter__(self):
+            return (batch for batch in BatchSampler(sampler, 32, drop_last=False))
+
+    monkeypatch.setitem(globals(), "sampler", callback.sampler())
+    assert not draws_from(DataLoader(Noisy(), batch_sampler=Other()), callback.tracker)
+    assert draws_from(DataLoader(Noisy(), batch_sampler=Global()), callback.tracker)
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
+        lambda s: DataLoader(
+            Noisy(), batch_sampler=Called(lambda: BatchSampler(s, 32, drop_last=False))
+        ),
+        lambda s: DataLoader(
+            Noisy(), batch_sampler=Called(functools.partial(BatchSampler, s, 32, drop_last=False))
+        ),
+        lambda s: DataLoader(Noisy(), batch_sampler=closes_over(s)),
         lambda s: DataLoader(Noisy(), batch_sampler=InBatches(Plain(Several(Plain(s))))),
         lambda s: DataLoader(Noisy(), batch_sampler=BatchSampler(s, 32, drop_last=False)),
         lambda s: DataLoader(Noisy(), batch_sampler=InBatches(s)),

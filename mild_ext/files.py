@@ -83,6 +83,8 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     Raises:
         CannotWrite: the disk is full, the folder is gone, ...; ``path`` is as it was.
     """
+    if "\0" in os.fspath(path):
+        raise ValueError(f"no file can be called {as_text(os.fspath(path))}: it holds a zero byte")
     path = Path(path)
     # A name of its own: two processes that write the same file do not mix their bytes.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")

@@ -101,7 +101,10 @@ def require_file(path: str | os.PathLike[str]) -> None:
     if not os.path.exists(path):
         raise FileNotFoundError(f"there is no file {as_text(os.fspath(path))}")
     if not os.path.isfile(path):
-        raise UnreadableFile(f"{as_text(os.fspath(path))} is no regular file")
+        what = "a folder" if os.path.isdir(path) else "a pipe or a device"
+        raise UnreadableFile(
+            f"{as_text(os.fspath(path))} is no regular file but {what}; name a file"
+        )
 
 
 def require_plausible(packed: int, unpacked: int) -> None:
@@ -180,7 +183,7 @@ def _npy_header(file: IO[bytes], width: int) -> io.BytesIO:
     told = file.read(width)
     length = int.from_bytes(told, "little")
     if length > _LONGEST_HEADER:
-        raise ValueError(f"its header tells of {length:,} bytes of header")
+        raise ValueError(f"it claims to have a header of {length:,} bytes")
     return io.BytesIO(told + file.read(length))
 
 
@@ -270,7 +273,9 @@ def read_text(path: str | os.PathLike[str], *, names: bool = False) -> str:
     with reading(path):
         size = os.path.getsize(path)
         if size > LARGEST_TEXT:
-            raise ValueError(f"it has {size:,} bytes, more than the {LARGEST_TEXT:,} that are read")
+            raise ValueError(
+                f"it has {size:,} bytes, more than the {LARGEST_TEXT:,} that are read; split it"
+            )
         with open(path, "rb") as file:
             content = file.read()
         return content.decode("utf-8", "surrogateescape") if names else decode_text(content)

@@ -106,7 +106,7 @@ def _of_pandas(name: str, labels: Any) -> tuple[_Array, _Array | None, list[str]
             f"{name} must hold one label for each sample, got an index of {labels.nlevels} levels; choose one"
         )
     absent = np.asarray(labels.isna())
-    if absent.any() and getattr(kind, "kind", "O") == "u":
+    if kind is not None and absent.any() and getattr(kind, "kind", "O") == "u":
         refuse_wrapped(name, labels.dropna().to_numpy(dtype=f"uint{8 * kind.itemsize}"))
     if absent.any() or getattr(kind, "kind", "O") not in "biuf":
         values = labels.to_numpy(dtype=object)
@@ -401,7 +401,7 @@ class Column:
         wanted = f"{name} must have shape [N], one class for each sample, got shape {shape}"
         if values.ndim > 2:
             raise TypeError(
-                f"{wanted}: a label for each pixel or token, which is not supported here"
+                f"{wanted}: a label for each pixel or token; a LearningStatus records them, a row for each"
             )
         if len(values) == 1:
             raise ValueError(f"{wanted}; use {code}[0] if each column is a sample")

@@ -85,7 +85,7 @@ def _reading(path: Path) -> Iterator[None]:
             raise ValueError("it is no regular file")
         if path.stat().st_size > LARGEST_FILE:
             raise ValueError(
-                f"it is larger than the {LARGEST_FILE:,} bytes that are read of a pickle"
+                f"it is larger than the {LARGEST_FILE:,} bytes that are read of a pickle; save its arrays as .npz"
             )
         try:
             yield

@@ -76,7 +76,12 @@ class MILDCallback(pl.Callback):
         given_labels: Tensor | None = None,
         **tracker_options: Any,
     ) -> None:
-        self.tracker = RoundTracker(num_samples, rounds, labels=given_labels, **tracker_options)
+        try:
+            self.tracker = RoundTracker(num_samples, rounds, labels=given_labels, **tracker_options)
+        except (TypeError, ValueError) as error:
+            if given_labels is None or not str(error).startswith("labels "):
+                raise
+            raise type(error)(f"given_{error}") from error  # labels= is something else here
         self.index, self.logits, self.labels = index, logits, labels
         self.read = read
         self.restart_optimizers = restart_optimizers

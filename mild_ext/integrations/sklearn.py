@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mild_ext.data.missing import NO_LABEL, is_minus_one, is_missing
 from mild_ext.data.sets import array_data
+from mild_ext.training.loop import TrainingDiverged
 from mild_ext.training.models import build_model
 from mild_ext.training.recipe import Recipe
 from mild_ext.training.run_rounds import run_rounds
@@ -173,21 +174,25 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
             torch.from_numpy(encoded.astype(np.int64)),
             [str(label) for label in self.classes_],
         )
-        result = run_rounds(
-            data.train,
-            lambda: build_model(
-                recipe.model,
-                data.input_shape,
-                data.num_classes,
-                width=recipe.width,
-                mean=data.mean,
-                std=data.std,
-            ),
-            recipe,
-            num_classes=data.num_classes,
-            seed=seed,
-            device=self.device,
-        )
+        try:
+            result = run_rounds(
+                data.train,
+                lambda: build_model(
+                    recipe.model,
+                    data.input_shape,
+                    data.num_classes,
+                    width=recipe.width,
+                    mean=data.mean,
+                    std=data.std,
+                ),
+                recipe,
+                num_classes=data.num_classes,
+                seed=seed,
+                device=self.device,
+            )
+        except TrainingDiverged as error:  # which speaks of settings that there are not here
+            advice = "scale X (StandardScaler), or lower learning_rate"
+            raise TrainingDiverged(f"{str(error).partition(';')[0]}; {advice}") from error
         self.kept_ = result.kept.numpy()
         self.clean_probability_ = result.clean_probability.numpy()
         self.suspicion_ = result.suspicion.numpy()
@@ -235,5 +240,6 @@ def _require_labels(y: NDArray[Any]) -> None:
     if len(rows):
         raise ValueError(
             f"y is missing for {len(rows)} of {len(y)} samples (rows {', '.join(map(str, rows[:5]))}"
-            f"{', ...' if len(rows) > 5 else ''}); fit on the others: X[labeled], y[labeled]"
+            f"{', ...' if len(rows) > 5 else ''}); leave these rows out of X and y, or label "
+            "them; where a text is the name of a class, call it something else"
         )

@@ -109,13 +109,21 @@ def require_tensors(**arguments: object) -> None:
             )
 
 
+def _advice_on_index(index: Tensor) -> str:
+    if index.dtype == torch.bool:
+        return (
+            "of a mask use index.nonzero().flatten()"  # as numbers it would be the samples 0 and 1
+        )
+    return "use index.long()"
+
+
 def _explain_batch(device: torch.device, index: Tensor, logits: Tensor, labels: Tensor) -> NoReturn:
     require_tensors(index=index, logits=logits, labels=labels)
     for name, tensor in (("index", index), ("labels", labels)):
         if tensor.dtype not in INTEGERS:
             raise TypeError(
                 f"{name} must be int64 or int32, got {tensor.dtype}; "
-                + (_advice_on_labels(labels) if name == "labels" else "use index.long()")
+                + (_advice_on_labels(labels) if name == "labels" else _advice_on_index(index))
             )
     if logits.dtype not in LOGIT_TYPES:
         raise TypeError(

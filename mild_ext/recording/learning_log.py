@@ -96,7 +96,10 @@ class LearningLog:
                     f"{name} must not be negative, got {values[row]} at {row}; leave samples without a label out"
                 )
         if self.ids is not None and len(np.unique(self.ids)) != samples:
-            raise ValueError("ids must name each sample once, but some occur twice")
+            values, times = np.unique(self.ids, return_counts=True)
+            raise ValueError(
+                f"ids must name each sample once, but {values[times > 1][0]} occurs twice"
+            )
         if self.predicted is not None and int(self.predicted.min()) < -1:
             raise ValueError(f"predicted must be a class, or -1, got {self.predicted.min()}")
         probabilities = self.oof_probs

@@ -120,10 +120,7 @@ class Rounds:
         plant_trainings: int = 1,
         record: str | None = None,
     ) -> None:
-        if not rounds or any(epochs < 1 for epochs in rounds):
-            raise ValueError(
-                f"rounds must name at least one round of at least one epoch each, got {list(rounds)}"
-            )
+        rounds = _whole_epochs(rounds)
         if reselect not in RESELECT:
             raise ValueError(f"reselect must be one of {', '.join(RESELECT)}; got {reselect!r}")
         if not 0 <= min_removed < 1:
@@ -405,3 +402,23 @@ class Rounds:
         self.dynamics = found.dynamics
         self.round, self.stop_reason = found.round, found.stop_reason
         self._planting.load_state_dict(found.planting, self.labels)
+
+
+def _whole_epochs(rounds: Any) -> list[int]:
+    """Epochs of each round, from whatever lists whole numbers."""
+    if isinstance(rounds, str | bytes) or not hasattr(rounds, "__iter__"):
+        raise TypeError(
+            f"rounds must list the epochs of each round, as in [20, 10], got {rounds!r}"
+        )
+    found = list(rounds.tolist() if hasattr(rounds, "tolist") else rounds)
+    if not all(isinstance(n, int) and not isinstance(n, bool) for n in map(_plain, found)):
+        raise TypeError(f"rounds must be whole numbers of epochs, got {found}")
+    if not found or min(found) < 1:
+        raise ValueError(
+            f"rounds must name at least one round of at least one epoch each, got {found}"
+        )
+    return [int(n) for n in found]
+
+
+def _plain(number: Any) -> Any:
+    return number.item() if hasattr(number, "item") else number

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -183,6 +183,8 @@ def plant_labels(
     """
     checked = check_labels(labels, num_classes=num_classes)
     labels, names = checked.values, checked.class_names
+    if isinstance(share, str | bool) or not isinstance(share, SupportsFloat):
+        raise TypeError(f"share must be a number, got {share!r}")
     if not 0.0 < share <= MAX_SHARE:
         raise ValueError(f"share must lie in (0, {MAX_SHARE:g}], got {share!r}")
     known = 0 if names is None else len(names)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
@@ -174,6 +174,8 @@ def _noise_rate(histogram: NDArray[np.int64], decision: Decision) -> NoiseRate |
 def _check_rule(rule: str, level: float) -> None:
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
+    if isinstance(level, str | bool) or not isinstance(level, SupportsFloat):
+        raise TypeError(f"level must be a number, got {level!r}")
     if rule == "posterior" and not 0.0 < level < 1.0:
         raise ValueError(f"level must lie in (0, 1) for rule {rule!r}, got {level!r}")
     if rule == "quantile" and not 0.0 < level <= 1.0:

@@ -107,7 +107,10 @@ def samples_table(
                 f"{list(values.shape)}"
             )
     if len(np.unique(ids)) != count:
-        raise ValueError("ids must be unique, some occur twice")
+        named, times = np.unique(ids, return_counts=True)
+        raise ValueError(
+            f"ids must be unique, but {named[times > 1][0]!r} occurs {times.max()} times"
+        )
     table = {
         "id": ids,
         "dropped": dropped,

@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mild_ext import processes
+from mild_ext.data.labels import check_labels
 from mild_ext.recording.status import LearningStatus
 from mild_ext.selection.noise_rate import NoiseRate
 from mild_ext.selection.planted import PlantedLabels
@@ -166,20 +167,9 @@ class PosteriorTargets:
         assert classes is not None
         return classes
 
-    def _checked(self, labels: Tensor) -> Tensor:
-        if labels.is_floating_point() or labels.dtype == torch.bool:
-            raise TypeError(f"labels must be integers, got {labels.dtype}")
-        if tuple(labels.shape) != (self.status.num_samples,):
-            raise ValueError(
-                f"labels must have one entry for each of the status' {self.status.num_samples} samples, got shape "
-                f"{list(labels.shape)}"
-            )
-        low, high = (int(value) for value in labels.aminmax())
-        if low < 0 or high >= self._classes:
-            raise ValueError(
-                f"labels must lie in [0, {self._classes}), the classes of the status, got {low} to {high}"
-            )
-        return labels.to(self.status.device, torch.int64)
+    def _checked(self, labels: Any) -> Tensor:
+        checked = check_labels(labels, count=self.status.num_samples, num_classes=self._classes)
+        return checked.values.to(self.status.device)
 
     # ---- use
 

@@ -23,7 +23,8 @@ from mild_ext.data.doubtful_classes import doubts
 from mild_ext.data.labels import CheckedLabels, check_labels, named_as, number_alike
 from mild_ext.data.readers.skipped import left_out_unlabeled, parse_missing
 from mild_ext.data.sets import ArrayDataset, LabeledData, Part, array_data, stratified_holdout
-from mild_ext.reading import read_arrays
+from mild_ext.files import as_text
+from mild_ext.reading import read_arrays, shown
 from mild_ext.spelling import did_you_mean
 
 _Array = np.ndarray[Any, Any]
@@ -43,13 +44,24 @@ def load_data(spec: str, *, test_fraction: float = 0.0, seed: int = 0) -> Labele
         ValueError: an unknown specification or option, or a file that does not hold what it should.
         ImportError: the data set needs an optional package.
     """
-    head, options = _split_options(spec)
+    if not isinstance(spec, str):
+        raise TypeError(f"data must be text, such as 'folder:DIR', got {type(spec).__name__}")
+    try:
+        head, options = _split_options(spec)
+        source = SOURCES.get(head.partition(":")[0])
+    except OSError as error:  # a name too long for a file, say
+        raise ValueError(f"{shown(spec)}: {error.strerror}") from error
     name, _, argument = head.partition(":")
-    source = SOURCES.get(name)
     if source is not None:
         if bool(argument) != (":" in source.form):
             raise ValueError(f"data must have the form {source.form}; got {spec!r}")
-        data = source.load(argument, options)
+        try:
+            data = source.load(argument, options)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and error.strerror is None:
+                raise  # in words already
+            where = as_text(str(error.filename or argument))
+            raise ValueError(f"{shown(where)} cannot be read: {error.strerror or error}") from error
     elif re.fullmatch(r"\w+(\.\w+)*:[A-Za-z_]\w*", head):
         from mild_ext.data.readers.custom import load_custom
 

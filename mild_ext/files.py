@@ -111,11 +111,10 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 #: What is spelled out in a name, as regular expressions of the character and of its number: control characters, ends of
-#: lines, what turns the order of reading, halves of surrogate pairs. The backslash is for names that look spelled out
-#: already: no two names may become one.
+#: lines, what turns the order of reading, halves of surrogate pairs.
 _SPELLED = "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-_NUMBERS = r"d[89a-f][0-9a-f]{2}|00[0189][0-9a-f]|007f|005c|202[89a-e]|206[6-9]"
-_TO_SPELL = re.compile(rf"{_SPELLED}|\\(?=u(?:{_NUMBERS}))")
+_NUMBERS = r"d[89a-f][0-9a-f]{2}|00[0189][0-9a-f]|007f|202[89a-e]|206[6-9]"
+_TO_SPELL = re.compile(_SPELLED)
 _TO_READ = re.compile(rf"\\u({_NUMBERS})")
 
 

@@ -244,8 +244,8 @@ def decode_text(content: bytes) -> str:
     if place >= 0:
         line = content.count(b"\n", 0, place) + 1
         raise ValueError(
-            f"line {line} holds a zero byte, which no text has: it is UTF-16 (iconv -f UTF-16LE -t UTF-8 "
-            "FILE > NEW), or damaged"
+            f"line {line} holds a zero byte, which no text has: it is none, or UTF-16 (iconv -f UTF-16LE -t "
+            "UTF-8 FILE > NEW)"
         )
     try:
         return content.removeprefix(b"\xef\xbb\xbf").decode("utf-8")

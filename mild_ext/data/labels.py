@@ -96,7 +96,8 @@ def check_labels(
         raise ValueError(f"{name} must hold at least one label, got none")
     names = column.to_numbers(None if class_names is None else [str(c) for c in class_names])
     absent = torch.from_numpy(column.absent)
-    values = torch.from_numpy(np.where(column.absent, UNLABELED, column.values).astype(np.int64))
+    # As int64 before: as unsigned numbers, those of missing labels would become a class.
+    values = torch.from_numpy(np.where(column.absent, UNLABELED, column.values.astype(np.int64)))
     needed = absent if optional is None else absent & ~torch.as_tensor(optional).cpu()
     if missing == "refuse" and bool(needed.any()):
         column.refuse_missing(needed, remedy)

@@ -243,6 +243,15 @@ def test_nested_tensors_are_no_labels(layout):
         check_labels(labels)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64, np.int8])
+def test_what_is_masked_is_no_class_whatever_the_numbers_are_kept_in(dtype):
+    masked = np.ma.array(np.array([0, 5, 1], dtype), mask=[0, 1, 0])
+    found = check_labels(masked, missing="drop")
+    assert found.values.tolist() == [0, -1, 1]
+    column = pa.array([0, None, 1], pa.from_numpy_dtype(dtype))
+    assert check_labels(column, missing="drop").values.tolist() == [0, -1, 1]
+
+
 def test_counts_and_classes_that_are_known_are_looked_at():
     with pytest.raises(ValueError, match=r"each of the 3 samples, got shape \[2\]"):
         check_labels([0, 1], count=3)

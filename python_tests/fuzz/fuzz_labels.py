@@ -61,6 +61,8 @@ CONTAINERS = {
     "bfloat16": lambda x: torch.tensor(x, dtype=torch.bfloat16),
     "masked": lambda x: np.ma.array(x, mask=[k % 3 == 1 for k in range(len(x))]),
     "arrow": pa.array,
+    "arrow8": lambda x: pa.array(x, pa.uint8()),
+    "scalars": lambda x: list(np.array(x, np.int64).astype(np.uint8)),
 }
 
 

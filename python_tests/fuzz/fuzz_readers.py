@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 from fuzz_labels import REFUSALS, plain
 from hypothesis import strategies as st
 from PIL import Image
@@ -80,6 +83,57 @@ def npz(case):
         for entry, value in zip(arrays["y_train"].ravel()[kept], data.labels.tolist(), strict=True):
             text = str(entry) if isinstance(entry, str) else str(int(entry))
             assert names is not None or data.class_names[value] == text
+
+
+WORDS = ("cat", "dog", "owl", "1", "2", "1.0", "-1", "", "nan", " cat", "None", "none", "=x", "ä")
+
+
+@st.composite
+def any_table(draw):
+    """Rows of a text and a label, how they are written, and where a quote is put into the file, if anywhere."""
+    cells = st.text(alphabet="ab ,;\"\n'=", max_size=8)
+    some = draw(st.lists(st.sampled_from(WORDS), min_size=2, max_size=4))
+    rows = draw(st.lists(st.tuples(cells, st.sampled_from(some)), min_size=8, max_size=12))
+    quote = draw(st.one_of(st.none(), st.floats(0, 1)))
+    return rows, draw(st.sampled_from([",", ";", "\t", "parquet"])), quote, draw(st.booleans())
+
+
+def tables(case):
+    """Texts and labels are those that were written, or the file is refused; no quote makes rows disappear."""
+    rows, kind, quote, drop = case
+    rows = [("good day " + text, label) for text, label in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ("t.parquet" if kind == "parquet" else "t.csv")
+        if kind == "parquet":
+            columns = {name: [row[k] for row in rows] for k, name in enumerate(("text", "y"))}
+            pyarrow.parquet.write_table(pyarrow.table(columns), path)
+        else:
+            with open(path, "w", newline="", encoding="utf-8") as file:
+                csv.writer(file, delimiter=kind).writerows([("text", "y"), *rows])
+            if quote is not None:
+                content = path.read_bytes().decode()
+                place = len("text,y\r\n") + int(quote * (len(content) - len("text,y\r\n")))
+                path.write_bytes((content[:place] + '"' + content[place:]).encode())
+        prefix = "parquet" if kind == "parquet" else "csv"
+        option = ",missing=drop" if drop else ""
+        try:
+            data = load_data(f"{prefix}:{path},label=y,text=text{option}")
+        except REFUSALS:
+            return
+    labels = [label.strip() for _, label in rows]
+    if all(label in ("", "nan", "None", "1", "2", "1.0", "-1") for label in labels):
+        labels = [label.partition(".")[0] for label in labels]
+    two = set(labels) <= {"-1", "1"}
+    kept = [
+        k
+        for k, label in enumerate(labels)
+        if label not in ("", "nan", "None") and (label != "-1" or two)
+    ]
+    assert drop or len(kept) == len(rows)
+    assert len(data) == len(kept)
+    if quote is None or kind == "parquet":
+        assert [data.class_names[k] for k in data.labels.tolist()] == [labels[k] for k in kept]
+        assert data.texts == [rows[k][0].strip() for k in kept]
 
 
 NAMES = (

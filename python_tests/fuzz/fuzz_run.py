@@ -1,4 +1,4 @@
-"""Runs the fuzz targets over what users hand in: labels, data sets, arrays, folders of images, logs, label files.
+"""Runs the fuzz targets over what users hand in: labels, data sets, arrays, tables, folders, logs, label files.
 
 Each target draws an input, hands it in, and looks at what came of it against what the input says when it is read
 in another, slower way. It may be refused with a TypeError or ValueError; anything else that is raised is a finding,
@@ -28,6 +28,7 @@ TARGETS: dict[str, tuple[Callable, st.SearchStrategy]] = {
     "logs": (fuzz_labels.logs, fuzz_labels.any_log()),
     "commands": (fuzz_labels.commands, fuzz_labels.any_label_file()),
     "npz": (fuzz_readers.npz, fuzz_readers.any_npz()),
+    "tables": (fuzz_readers.tables, fuzz_readers.any_table()),
     "folders": (fuzz_readers.folders, fuzz_readers.any_folder()),
 }
 

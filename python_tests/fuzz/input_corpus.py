@@ -31,6 +31,12 @@ CASES: dict[str, list[Any]] = {
         ([0.7, float("nan")], "tensor", True),
         ([None, "a", "nan"], "category", True),
         ([[0, 1], [1, 0]], "arrow", False),
+        (["cat", "-1", "dog"], "category", True),
+        ([np.uint8(0), np.uint8(255)], "list", False),
+        ([0, 255], "arrow8", False),
+        ([256.0, 1.0], "bfloat16", False),
+        ([np.ma.masked, 1], "list", True),
+        (["cat", "\u200b", "NAN"], "object", True),
     ],
     "datasets": [
         ([0, 1, 1, 0], "pair", [1, 1, 1, 0], "list", "targets"),
@@ -55,6 +61,13 @@ CASES: dict[str, list[Any]] = {
         ({"x_train": _SIX, "y_train": np.array([0, 1, 255, 0, 1, 0], np.uint8)}, None, False, True),
         ({"x_train": _SIX, "y_train": np.arange(6) % 3 - 1}, None, False, True),
         ({"x_train": _SIX, "y_train": np.arange(6) % 2}, (0.9, 255), False, False),
+    ],
+    "tables": [
+        ([("a", "cat"), ("b", "dog")] * 4, ",", 0.0, False),
+        ([("a", "cat"), ('b "', "dog")] * 4, ",", 0.5, False),
+        ([("a", "1.0"), ("b", "-1"), ("c", "2")] * 3, ";", None, True),
+        ([("a", "-1"), ("b", "1")] * 4, "\t", None, False),
+        ([("a\nb,cat\nc", "cat"), ("b", "dog")] * 4, ",", None, False),
     ],
     "folders": [
         (_images("test/cat", "test/dog", "val/cat", "val/dog"), ""),

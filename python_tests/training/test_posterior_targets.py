@@ -309,7 +309,7 @@ def test_what_cannot_be_meant_is_refused():
     with pytest.raises(ValueError, match=r"\[0, 4\)"):
         PosteriorTargets(status, labels=GIVEN + 1)
     with pytest.raises(TypeError, match="integers"):
-        PosteriorTargets(status, labels=GIVEN.float())
+        PosteriorTargets(status, labels=GIVEN + 0.5)
     with pytest.raises(ValueError, match="hold"):
         PosteriorTargets(status, planted=PLANTED, hold=-1.0)
     for begin in (1.5, -1, P + 1, "late", True):

@@ -69,13 +69,23 @@ def load_custom(spec: str, **options: str) -> LabeledData:
         ValueError: labels or inputs are not as described.
         ImportError: the module cannot be imported.
     """
-    made = import_factory(spec)(**options)
+    factory = import_factory(spec)
+    try:
+        made = factory(**options)
+    except Exception as error:  # its author must know where it came from
+        raise RuntimeError(
+            f"{spec} failed with {type(error).__name__}: {error}; mild-ext --traceback ... shows where"
+        ) from error
     if isinstance(made, LabeledData):
         return made
     train, test = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    for dataset in (train, test):
-        if dataset is not None:
-            require_map_style(dataset, f"what {spec} returns")
+    require_map_style(train, f"what {spec} returns")
+    if test is not None:
+        require_map_style(test, f"what {spec} returns as test data")
+    if isinstance(made, tuple) and len(made) > 2 and not any(isinstance(x, tuple) for x in made):
+        raise TypeError(
+            f"{spec} returns {len(made)} things; return the training data, or (training data, test data)"
+        )
     return describe_dataset(spec.replace(":", "."), train, test)
 
 
@@ -88,6 +98,7 @@ def describe_dataset(name: str, train: Any, test: Any = None) -> LabeledData:
     labels, test_labels = labels_by_part["train"], labels_by_part.get("test")
     messages = [note for x in found.values() for note in x.notes]
     if _in_memory(train) and (test is None or _in_memory(test)):
+        _require_finite(name, train.tensors[0])
         x_test, y_test = (None, None) if test is None else (test.tensors[0], test_labels)
         data = array_data(name, train.tensors[0], labels, class_names, x_test=x_test, y_test=y_test)
         data.messages += messages
@@ -99,7 +110,14 @@ def describe_dataset(name: str, train: Any, test: Any = None) -> LabeledData:
     shape: tuple[int, ...] = ()
     mean = std = None
     if hasattr(first, "shape") and hasattr(first, "dtype"):
-        inputs = some_inputs(train)
+        try:
+            inputs = some_inputs(train)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the inputs of {name} must have one shape ({error}); resize or pad them in the data set's "
+                "__getitem__"
+            ) from error
+        _require_finite(name, inputs)
         shape = tuple(inputs.shape[1:])
         kind = "image" if inputs.ndim == 4 else "vector"
         mean, std = statistics_of(inputs, kind)
@@ -120,6 +138,16 @@ def describe_dataset(name: str, train: Any, test: Any = None) -> LabeledData:
         test=test,
         messages=messages,
     )
+
+
+def _require_finite(name: str, inputs: Tensor) -> None:
+    if not inputs.is_floating_point():
+        return
+    bad = int((~inputs.isfinite()).flatten(1).any(1).sum())
+    if bad:
+        raise ValueError(
+            f"the inputs of {name} must be finite; {bad} of those looked at hold NaN or infinity"
+        )
 
 
 def _in_memory(dataset: Any) -> bool:

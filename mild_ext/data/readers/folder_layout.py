@@ -14,7 +14,7 @@ from torch import Tensor
 from mild_ext.data.missing import is_minus_one, is_missing
 from mild_ext.data.readers.images import EXTENSIONS
 from mild_ext.data.readers.skipped import PassedOver
-from mild_ext.files import as_text
+from mild_ext.files import as_name, as_text
 
 _SPLITS = {
     "train": ("train", "training"),
@@ -222,6 +222,8 @@ def _image_files(folder: Path, name: str, passed: PassedOver) -> list[str]:
                 passed.add("are hidden, by a dot before their name", relative(parent, file))
             elif not _is_regular(os.path.join(parent, file)):
                 passed.add("are no regular files", relative(parent, file))
+            elif as_name(relative(parent, file)) != relative(parent, file):
+                passed.add("are called as if spelled out; rename them", relative(parent, file))
             else:
                 found.append(relative(parent, file))
     return found

@@ -69,6 +69,10 @@ def load_data(spec: str, *, test_fraction: float = 0.0, seed: int = 0) -> Labele
     else:
         raise ValueError(_unknown_source(spec, name, head))
     counts = torch.bincount(data.labels, minlength=len(data.class_names))
+    if int((counts > 0).sum()) < 2:
+        raise ValueError(
+            f"{shown(spec)}: there must be two classes at least, but all labels are one and the same"
+        )
     if len(counts) == len(data.class_names):
         data.messages += doubts(data.class_names, counts.tolist())
     if test_fraction > 0:

@@ -33,10 +33,10 @@ class Pictures(Dataset):
 class Listed(Pictures):
     """Labels known without reading."""
 
-    targets = [1] * 10
+    targets = (0, 1) * 5
 
     def __getitem__(self, index):
-        return torch.zeros(4), 1
+        return torch.zeros(4), index % 2
 
 
 class Tokens(Pictures):
@@ -84,7 +84,7 @@ def test_a_test_split_can_be_set_aside(module):
 def test_labels_are_read_off_targets(module):
     module.load = Listed
     data = load_data("made_up_data:load")
-    assert data.labels.tolist() == [1] * 10
+    assert data.labels.tolist() == [0, 1] * 5
     assert data.kind == "vector"
     assert data.messages == []
 
@@ -144,12 +144,30 @@ def test_a_module_in_the_working_directory_is_found(tmp_path, monkeypatch):
         ("made_up_data:empty", ValueError, "empty"),
         ("made_up_data:negative", ValueError, r"missing for 1 of 2 samples \(row 0: -1\)"),
         ("made_up_data:unnamed", ValueError, "names 2 classes"),
+        (
+            "made_up_data:nothing",
+            TypeError,
+            "what made_up_data:nothing returns must be .* got None",
+        ),
+        ("made_up_data:fails", RuntimeError, "made_up_data:fails failed with KeyError: 'root'"),
+        ("made_up_data:three", TypeError, "made_up_data:three returns 3 things; return the"),
+        ("made_up_data:ragged", ValueError, "must have one shape .*; resize or pad them"),
+        ("made_up_data:infinite", ValueError, "must be finite; 2 of those looked at"),
+        ("made_up_data:one_class", ValueError, "there must be two classes at least"),
     ],
 )
 def test_factories_that_do_not_fit(module, spec, error, message):
     module.number = lambda: 3
     module.empty = lambda: TensorDataset(torch.zeros(0, 2), torch.zeros(0).long())
     module.negative = lambda: TensorDataset(torch.zeros(2, 2), torch.tensor([-1, 0]))
+    module.nothing = lambda: None
+    module.fails = lambda: {}["root"]
+    module.three = lambda: ([(torch.zeros(2), k % 2) for k in range(4)],) * 3
+    module.ragged = lambda: [(torch.zeros(k % 2 + 1), k % 2) for k in range(4)]
+    module.infinite = lambda: TensorDataset(
+        torch.tensor([[0.0], [torch.inf], [torch.nan]]), torch.tensor([0, 1, 0])
+    )
+    module.one_class = lambda: TensorDataset(torch.zeros(4, 2), torch.ones(4).long())
     module.unnamed = lambda: type("Three", (Tokens,), {"classes": ["a", "b"]})()
     with pytest.raises(error, match=message):
         load_data(spec)

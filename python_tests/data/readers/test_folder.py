@@ -380,6 +380,18 @@ def test_names_that_are_not_utf8_survive(tmp_path):
             assert text.isprintable()
 
 
+def test_a_name_that_looks_spelled_out_is_passed_over(tmp_path):
+    """It would be spelled as that of another file, and `fix` would move that one."""
+    folders(tmp_path, "cat", "dog")
+    save(tmp_path / "cat" / os.fsdecode(b"caf\xe9.png"))
+    save(tmp_path / "cat" / r"caf\udce9.png")
+    data = load_data(f"folder:{tmp_path}")
+    spelled = [as_text(name) for name in data.sample_names]
+    assert len(set(spelled)) == len(spelled)
+    assert spelled.count(r"cat/caf\udce9.png") == 1
+    assert r"called as if spelled out; rename them (cat/caf\udce9.png)" in data.messages[0]
+
+
 # ------------------------------------------------------------------------------ images as bombs
 
 

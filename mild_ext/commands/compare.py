@@ -105,9 +105,12 @@ def _methods(text: str | None) -> list[str]:
 
 def _seeds(text: str) -> list[int]:
     try:
-        return [int(seed) for seed in text.split(",")]
+        seeds = [int(seed) for seed in text.split(",")]
     except ValueError as error:
         raise ValueError(f"--seeds must be numbers like 0,1,2; got {text!r}") from error
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds must name each seed once, got {text!r}")
+    return seeds
 
 
 class _Shown:

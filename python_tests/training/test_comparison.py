@@ -146,6 +146,7 @@ def test_a_comparison_and_a_run_are_told_apart(data, tmp_path, capsys):
     [
         (["--methods", "mild,magic"], "unknown method magic"),
         (["--seeds", "a"], "--seeds must be numbers"),
+        (["--seeds", "0,1,0"], "--seeds must name each seed once"),
         (["--noise", "symmetric:7"], "noise rate"),
     ],
 )

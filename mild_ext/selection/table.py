@@ -107,9 +107,9 @@ def samples_table(
                 f"{list(values.shape)}"
             )
     if len(np.unique(ids)) != count:
-        named, counts = np.unique(ids, return_counts=True)
+        names, often = np.unique(ids, return_counts=True)
         raise ValueError(
-            f"ids must be unique, but {named[counts > 1][0]!r} occurs {counts.max()} times"
+            f"ids must be unique, but {names[often > 1][0]!r} occurs {often.max()} times"
         )
     table = {
         "id": ids,

@@ -239,9 +239,9 @@ def _tar() -> bytes:
     rng = np.random.default_rng(0)
     file = io.BytesIO()
     with gzip.open(file, "wb") as stream, tarfile.open(fileobj=stream, mode="w:") as tar:
-        for name in [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]:
+        for k, name in enumerate([f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]):
             data = rng.integers(0, 256, (1, 3072)).astype(np.uint8)
-            content = pickle.dumps({b"data": data, b"labels": [3]})
+            content = pickle.dumps({b"data": data, b"labels": [3 + k % 2]})
             info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))

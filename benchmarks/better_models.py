@@ -34,6 +34,7 @@ from mild_ext.training.loop import CrossEntropy, accuracy, fit
 from mild_ext.training.methods import EarlyLearningRegularization, SmallLoss
 from mild_ext.training.models import build_model
 from mild_ext.training.posterior_targets import PosteriorTargets
+from mild_ext.training.recipe import TRAINING_PLANT
 from mild_ext.training.run_posterior import PosteriorLoss
 from mild_ext.training.run_result import fresh_model
 
@@ -349,7 +350,7 @@ def train(data: Data, of: Set, given: Tensor, method: str, seed: int) -> dict[st
         options["objective"] = CrossEntropy(learn=given == data.labels)  # as many steps
     elif method in MEASURED:
         make, settings = MEASURED[method]
-        planted = plant_labels(given, num_classes=data.classes, seed=seed)
+        planted = plant_labels(given, TRAINING_PLANT, num_classes=data.classes, seed=seed)
         status = LearningStatus(count, of.epochs, num_classes=data.classes)
         measured = PosteriorTargets(status, planted=planted, **settings)
         labels = planted.labels

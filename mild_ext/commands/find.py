@@ -41,7 +41,7 @@ from mild_ext.training.features import backbone_for, with_features
 from mild_ext.training.run_folder import CONFIG, RunFolder
 from mild_ext.training.run_result import Round, RoundsResult
 from mild_ext.training.summary import summarize_finding
-from mild_ext.training.suspects import SUSPECTS, Suspect, rank_suspects, sample_ids
+from mild_ext.training.suspects import SUSPECTS, Suspect, lines_in_file, rank_suspects, sample_ids
 
 #: What a run for the list alone does not do: further rounds, a final model, held-out samples.
 FIND_ONLY = {
@@ -282,7 +282,11 @@ def find(run: Prepared, context: RunContext, say: Callable[[str], None]) -> Foun
     )
     run.folder.save_result(result)
     suspects = rank_suspects(
-        result, sample_ids(run.data), run.data.class_names, train_ids=split.train_ids
+        result,
+        sample_ids(run.data),
+        run.data.class_names,
+        train_ids=split.train_ids,
+        lines=lines_in_file(run.data),
     )
     run.folder.write_suspects(suspects)
     return Found(result, suspects, split)

@@ -1,7 +1,8 @@
 """The sizes of the default recipe, by the data: epochs, batch, learning rate, width and how many scouts.
 
 Counted in optimizer steps: what a network learns in thirty epochs of 50,000 images takes many more of 1,500. How
-each number was chosen, on which data, and what it does on others is in benchmarks/selection.md.
+each number was chosen, on which data, and what it does on others is in benchmarks/selection.md; of the rate of
+wide vectors, in docs/find_evidence.md.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def test_options_choose_size_channels_and_memory(photos):
         (f"folder:{photos},size=0", "at least 1"),
         (f"folder:{photos},size=big", "type int"),
         (f"folder:{photos},gray=maybe", "yes or no"),
-        (f"folder:{photos},width=3", "no option 'width'; it has size, gray, memory"),
+        (f"folder:{photos},width=3", "no option 'width'; it has size, side, gray, memory"),
         (f"folder:{photos},size=1,size=2", "twice"),
     ):
         with pytest.raises(ValueError, match=message):

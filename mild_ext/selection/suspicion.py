@@ -139,7 +139,9 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
         transition=_transition(evidence, measured, label, 1.0 - clean),
         estimated_recall=recall if actionable else None,
         estimated_precision=precision if actionable else None,
-        doubt=NOT_USED if planted_unused(evidence) else _doubt(evidence, actionable, measured),
+        doubt=NOT_USED
+        if planted_unused(evidence, CLEARLY)
+        else _doubt(evidence, actionable, measured),
         actionable=actionable,
         num_planted=len(evidence.index),
         num_runs=evidence.num_runs,

@@ -38,8 +38,7 @@ MOSTLY_MEMORIZED = 0.75
 #: With more noise planted labels are as often right as the others: 1 - rate - rate / (K - 1) must be at least this.
 LEAST_TOLD_APART = 0.1
 
-#: Of an epoch's shortfall, as in the status.
-SHORTFALL_LIMIT = math.log(1e4)
+SHORTFALL_LIMIT = math.log(1e4)  # of an epoch, as in the status
 _BINS = 512
 
 

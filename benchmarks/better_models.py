@@ -32,8 +32,9 @@ from mild_ext import ArrayDataset, LearningStatus, Recipe, corrupt_labels, plant
 from mild_ext.training.context import RunContext
 from mild_ext.training.loop import CrossEntropy, accuracy, fit
 from mild_ext.training.methods import EarlyLearningRegularization, SmallLoss
-from mild_ext.training.models import build_model
+from mild_ext.training.models import _BasicBlock, build_model
 from mild_ext.training.posterior_targets import PosteriorTargets
+from mild_ext.training.recipe import TRAINING_PLANT
 from mild_ext.training.run_posterior import PosteriorLoss
 from mild_ext.training.run_result import fresh_model
 
@@ -63,6 +64,15 @@ class Set:
     recipe: Recipe
     noises: tuple[str, ...]
     width: int | None = None
+
+
+def resnet8(shape: tuple[int, ...], classes: int) -> nn.Module:
+    """The smallest of the residual networks for small images of He et al. (2016): a block for each of three sizes."""
+    return nn.Sequential(
+        nn.Conv2d(shape[0], 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        _BasicBlock(16, 16, 1), _BasicBlock(16, 32, 2), _BasicBlock(32, 64, 2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes),
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------ data
@@ -189,6 +199,10 @@ SETS = {
     "cifar": Set(cifar, "cnn", 30, _CNN, ("none", "symmetric:0.2", "symmetric:0.5", "next:0.4"), 16),
     "cifar16": Set(
         halved(cifar), "cnn", 30, _CNN, ("none", "symmetric:0.2", "symmetric:0.5", "next:0.4"), 16
+    ),
+    "cifar16-resnet": Set(
+        halved(cifar), "better_models:resnet8", 30, _CNN,
+        ("none", "symmetric:0.2", "symmetric:0.5", "next:0.4"),
     ),
     "cifar16-flip": Set(
         halved(cifar), "cnn", 30, _CNN.override({"augment": "flip"}),
@@ -349,7 +363,7 @@ def train(data: Data, of: Set, given: Tensor, method: str, seed: int) -> dict[st
         options["objective"] = CrossEntropy(learn=given == data.labels)  # as many steps
     elif method in MEASURED:
         make, settings = MEASURED[method]
-        planted = plant_labels(given, num_classes=data.classes, seed=seed)
+        planted = plant_labels(given, TRAINING_PLANT, num_classes=data.classes, seed=seed)
         status = LearningStatus(count, of.epochs, num_classes=data.classes)
         measured = PosteriorTargets(status, planted=planted, **settings)
         labels = planted.labels

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from mild_ext.data.label_column import is_missing
 from mild_ext.data.sets import array_data
 from mild_ext.training.models import build_model
-from mild_ext.training.recipe import Recipe
+from mild_ext.training.recipe import DEFAULT_PLANT, Recipe
 from mild_ext.training.run_rounds import run_rounds
 
 try:
@@ -157,7 +157,7 @@ class MILDClassifier(ClassifierMixin, BaseEstimator):
                 "batch_size": int(self.batch_size),
                 "lr": float(self.learning_rate),
                 "weight_decay": float(self.weight_decay),
-                "plant": float(self.plant),
+                "plant": None if self.plant == DEFAULT_PLANT else float(self.plant),
                 "record": self.record,
                 "rule": self.rule,
                 "level": float(self.level),

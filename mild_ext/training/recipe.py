@@ -16,9 +16,10 @@ from mild_ext.spelling import did_you_mean
 #: Largest share of the samples that can be planted; as in `mild_ext.selection.planted`, whose import takes
 #: longer than the help of the command line may.
 MAX_PLANT = 0.1
-#: Share of the samples planted by default. Where it cannot be, it is left out with a note; another
-#: share, which somebody asked for, is an error then.
-DEFAULT_PLANT = 0.05
+#: Shares of the samples planted by default: where wrong labels are looked for, and in the one training that also
+#: makes the model, which each planted label costs something. Where so many cannot be, planting is left out with a note;
+#: a share that somebody asked for is an error then.
+DEFAULT_PLANT, TRAINING_PLANT = 0.05, 0.03
 
 
 def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
@@ -53,9 +54,10 @@ class Recipe:
     final: str = _setting(
         "scratch", "mild-rounds: how the final training starts", ("scratch", "continue")
     )
-    plant: float = _setting(
-        DEFAULT_PLANT,
-        "share of the samples given a wrong label on purpose in the first epochs, to measure the noise; 0: none",
+    plant: float | None = _setting(
+        None,
+        "share of the samples given a wrong label on purpose in the first epochs, to measure the noise; 0 plants none "
+        f"(none: {DEFAULT_PLANT:g}; {TRAINING_PLANT:g} in the one training of the method mild)",
     )
     record: str = _setting(
         "auto",
@@ -159,9 +161,9 @@ class Recipe:
         for name in ("ssl_ramp", "ssl_confidence"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        if not 0 <= self.plant <= MAX_PLANT:
+        if self.plant is not None and not 0 <= self.plant <= MAX_PLANT:
             raise ValueError(f"plant must be in [0, {MAX_PLANT:g}], got {self.plant}")
-        if self.plant not in (0, DEFAULT_PLANT) and not self.plants:
+        if self.plant and not self.plants:
             raise ValueError(
                 f"plant={self.plant:g} needs rule='posterior' and per_class left to itself, got "
                 f"rule={self.rule!r} and per_class={self.per_class}; other rules do not look at planted "
@@ -188,7 +190,13 @@ class Recipe:
     @property
     def plants(self) -> bool:
         """Whether labels are planted in the rounds: only the rule ``posterior``, for all classes, looks at them."""
-        return self.plant > 0 and self.rule == "posterior" and not self.per_class
+        return self.plant != 0 and self.rule == "posterior" and not self.per_class
+
+    def planted_share(self, default: float = DEFAULT_PLANT) -> float:
+        """Share of the samples to plant, 0 for none; ``default`` where nobody chose one."""
+        if not self.plants:
+            return 0.0
+        return default if self.plant is None else self.plant
 
     def override(self, settings: Mapping[str, Any]) -> Recipe:
         """A copy with some settings changed.

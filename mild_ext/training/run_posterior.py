@@ -25,7 +25,7 @@ from mild_ext.training.context import Record, RunContext
 from mild_ext.training.loop import accuracy, fit
 from mild_ext.training.methods import METHODS
 from mild_ext.training.posterior_targets import PosteriorTargets
-from mild_ext.training.recipe import DEFAULT_PLANT, Recipe
+from mild_ext.training.recipe import TRAINING_PLANT, Recipe
 from mild_ext.training.run_result import (
     TENSORS,
     ModelFactory,
@@ -135,10 +135,10 @@ def run_posterior(
         train_ids=train_ids,
         labels=labels,
         select=select,
-        plant=recipe.plant if recipe.plants else 0.0,
+        plant=recipe.planted_share(TRAINING_PLANT),
         plant_seed=seed,
         num_classes=num_classes,
-        plant_required=recipe.plant != DEFAULT_PLANT,
+        plant_required=recipe.plant is not None,
         record="all" if recipe.record == "all" else "classes",
     )
     planted, watched = rounds.planted, rounds.watched.nonzero().flatten()

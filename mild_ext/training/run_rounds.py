@@ -29,7 +29,7 @@ from mild_ext.training.checkpoint import (
 )
 from mild_ext.training.context import Record, RunContext
 from mild_ext.training.loop import CrossEntropy, accuracy, derive_seed, fit, steps_per_epoch
-from mild_ext.training.recipe import DEFAULT_PLANT, Recipe
+from mild_ext.training.recipe import Recipe
 from mild_ext.training.run_result import (
     TENSORS,
     ModelFactory,
@@ -93,7 +93,7 @@ def run_rounds(
 
     Raises:
         ValueError: labels and data set do not fit, there are no samples, or learning logs are asked
-            for with several processes; or the recipe's ``plant`` is not the default, and cannot be met.
+            for with several processes; or the recipe's ``plant`` was chosen, and cannot be met.
         TrainingDiverged: the loss became NaN or infinite.
         CheckpointError: a checkpoint in ``folder`` is damaged or of another run.
     """
@@ -117,10 +117,10 @@ def run_rounds(
             level=recipe.level,
             per_class=recipe.per_class,
         ),
-        plant=recipe.plant if recipe.plants else 0.0,
+        plant=recipe.planted_share(),
         plant_seed=seed,
         num_classes=num_classes,
-        plant_required=recipe.plant != DEFAULT_PLANT,
+        plant_required=recipe.plant is not None,
         # Further rounds have one training each: all of them are measured, or none.
         plant_trainings=recipe.scouts if recipe.rounds == 1 else 1,
         record=None if recipe.record == "auto" else recipe.record,

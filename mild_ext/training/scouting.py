@@ -23,7 +23,7 @@ from mild_ext.rounds.planting import USEFUL_PLANTED, RoundPlanting
 from mild_ext.selection import PlantedLabels, Selection, select_clean
 from mild_ext.training.context import Record, RunContext
 from mild_ext.training.loop import derive_seed, fit
-from mild_ext.training.recipe import DEFAULT_PLANT, Recipe
+from mild_ext.training.recipe import Recipe
 
 #: The noise rate is known well enough where its interval is no wider.
 NARROW = 0.05
@@ -87,7 +87,7 @@ def scout(
         counts, and its `Selection.reason` says so.
 
     Raises:
-        ValueError: the recipe plants nothing, or its ``plant`` is not the default and cannot be met.
+        ValueError: the recipe plants nothing, or its ``plant`` was chosen and cannot be met.
         TrainingDiverged: the loss became NaN or infinite.
     """
     if not recipe.plants:
@@ -101,10 +101,10 @@ def scout(
         watched = torch.zeros_like(watched).index_fill_(0, train_ids.cpu(), True)
     planting = RoundPlanting(
         len(labels),
-        recipe.plant,
+        recipe.planted_share(),
         seed=context.seed,
         num_classes=num_classes,
-        required=recipe.plant != DEFAULT_PLANT,
+        required=recipe.plant is not None,
         trainings=recipe.scouts,
     )
     scouts: list[Scout] = [] if first is None else [first]

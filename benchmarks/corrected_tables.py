@@ -3,9 +3,11 @@
 The tables come from packages that are installed, so nothing is downloaded: the docstrings of five packages as texts,
 of which the package is the label; scikit-learn's breast cancer data and handwritten digits as columns of numbers. A
 share of the labels is moved to another class at random; the list and the corrected table are then held against the
-labels as they were. ``--rate 0`` moves none.
+labels as they were. ``--rate 0`` moves none. A CSV file of your own, whose labels you trust, is named as ``--data``
+names it; its other options (``text=``, ``columns=``) are handed on.
 
     python benchmarks/corrected_tables.py texts cancer digits --rate 0.12 0 --seeds 0,1
+    python benchmarks/corrected_tables.py csv:questions.csv,label=topic,text=question
 """
 
 from __future__ import annotations
@@ -78,6 +80,17 @@ def numbers(name: str) -> Table:
     return rows, [names[k] for k in data.target], ""
 
 
+def own(spec: str) -> Table:
+    """Rows of a CSV file named as ``csv:FILE,label=COLUMN[,option=value...]``, their labels, and the other options."""
+    file, *options = spec.removeprefix("csv:").split(",")
+    given = dict(option.split("=", 1) for option in options)
+    label = given.pop("label")
+    with open(file, newline="", encoding="utf-8-sig") as opened:
+        rows = list(csv.DictReader(opened))
+    labels = [row.pop(label) for row in rows]
+    return rows, labels, "".join(f",{name}={value}" for name, value in given.items())
+
+
 TABLES = {
     "texts": docstrings,
     "cancer": lambda: numbers("breast_cancer"),
@@ -98,9 +111,9 @@ def moved(labels: list[str], rate: float, seed: int) -> list[str]:
 
 def measure(table: str, rate: float, seed: int, folder: Path) -> dict[str, object]:
     """One run, by the commands a person gives."""
-    rows, true, more = TABLES[table]()
+    rows, true, more = TABLES[table]() if table in TABLES else own(table)
     given = moved(true, rate, seed)
-    path, run, fixed = folder / f"{table}.csv", folder / "run", folder / "fixed.csv"
+    path, run, fixed = folder / "table.csv", folder / "run", folder / "fixed.csv"
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*rows[0], "label"])
         writer.writeheader()
@@ -146,10 +159,13 @@ def _run(*arguments: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("tables", nargs="+", choices=TABLES)
+    parser.add_argument("tables", nargs="+", help=f"{', '.join(TABLES)}, or csv:FILE,label=COLUMN")
     parser.add_argument("--rate", nargs="+", type=float, default=[0.12, 0.0])
     parser.add_argument("--seeds", default="0")
     options = parser.parse_args()
+    for table in options.tables:
+        if table not in TABLES and not (table.startswith("csv:") and ",label=" in table):
+            parser.error(f"{table}: one of {', '.join(TABLES)}, or csv:FILE,label=COLUMN")
     for table in options.tables:
         for rate in options.rate:
             for seed in map(int, options.seeds.split(",")):

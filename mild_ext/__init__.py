@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mild_ext.recording.status import LearningStatus
     from mild_ext.recording.transitions import TransitionTimes
     from mild_ext.selection import PlantedLabels, Selection, plant_labels, select_clean
+    from mild_ext.training.features import image_features
     from mild_ext.training.load_model import TrainedModel, load_model
     from mild_ext.training.posterior_targets import PosteriorTargets
     from mild_ext.training.recipe import Recipe
@@ -40,6 +41,7 @@ __all__ = [
     "WeibullMixture",
     "__version__",
     "corrupt_labels",
+    "image_features",
     "load_model",
     "plant_labels",
     "run_rounds",
@@ -55,6 +57,7 @@ _HOMES = {
     "mild_ext.recording.status": ("LearningStatus",),
     "mild_ext.recording.transitions": ("TransitionTimes",),
     "mild_ext.selection": ("PlantedLabels", "Selection", "plant_labels", "select_clean"),
+    "mild_ext.training.features": ("image_features",),
     "mild_ext.training.load_model": ("TrainedModel", "load_model"),
     "mild_ext.training.posterior_targets": ("PosteriorTargets",),
     "mild_ext.training.recipe": ("Recipe",),

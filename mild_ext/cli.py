@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, cast
@@ -45,8 +46,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         status: int = options.run(options)
         return status
     except KeyboardInterrupt:
-        hint = "; --resume goes on with it" if "resume" in options else ""
-        print(f"interrupted{hint}", file=sys.stderr)
+        print(f"interrupted{_what_is_left(options)}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,6 +65,15 @@ def _run(arguments: Sequence[str] | None) -> int:
             file=sys.stderr,
         )
         return 1
+
+
+def _what_is_left(options: argparse.Namespace) -> str:
+    """Of an interrupted run: how to go on with it, or that there is nothing to go on with."""
+    if "resume" not in options:
+        return ""
+    if not os.path.isfile(os.path.join(options.out, "config.json")):
+        return "; nothing was learned yet: give the same command again"
+    return f"; go on with it: mild-ext {options.command} --resume --out {shlex.quote(options.out)}"
 
 
 def _in_one_line(error: Exception) -> str:

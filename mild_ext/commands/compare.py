@@ -49,6 +49,11 @@ def main(options: argparse.Namespace) -> int:
     )
     noises = options.noise or [settings.noise]
     data, _ = prepare_data(replace(settings, noise=noises[0]))
+    if settings.recipe.frozen:
+        raise ValueError(
+            f"mild-ext compare trains whole networks, and {settings.recipe.model} is frozen: give "
+            "--pretrained none, or timm for its own weights"
+        )
     settings = size_by_data(settings, data)
     if settings.threads < 1:
         settings = replace(settings, threads=pick_threads(data, settings.recipe))

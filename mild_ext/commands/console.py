@@ -188,7 +188,8 @@ def most_suspicious(suspects: list[Suspect], found: Verdict, count: int = 10) ->
             if told and s.suggestion_confidence is not None
             else ""
         )
-        rows.append((s.id, s.given_label, (s.suggested_label or "-") + sure))
+        name = s.id if s.line is None else f"line {s.line}"
+        rows.append((name, s.given_label, (s.suggested_label or "-") + sure))
     widths = [max(len(row[k]) for row in rows) for k in range(2)]
     heading = (
         "The most suspicious:" if told else "The first of the list, whose order means little here:"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from mild_ext.commands.progress import Progress, planned_stages
 from mild_ext.data.noise import LabelNoise
 from mild_ext.data.sets import LabeledData
 from mild_ext.report.tensorboard import TensorBoardLog
+from mild_ext.training.backbone import Backbone
 from mild_ext.training.context import Record, RunContext
 from mild_ext.training.experiment import (
     RunSettings,
@@ -35,10 +37,11 @@ from mild_ext.training.experiment import (
     size_by_data,
     split_validation,
 )
+from mild_ext.training.features import backbone_for, with_features
 from mild_ext.training.run_folder import CONFIG, RunFolder
 from mild_ext.training.run_result import Round, RoundsResult
 from mild_ext.training.summary import summarize_finding
-from mild_ext.training.suspects import SUSPECTS, Suspect, rank_suspects, sample_ids
+from mild_ext.training.suspects import SUSPECTS, Suspect, lines_in_file, rank_suspects, sample_ids
 
 #: What a run for the list alone does not do: further rounds, a final model, held-out samples.
 FIND_ONLY = {
@@ -59,6 +62,14 @@ class Prepared:
     data: LabeledData
     noise: LabelNoise | None
     resumed: bool = False
+    #: The data as they were read, where ``data`` are features of a frozen network.
+    pictures: LabeledData | None = None
+    backbone: Backbone | None = None
+
+    @property
+    def source(self) -> LabeledData:
+        """The data as they were read."""
+        return self.pictures or self.data
 
 
 @dataclass(frozen=True)
@@ -114,20 +125,53 @@ def prepare(
             settings = folder.read_settings()
             _refuse_other_settings(options, settings)
             data, noise = prepare_data(settings)
+            backbone = backbone_for(data, settings.recipe) if settings.recipe.frozen else None
         else:
             settings = _settings(options, fixed or {})
             # Everything that can be wrong with the data is found before the folder is touched.
             data, noise = prepare_data(settings)
-            settings = size_by_data(settings, data)
-            if settings.threads < 1:
-                settings = replace(settings, threads=pick_threads(data, settings.recipe))
+            backbone = backbone_for(data, settings.recipe) if settings.recipe.frozen else None
+            if backbone is None:
+                settings = _sized(settings, data)
             folder.prepare(resume=False, overwrite=options.overwrite)
             if folder.stayed:
                 print(console.what_stayed(folder.path, folder.stayed, "run"), flush=True)
-        processes.require_same(identity(data, settings))
-        yield Prepared(settings, folder, data, noise, resumed=options.resume)
+        pictures = None
+        if backbone is not None:
+            pictures, data = data, _features(data, backbone, settings, folder, options.quiet)
+            if not options.resume:
+                settings = _sized(settings, data)
+        processes.require_same(identity(pictures or data, settings))
+        yield Prepared(settings, folder, data, noise, options.resume, pictures, backbone)
     finally:
         folder.release()
+
+
+def _sized(settings: RunSettings, data: LabeledData) -> RunSettings:
+    settings = size_by_data(settings, data)
+    if settings.threads < 1:
+        settings = replace(settings, threads=pick_threads(data, settings.recipe))
+    return settings
+
+
+def _features(
+    data: LabeledData, backbone: Backbone, settings: RunSettings, folder: RunFolder, quiet: bool
+) -> LabeledData:
+    """What is learned from in place of images, kept in the run's folder."""
+    return with_features(
+        data,
+        backbone,
+        settings.recipe.model,
+        folder=folder.path,
+        device=pick_device(settings.device),
+        workers=settings.recipe.workers,
+        say=_silent if quiet or not folder.writes else functools.partial(print, flush=True),
+        show=not quiet,
+    )
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""
 
 
 def _settings(options: argparse.Namespace, fixed: dict[str, Any]) -> RunSettings:
@@ -210,7 +254,9 @@ def display(
             f"The run in {run.folder.path} is finished: nothing is trained, its files are written again."
         )
     progress.say(console.describe(data, run.noise, settings, context.device))
-    run.folder.write_config(settings, data, run.noise, context.device, command=options.command)
+    run.folder.write_config(
+        settings, run.source, run.noise, context.device, command=options.command
+    )
     with _records(run.folder, options.tensorboard and run.folder.writes) as listen:
         table = console.RoundsTable(progress.say, data, settings.recipe)
 
@@ -236,7 +282,11 @@ def find(run: Prepared, context: RunContext, say: Callable[[str], None]) -> Foun
     )
     run.folder.save_result(result)
     suspects = rank_suspects(
-        result, sample_ids(run.data), run.data.class_names, train_ids=split.train_ids
+        result,
+        sample_ids(run.data),
+        run.data.class_names,
+        train_ids=split.train_ids,
+        lines=lines_in_file(run.data),
     )
     run.folder.write_suspects(suspects)
     return Found(result, suspects, split)
@@ -254,7 +304,7 @@ def write_page(run: Prepared, say: Callable[[str], None]) -> None:
     from mild_ext.report.page import write_report
 
     try:
-        write_report(run.folder.path, data=run.settings.data, loaded=run.data)
+        write_report(run.folder.path, data=run.settings.data, loaded=run.source)
     except ImportError as error:
         say(f"(no report.html: {error})")
 

@@ -218,8 +218,14 @@ def _write_table(samples: Samples, out: Path, changes: Sequence[Change]) -> None
     source = read_table_file(Path(table["path"]))
     row = _row_of(table, source)
     column = table["label"]
+    # As the file spells its classes: " <=50K", with a blank, would else become a class beside "<=50K".
+    spelled: dict[str, Any] = {}
+    for cells in source.rows:
+        spelled.setdefault(cell_text(cells[column]), cells[column])
     labels = {
-        row[c.id]: None if c.label is None else _like(source.rows[row[c.id]][column], c.label)
+        row[c.id]: None
+        if c.label is None
+        else spelled.get(c.label, _like(source.rows[row[c.id]][column], c.label))
         for c in changes
     }
     rows = corrected.correct_rows(source.rows, column, labels)

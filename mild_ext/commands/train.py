@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mild_ext import processes
 from mild_ext.commands import console
@@ -62,7 +62,9 @@ def _write_outcome(
 ) -> tuple[dict[str, Any], Tensor]:
     """Write the model and the selection; returns the summary, and the model's logits ``[N, K]``."""
     data, settings, split = run.data, run.settings, found.split
-    run.folder.save_model(done.model)
+    run.folder.save_model(
+        done.model if run.backbone is None else nn.Sequential(run.backbone, done.model)
+    )
     logits, _ = predict(
         done.model,
         data.plain or data.train,

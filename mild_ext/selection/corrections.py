@@ -8,7 +8,11 @@ of plainly wrong labels, and of the planted ones a share ``h`` put right down to
 
     precision = r N h / ((1 - r) S)
 
-of the changes put a label right (a withheld label is itself wrong with probability ``r``). The cutoff is
+of the changes put a label right (a withheld label is itself wrong with probability ``r``). That is too many where
+planted labels are surer to be noticed than the wrong ones of the data, or ``r`` is too large: at the strictest cutoffs
+it often exceeds 1. So the probabilities are asked as well: they add up to the wrong labels that were measured, all
+samples taken together, and their mean over the changes is a second figure. It is too high where classes are mixed up,
+of which planted labels show nothing; there the first is low. The smaller of the two counts. The cutoff is
 chosen on one half of the planted samples and its precision counted on the other, and the other way round: the
 figure is of samples that did not take part in the choice. Where it is too low, the next stricter cutoffs are tried;
 of both halves' cutoffs the stricter one is used. Nothing is changed unless more labels are put right than right ones
@@ -47,7 +51,8 @@ class Corrections:
         index: int64 ``[m]``, ids of the samples, most sure first.
         label: int64 ``[m]``, the label each gets.
         cutoff: least probability of a right correction among them; infinite where there are none.
-        precision: share of them that is right, counted on planted samples the cutoff was not chosen by.
+        precision: share of them that is right: as counted on planted samples that the cutoff was not chosen by, or as
+            their probabilities have it, whichever is less.
         reason: why these, or why none, in a sentence.
     """
 
@@ -127,13 +132,22 @@ def _choose(
     def precision(share: float, noise: float, number: float) -> float:
         return float(min(1.0, noise * count * share / ((1 - noise) * max(number, 1.0))))
 
+    mean_above = np.cumsum(candidates[::-1]) / np.arange(1, len(candidates) + 1)
+
+    def believed(cutoff: float) -> float:
+        """The share of right ones among the samples to be changed, by their probabilities."""
+        number = changed(cutoff)
+        return float(mean_above[number - 1]) if number else 1.0
+
     halves = np.arange(len(right)) % 2  # the ids of planted samples are ascending, and say nothing
     fitting: list[Floats] = []
     for half in (0, 1):
         part = np.sort(of_planted[(halves == half) & right & (of_planted > 0)])
         size, above = int((halves == half).sum()), len(part) - np.arange(len(part))
         fits = [
-            hits >= LEAST_HITS and precision(hits / size, rate.value, changed(cutoff)) >= least
+            hits >= LEAST_HITS
+            and believed(cutoff) >= least
+            and precision(hits / size, rate.value, changed(cutoff)) >= least
             for cutoff, hits in zip(part, above, strict=True)
         ]
         fitting.append(part[np.array(fits, dtype=bool)])
@@ -146,7 +160,7 @@ def _choose(
             hits, found = hits + int((reached & right).sum()), found + int(reached.sum())
             numbers.append(changed(cutoff))
         number = sum(numbers) / 2
-        value = precision(hits / total, rate.value, number)
+        value = min(precision(hits / total, rate.value, number), believed(max(cutoffs)))
         if value >= least:
             break
     else:
@@ -173,7 +187,7 @@ def _choose(
         float(cutoff),
         estimate,
         f"of these changes {estimate.value:.0%} put a label right ({estimate.low:.0%} to {estimate.high:.0%}), "
-        f"as counted on {len(right):,} planted samples, each half judged by the cutoff of the other",
+        f"by {len(right):,} planted samples, each half judged by the cutoff of the other, and by the probabilities",
     )
 
 

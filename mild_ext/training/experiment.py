@@ -31,6 +31,8 @@ from mild_ext.training.run_rounds import run_rounds
 from mild_ext.training.sizing import sized
 from mild_ext.training.ssl import SemiSupervisedResult, train_stage
 
+#: Pixels a side that large image files are read at for a frozen network: what nearly all of them are trained on.
+FROZEN_SIDE = 224
 #: A line of a table of models: ``method`` is a key of `METHODS`, ``model`` what people read.
 Row = dict[str, Any]
 
@@ -96,7 +98,7 @@ class RunSettings:
         """
         found = {"data": self.data} if runs_code(self.data) else {}
         name, _, rest = self.recipe.model.partition(":")
-        if rest and (name != "timm" or ":" in rest):
+        if rest and (name not in ("timm", "torchvision") or ":" in rest):
             found["model"] = self.recipe.model
         return found
 
@@ -189,7 +191,8 @@ def pick_device(name: str) -> torch.device:
 
 def prepare_data(settings: RunSettings) -> tuple[LabeledData, LabelNoise | None]:
     """Load the data and put the label noise in."""
-    data = load_data(settings.data, test_fraction=settings.test_fraction, seed=0)
+    side = FROZEN_SIDE if settings.recipe.frozen else None
+    data = load_data(settings.data, test_fraction=settings.test_fraction, seed=0, side=side)
     if settings.noise == "none":
         return data, None
     if data.true_labels is not None and not torch.equal(data.true_labels, data.labels):
@@ -241,8 +244,13 @@ def pick_threads(data: LabeledData, recipe: Recipe) -> int:
 
 def make_model(data: LabeledData, recipe: Recipe) -> nn.Module:
     """The recipe's model for this data, with the inputs' standardization as its first layer."""
+    if recipe.frozen and data.kind == "image":
+        raise ValueError(
+            f"model {recipe.model} is frozen, and there are no features of it here; train all of a timm:NAME with "
+            "--pretrained none, or timm for its own weights"
+        )
     return build_model(
-        recipe.model,
+        "mlp" if recipe.frozen else recipe.model,
         data.input_shape,
         data.num_classes,
         width=recipe.width,

@@ -7,6 +7,7 @@ caller names it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from mild_ext.data.random_state import isolated_random_state
 from mild_ext.data.readers.encoding import TAKES, as_list, check_encoding, encode_samples
 from mild_ext.reading import reading
 from mild_ext.sealed import read_sealed_json
+from mild_ext.training.backbone import empty_backbone
 from mild_ext.training.models import build_model
+from mild_ext.training.recipe import Recipe
 from mild_ext.training.run_folder import ENCODING, MODEL, RunFolder
 
 
@@ -138,7 +141,7 @@ def load_model(
 
     Raises:
         ValueError: no run, one without a final model, or a model that its settings don't describe.
-        ImportError: the model needs timm, or a module of the user's own, that is not there.
+        ImportError: the model needs timm or torchvision, or a module of the user's own, that is not there.
     """
     folder = RunFolder(run)
     config, settings = folder.read_config(), folder.read_settings()
@@ -160,18 +163,8 @@ def load_model(
         state = load_file(path)
     names = [str(name) for name in config["data"]["classes"]]
     shape = tuple(int(n) for n in config["data"]["input_shape"])
-    with isolated_random_state():
-        net = build_model(
-            settings.recipe.model,
-            shape,
-            len(names),
-            width=settings.recipe.width,
-            stride=settings.recipe.stride,
-            mean=_statistic(state, "0.mean", shape),
-            std=_statistic(state, "0.std", shape),
-        )
     try:
-        net.load_state_dict(state)
+        net = _built(settings.recipe, state, shape, len(names))
     except RuntimeError as error:
         raise ValueError(f"{path} is not the model that {run} describes: {error}") from error
     made = folder.path / ENCODING
@@ -184,6 +177,39 @@ def load_model(
     if encoder not in (None, own):
         raise ValueError(f"encoder must be {own!r}, or None, for the run in {run}, got {encoder!r}")
     return TrainedModel(net, names, shape, encoding, encoder).to(device).eval()
+
+
+def _built(
+    recipe: Recipe, state: dict[str, Tensor], shape: tuple[int, ...], classes: int
+) -> nn.Module:
+    """The network with its weights; where a frozen one stands before it, both of them.
+
+    Raises:
+        RuntimeError: these are not its weights.
+    """
+    if recipe.frozen:
+        parts = [
+            {name.removeprefix(f"{k}."): v for name, v in state.items() if name.startswith(f"{k}.")}
+            for k in (0, 1)
+        ]
+        mean = parts[1].get("0.mean")
+        if mean is None:
+            raise RuntimeError("it has no layer behind a frozen network")
+        head = replace(recipe, model="mlp", weights=None)
+        features = _built(head, parts[1], tuple(mean.shape[1:]), classes)
+        return nn.Sequential(empty_backbone(recipe.model, parts[0]), features)
+    with isolated_random_state():
+        net = build_model(
+            recipe.model,
+            shape,
+            classes,
+            width=recipe.width,
+            stride=recipe.stride,
+            mean=_statistic(state, "0.mean", shape),
+            std=_statistic(state, "0.std", shape),
+        )
+    net.load_state_dict(state)
+    return net
 
 
 def _statistic(state: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor | None:

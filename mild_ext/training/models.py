@@ -160,20 +160,20 @@ def build_model(
     stride: int | None = None,
     mean: Tensor | None = None,
     std: Tensor | None = None,
-    pretrained: str = "none",
+    pretrained: str = "auto",
 ) -> nn.Module:
     """Build a model with fresh weights from torch's current random state.
 
     Args:
         spec: ``auto`` (small CNN for images, MLP otherwise), ``mlp``, ``cnn``, ``resnet18``,
-            ``resnet34``, ``timm:NAME``, or ``module:factory``; the factory is called with
-            ``(input_shape, num_classes)`` and returns an ``nn.Module``.
+            ``resnet34``, ``timm:NAME`` (all of it is trained; for frozen ones see `mild_ext.training.backbone`), or
+            ``module:factory``; the factory is called with ``(input_shape, num_classes)`` and returns an ``nn.Module``.
         input_shape: shape of one input, ``[C, H, W]`` for images.
         num_classes: number of logits.
         width: hidden width of the MLP, or channels of the small CNN's first block; None: their own.
         stride: of the small CNN's first convolution; None: 2 for images of 48 pixels and more, else 1.
         mean, std: statistics of the inputs; given, the model starts with `Standardize`.
-        pretrained: ``none``, ``timm`` (weights that timm downloads), or a ``.safetensors`` file, a saved
+        pretrained: ``none`` or ``auto``, ``timm`` (weights that timm downloads), or a ``.safetensors`` file, a saved
             model of a run included. Layers of another shape, as a rule the last one, start afresh.
 
     Raises:
@@ -214,15 +214,20 @@ def build_model(
                 num_classes=num_classes,
                 in_chans=input_shape[0],
             )
+    elif spec.startswith("torchvision:"):
+        raise ValueError(
+            f"model {spec} comes pretrained and frozen: leave out pretrained={pretrained}, or train all of a timm:NAME"
+        )
     elif ":" in spec:
         net = import_factory(spec)(input_shape, num_classes)
         if not isinstance(net, nn.Module):
             raise TypeError(f"{spec} must return an nn.Module, got {type(net).__name__}")
     else:
         raise ValueError(
-            f"unknown model {spec!r}; use mlp, cnn, resnet18, resnet34, timm:NAME or module:factory"
+            f"unknown model {spec!r}; use mlp, cnn, resnet18, resnet34, timm:NAME, torchvision:NAME or "
+            "module:factory"
         )
-    if pretrained not in ("none", "timm"):
+    if pretrained not in ("auto", "none", "timm"):
         load_matching(net, Path(pretrained))
     elif pretrained == "timm" and not spec.startswith("timm:"):
         raise ValueError(f"pretrained=timm goes with a model timm:NAME, not with {spec}")
@@ -245,7 +250,9 @@ def load_matching(net: nn.Module, path: Path) -> list[str]:
         ValueError: no such file, no safetensors, or fewer than half of the model's tensors fit.
     """
     if not path.is_file():
-        raise ValueError(f"there is no file {path} (pretrained must be none, timm, or such a file)")
+        raise ValueError(
+            f"there is no file {path} (pretrained must be auto, none, timm, or such a file)"
+        )
     with reading(path, "pretrained must be a safetensors file"):
         found = load_file(path)
     if "0.mean" in found:  # a model with Standardize in front

@@ -30,9 +30,17 @@ def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
 class Recipe:
     """How to train, how many rounds, and how to select. Immutable; change it with `override`."""
 
-    model: str = _setting("auto", "mlp, cnn, resnet18, resnet34, timm:NAME, or module:factory")
+    model: str = _setting(
+        "auto",
+        "mlp, cnn, resnet18, resnet34, module:factory, or pretrained and frozen: timm:NAME, torchvision:NAME",
+    )
+    weights: str | None = _setting(
+        None, "file of a frozen network's weights, .safetensors or .pth (none: its library's own)"
+    )
     pretrained: str = _setting(
-        "none", "weights to start from: none, timm (its own, downloaded), or a .safetensors file"
+        "auto",
+        "weights to start from, all of them trained: none, timm (its own, downloaded), or a .safetensors file; auto: "
+        "timm: and torchvision: are frozen, others start afresh",
     )
     width: int | None = _setting(None, "units of a hidden layer, or channels (none: 256, 32)")
     stride: int | None = _setting(
@@ -169,6 +177,11 @@ class Recipe:
                 f"rule={self.rule!r} and per_class={self.per_class}; other rules do not look at planted "
                 "labels: leave out plant"
             )
+        if self.weights is not None and not self.frozen:
+            raise ValueError(
+                "weights are those of a frozen network, model timm:NAME or torchvision:NAME; got "
+                f"model={self.model!r} and pretrained={self.pretrained!r}"
+            )
         if self.ssl_weight is not None and not self.ssl_weight >= 0:
             raise ValueError(f"ssl_weight must not be negative, got {self.ssl_weight}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
@@ -197,6 +210,12 @@ class Recipe:
         if not self.plants:
             return 0.0
         return default if self.plant is None else self.plant
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the model is a pretrained network that stays as it is, and a small one learns of its features."""
+        library, _, name = self.model.partition(":")
+        return self.pretrained == "auto" and library in ("timm", "torchvision") and name != ""
 
     def override(self, settings: Mapping[str, Any]) -> Recipe:
         """A copy with some settings changed.
@@ -275,6 +294,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "webvision": dict(
         method="mild-rounds",
         model="timm:inception_resnet_v2",
+        pretrained="none",
         rounds=6,
         first_epochs=30,
         round_epochs=15,

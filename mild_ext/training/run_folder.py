@@ -4,6 +4,7 @@ config.json          settings, data, noise, versions
 given_labels.npy     int64 [N], the labels that were given
 encoding.json        how files, texts or rows of a table became inputs, where they did
 sample_names.json    the samples' names (files, ids of rows), where they have some
+features.safetensors what a frozen network sees in each image, where one does (`mild_ext.training.features`)
 history.jsonl        a record a line: epochs and rounds, as they happen
 checkpoints/         what a resumed run goes on from
 status/              round-NN.safetensors, the learning status of each round
@@ -47,6 +48,7 @@ from mild_ext.sealed import read_sealed_json, write_sealed_json
 from mild_ext.selection.plot import save_figure
 from mild_ext.training.context import Record
 from mild_ext.training.experiment import RunSettings
+from mild_ext.training.features import FEATURES
 from mild_ext.training.methods import METHODS
 from mild_ext.training.owned_folder import OwnedFolder
 from mild_ext.training.run_result import Round, RoundsResult
@@ -60,7 +62,7 @@ MODEL = "model.safetensors"
 #: The files of a run: what ``overwrite`` may delete.
 KNOWN = (
     *(CONFIG, "given_labels.npy", "history.jsonl", "result.safetensors", "selection.csv"),
-    *("suspects.csv", SAMPLE_NAMES, ENCODING, MODEL, "summary.json", "metric.png"),
+    *("suspects.csv", SAMPLE_NAMES, ENCODING, FEATURES, MODEL, "summary.json", "metric.png"),
     *("report.html", "report_pictures/*.png", "report_pictures/*.jpeg"),
     *(
         f"checkpoints/{name}.safetensors"

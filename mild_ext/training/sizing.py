@@ -1,7 +1,8 @@
 """The sizes of the default recipe, by the data: epochs, batch, learning rate, width and how many scouts.
 
 Counted in optimizer steps: what a network learns in thirty epochs of 50,000 images takes many more of 1,500. How
-each number was chosen, on which data, and what it does on others is in benchmarks/selection.md.
+each number was chosen, on which data, and what it does on others is in benchmarks/selection.md; of the rate of
+wide vectors, in docs/find_evidence.md.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ MOST_SCOUTS = 5
 #: Samples from which on a step takes the larger batch, and images keep all their pixels.
 MANY = 20_000
 SMALL_BATCH, LARGE_BATCH = 32, 128
+#: Learning rate of vectors, and that of vectors of so many numbers and more: the words of a text, the features of a
+#: pretrained network. At the rate of narrow ones, a step or two lets the network know such a sample's label by heart,
+#: the planted ones included, and nothing can be told from how labels are learned.
+RATE, WIDE_RATE, WIDE = 0.02, 0.003, 256
 
 
 #: The settings that follow from the data.
@@ -45,7 +50,7 @@ def sized(
 
     Args:
         recipe: what to change.
-        kind: ``"image"`` or ``"vector"`` (rows of a table, texts as TF-IDF).
+        kind: ``"image"`` or ``"vector"`` (rows of a table, texts as TF-IDF, features of a frozen network).
         num_samples: that are trained on.
         input_shape: of one sample, ``[C, H, W]`` for images.
         keep: settings that somebody chose; these stay, and others follow from them.
@@ -60,7 +65,8 @@ def sized(
         if not many and min(input_shape[1:]) >= 24:
             values["stride"] = 2
     else:
-        values |= {"lr": 0.02, "weight_decay": 5e-3}
+        wide = math.prod(input_shape) >= WIDE
+        values |= {"lr": WIDE_RATE if wide else RATE, "weight_decay": 5e-3}
     values = {name: value for name, value in values.items() if name not in keep}
     recipe = replace(recipe, **values)
     per_epoch = math.ceil(num_samples / (recipe.batch_size * recipe.accumulate))

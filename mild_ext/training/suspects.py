@@ -6,6 +6,7 @@
     suggestion_confidence  in [0, 1], that the suggestion is right, if the given label is wrong; or empty
     suspicion              higher = more likely wrong; comparable within one run
     dropped                1: the label is taken to be wrong
+    line                   of a CSV file without a column of ids: where the sample begins in it
 
 Text that a spreadsheet would take for a formula has an apostrophe before it, which `read_suspects` takes away.
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mild_ext.data.readers.table_file import read_table_file
 from mild_ext.data.sets import LabeledData
 from mild_ext.files import FORMULA_SIGNS, as_text, spreadsheet_safe
 from mild_ext.reading import read_text, reading
@@ -35,7 +37,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Suspect:
-    """A line of ``suspects.csv``; ``suggested_label`` is None where nothing is suggested."""
+    """A line of ``suspects.csv``; ``suggested_label`` is None where nothing is suggested.
+
+    ``line``: of a table without a column of ids, where the sample begins in its CSV file, the header being line 1.
+    """
 
     id: str
     given_label: str
@@ -43,6 +48,16 @@ class Suspect:
     suggestion_confidence: float | None
     suspicion: float
     dropped: bool
+    line: int | None = None
+
+
+def lines_in_file(data: LabeledData) -> list[int] | None:
+    """The line of each sample in the CSV file it is of; None where samples have names of their own, or no such file."""
+    table = data.table
+    if table is None or table["id"] is not None or data.sample_names is None:
+        return None
+    lines = read_table_file(Path(str(table["path"]))).lines
+    return [lines[int(name)] for name in data.sample_names] if lines else None
 
 
 def sample_ids(data: LabeledData) -> list[str]:
@@ -57,6 +72,7 @@ def rank_suspects(
     ids: Sequence[str],
     class_names: Sequence[str],
     train_ids: Tensor | None = None,
+    lines: Sequence[int] | None = None,
 ) -> list[Suspect]:
     """The samples that took part, the dropped ones before the kept, each most suspicious first.
 
@@ -65,6 +81,7 @@ def rank_suspects(
         ids: names of all samples.
         class_names: names of all classes.
         train_ids: int64 positions of the samples that took part; None for all.
+        lines: of `lines_in_file`.
     """
     everyone = torch.arange(len(ids)) if train_ids is None else train_ids
     order = sorted(
@@ -81,6 +98,7 @@ def rank_suspects(
             suggestion_confidence=confidence[i] if suggested[i] >= 0 else None,
             suspicion=suspicion[i],
             dropped=not kept[i],
+            line=None if lines is None else lines[i],
         )
         for i in order
     ]
@@ -90,7 +108,8 @@ def suspects_text(suspects: Sequence[Suspect]) -> str:
     """The content of the file."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    with_lines = any(s.line is not None for s in suspects)
+    writer.writerow([*COLUMNS, *(["line"] if with_lines else [])])
     for s in suspects:
         writer.writerow(
             [
@@ -100,6 +119,7 @@ def suspects_text(suspects: Sequence[Suspect]) -> str:
                 "" if s.suggestion_confidence is None else f"{s.suggestion_confidence:.6g}",
                 f"{s.suspicion:.6g}",
                 int(s.dropped),
+                *([s.line] if with_lines else []),
             ]
         )
     return text.getvalue()
@@ -128,6 +148,7 @@ def read_suspects(path: Path) -> list[Suspect]:
                 else None,
                 suspicion=float(row["suspicion"]),
                 dropped=row["dropped"] == "1",
+                line=int(row["line"]) if row.get("line") else None,
             )
             for row in reader
         ]

@@ -204,3 +204,43 @@ def test_the_page_is_made_of_the_data_that_were_read_before(spec, tmp_path, monk
     assert "read again" not in (out / "report.html").read_text(encoding="utf-8")
     assert main(["report", str(out), "--data", spec]) == 0
     assert "read again" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_rows_of_a_table_are_found_in_the_file(tmp_path, capsys):
+    """By the line they begin in, whatever lies above: cells of several lines, empty lines."""
+    generator = np.random.default_rng(0)
+    lines = ["x,y,label"]
+    for k in range(60):
+        note = '"two\nlines"' if k == 3 else "plain"
+        lines += [f"{5 * (k % 2) + generator.normal():.3f},{note},{'ab'[k % 2]}"]
+        lines += [""] if k == 7 else []
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(lines) + "\n")
+    out = tmp_path / "run"
+    options = ["--first-epochs=3", "--plant=0", "--no-report", "--out", str(out)]
+    assert main(["find", "--data", f"csv:{path},label=label,columns=x", *options]) == 0
+    listed = rows(out / "suspects.csv")
+    assert len(listed) == 60
+    for row in listed:
+        number = int(row["id"])
+        assert int(row["line"]) == 2 + number + (number > 3) + (number > 7)
+    assert f"  line {listed[0]['line']}" in capsys.readouterr().out
+    assert read_suspects(out / "suspects.csv")[0].line == int(listed[0]["line"])
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_interrupt_says_what_there_is_to_go_on_with(begun, spec, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "a run"
+    place = "mild_ext.commands.find." + ("find_wrong_labels" if begun else "prepare_data")
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, interrupted)
+    assert main(["find", "--data", spec, *FAST, "--out", str(out)]) == 130
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    if begun:
+        assert last == f"interrupted; go on with it: mild-ext find --resume --out '{out}'"
+    else:
+        assert last == "interrupted; nothing was learned yet: give the same command again"
+        assert not out.exists()

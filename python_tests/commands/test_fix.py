@@ -417,3 +417,21 @@ def test_data_that_were_changed_since_or_that_a_run_spoiled_itself_are_refused(t
     assert corrected(noisy, given, tmp_path / "fixed.npz") == 1
     assert "the run added wrong labels itself (--noise symmetric:0.3)" in capsys.readouterr().err
     assert corrected(noisy, given, tmp_path / "fixed.npy") == 0
+
+
+def test_a_class_is_written_as_the_file_spells_it(tmp_path):
+    """Blanks around a label are no part of the class, but of the cell: a new spelling were a new class elsewhere."""
+    rng = np.random.default_rng(0)
+    lines = [f"{rng.normal() + 5 * (k % 2):.3f}, {'<=1' if k % 2 else '>1'}" for k in range(40)]
+    source, out = tmp_path / "t.csv", tmp_path / "run"
+    source.write_text("\n".join(["x,label", *lines]) + "\n")
+    options = ["--plant=0", *FAST, "--out", str(out)]
+    assert main(["find", "--data", f"csv:{source},label=label", *options]) == 0
+    decisions = write(tmp_path / "c.csv", "4,>1,relabel,<=1", "7,<=1,relabel,>1")
+    fixed = tmp_path / "f.csv"
+    assert corrected(out, decisions, fixed) == 0
+    written = [line.split(",")[1] for line in fixed.read_text().splitlines()[1:]]
+    assert set(written) == {" <=1", " >1"}
+    assert (written[4], written[7]) == (" <=1", " >1")
+    assert main(["fix", str(out), "--undo", "--out", str(fixed)]) == 0
+    assert fixed.read_text() == source.read_text()

@@ -80,16 +80,16 @@ def choose(right, of_planted, probability, rate, least=0.8):
 def test_the_figure_is_that_of_the_formula():
     """1,000 others, 20 % wrong; half of the planted are put right down to the one cutoff there is."""
     rate = Estimate(0.2, 0.18, 0.22)
-    right, of_planted = [k % 4 < 2 for k in range(200)], [0.9] * 200
-    probability = [0.9] * 130 + [0.0] * 870
+    right, of_planted = [k % 4 < 2 for k in range(200)], [0.97] * 200
+    probability = [0.97] * 130 + [0.0] * 870
     chosen = choose(right, of_planted, probability, rate)
     assert chosen.precision is not None
     assert chosen.precision.value == pytest.approx(0.2 * 1000 * 0.5 / (0.8 * 130))
-    assert chosen.cutoff == pytest.approx(0.9)
+    assert chosen.cutoff == pytest.approx(0.97)
     assert chosen.index.tolist() == list(range(130))
     assert 0.7 < chosen.precision.low < chosen.precision.value < chosen.precision.high <= 1
     # With twice as many to be changed, no more than half of them can be right.
-    many = choose(right, of_planted, [0.9] * 260 + [0.0] * 740, rate)
+    many = choose(right, of_planted, [0.97] * 260 + [0.0] * 740, rate)
     assert len(many.index) == 0
     assert many.precision is None
     assert many.cutoff == float("inf")
@@ -129,3 +129,13 @@ def test_a_cutoff_that_one_half_does_not_confirm_gives_way_to_a_stricter_one():
         assert len(chosen.index) > 0, seed
         assert chosen.precision is not None
         assert chosen.precision.value >= 0.8
+
+
+def test_the_probabilities_have_a_say():
+    """By planted samples 96 % would be right, by the probabilities of those to be changed 85 %: that counts."""
+    rate = Estimate(0.2, 0.18, 0.22)
+    right = [k % 4 < 2 for k in range(200)]
+    chosen = choose(right, [0.85] * 200, [0.85] * 130 + [0.0] * 870, rate)
+    assert chosen.precision is not None
+    assert chosen.precision.value == pytest.approx(0.85)
+    assert len(choose(right, [0.7] * 200, [0.7] * 130 + [0.0] * 870, rate).index) == 0

@@ -42,6 +42,7 @@ def load_folder(
     path: str,
     *,
     size: int | None = None,
+    side: int | None = None,
     gray: bool | None = None,
     memory: bool | None = None,
     layout: str | None = None,
@@ -54,7 +55,8 @@ def load_folder(
 
     Args:
         path: the folder; see the module's text for its layout.
-        size: side of the square images in pixels; None: as above, with 64.
+        size: side of the square images in pixels; None: as above.
+        side: where ``size`` is None, the side that larger images are brought to; None: 64.
         gray: True for one channel, False for three; None: one if no image has color.
         memory: keep the decoded images in memory (True) or read them from disk while training
             (False); None: in memory up to 1 GiB.
@@ -67,8 +69,9 @@ def load_folder(
     root = Path(path).expanduser()
     if not root.is_dir():
         raise ValueError(f"there is no folder {root}")
-    if size is not None and size < 1:
-        raise ValueError(f"size must be at least 1 pixel, got {size}")
+    for option, value in (("size", size), ("side", side)):
+        if value is not None and value < 1:
+            raise ValueError(f"{option} must be at least 1 pixel, got {value}")
     splits, folders, messages = find_files(root, layout)
     class_names = [as_text(name) for name in folders]
     train = splits["train"]
@@ -78,7 +81,7 @@ def load_folder(
     messages += report_unreadable(failures, len(train.paths), str(train.folder))
     train = _subset(train, worked)
     headers = [headers[k] for k in worked]
-    wanted, message = choose_format(headers, size, gray)
+    wanted, message = choose_format(headers, size, gray, side)
     messages += message
     if memory is None:
         memory = len(train.paths) * int(np.prod(wanted.shape)) <= MEMORY_LIMIT
@@ -113,7 +116,7 @@ def load_folder(
 
 
 def choose_format(
-    headers: Sequence[ImageHeader], size: int | None, gray: bool | None
+    headers: Sequence[ImageHeader], size: int | None, gray: bool | None, side: int | None = None
 ) -> tuple[ImageFormat, list[str]]:
     """Channels and size for images of these kinds and sizes, and a message where they are resized."""
     if gray is None:
@@ -126,7 +129,7 @@ def choose_format(
         return ImageFormat(channels, int(heights[0]), int(widths[0])), []
     if size is None:
         # Blowing small images up adds nothing but work.
-        size = min(DEFAULT_SIDE, max(8, int(np.median(np.minimum(heights, widths)))))
+        size = min(side or DEFAULT_SIDE, max(8, int(np.median(np.minimum(heights, widths)))))
     found = f"{widths[0]} x {heights[0]}"
     if not one_size:
         found += (

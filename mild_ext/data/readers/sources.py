@@ -28,7 +28,9 @@ from mild_ext.spelling import did_you_mean
 _Array = np.ndarray[Any, Any]
 
 
-def load_data(spec: str, *, test_fraction: float = 0.0, seed: int = 0) -> LabeledData:
+def load_data(
+    spec: str, *, test_fraction: float = 0.0, seed: int = 0, side: int | None = None
+) -> LabeledData:
     """Load a data set by its specification.
 
     Args:
@@ -37,6 +39,8 @@ def load_data(spec: str, *, test_fraction: float = 0.0, seed: int = 0) -> Labele
         test_fraction: share of every class to set aside as a test split where the data set has
             none; in [0, 1).
         seed: seed of that split.
+        side: pixels a side that image files are brought to where they are larger and ``spec`` does not say; None: the
+            reader's own choice.
 
     Raises:
         ValueError: an unknown specification or option, or a file that does not hold what it should.
@@ -48,7 +52,7 @@ def load_data(spec: str, *, test_fraction: float = 0.0, seed: int = 0) -> Labele
     if source is not None:
         if bool(argument) != (":" in source.form):
             raise ValueError(f"data must have the form {source.form}; got {spec!r}")
-        data = source.load(argument, options)
+        data = source.load(argument, options, side)
     elif re.fullmatch(r"\w+(\.\w+)*:[A-Za-z_]\w*", head):
         from mild_ext.data.readers.custom import load_custom
 
@@ -122,7 +126,7 @@ class Source:
     reader: str
     help: str
 
-    def load(self, argument: str, options: dict[str, str]) -> LabeledData:
+    def load(self, argument: str, options: dict[str, str], side: int | None) -> LabeledData:
         module, _, name = self.reader.partition(":")
         function: Callable[..., LabeledData] = getattr(importlib.import_module(module), name)
         hints = get_type_hints(function)
@@ -138,6 +142,8 @@ class Source:
                     + (f"it has {', '.join(known)}" if known else "it has none")
                 )
         values = {key: _parse_option(key, text, hints[key]) for key, text in options.items()}
+        if side is not None and "side" in known:
+            values = {"side": side} | values
         return function(argument, **values)
 
 

@@ -45,6 +45,7 @@ def load_table(
     encoder: str | None = None,
     root: str | None = None,
     size: int | None = None,
+    side: int | None = None,
 ) -> LabeledData:
     """A table of samples.
 
@@ -63,7 +64,7 @@ def load_table(
             for missing); ``refuse`` and None refuse them.
         encoder: name or folder of a Hugging Face encoder to read the text with, in place of its words.
         root: folder of the pictures; None is that of the table.
-        size: side of the pictures in pixels; see `mild_ext.data.readers.folder.load_folder`.
+        size, side: of the pictures in pixels; see `mild_ext.data.readers.folder.load_folder`.
 
     Raises:
         ValueError: a column that is not there (the message names those that are), labels that are missing or no
@@ -99,7 +100,9 @@ def load_table(
         if id is None:
             facts["table"]["id"] = image
             facts["sample_names"] = _ids(table, rows, image, source)
-        return _pictures([cell_text(row[image]) for row in some], folder, labels, size, facts)
+        return _pictures(
+            [cell_text(row[image]) for row in some], folder, labels, (size, side), facts
+        )
     if text is not None:
         parts = _named(table, text, "text=", source)
         texts = [joined(row, parts) for row in some]
@@ -269,11 +272,15 @@ def _vectors(
 
 
 def _pictures(
-    paths: list[str], folder: Path, labels: Tensor, size: int | None, facts: dict[str, Any]
+    paths: list[str],
+    folder: Path,
+    labels: Tensor,
+    sizes: tuple[int | None, int | None],
+    facts: dict[str, Any],
 ) -> LabeledData:
     from mild_ext.data.readers.table_pictures import load_pictures
 
-    files = load_pictures(folder, paths, labels, size=size)
+    files = load_pictures(folder, paths, labels, size=sizes[0], side=sizes[1])
     kept = files.positions
     facts["messages"] += files.messages
     facts["sample_names"] = [facts["sample_names"][k] for k in kept]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class TableFile:
         delimiter: of a CSV file.
         line_end: of a CSV file.
         schema: of a Parquet file, as pyarrow has it; None of a CSV file.
+        lines: of a CSV file, where each row begins, the header being line 1.
     """
 
     columns: list[str]
@@ -42,6 +43,7 @@ class TableFile:
     delimiter: str = ","
     line_end: str = "\n"
     schema: Any = None
+    lines: list[int] = field(default_factory=list)
 
     def require(self, column: str, what: str, path: Path | str) -> None:
         """Raise a ValueError that names the columns there are, where ``column`` is none of them."""
@@ -78,8 +80,9 @@ def read_table_file(path: Path) -> TableFile:
     try:
         columns = [name.strip() for name in next(reader, [])]
         _check_columns(columns, path)
-        rows = []
+        rows, lines, before = [], [], reader.line_num
         for cells in reader:
+            first, before = before + 1, reader.line_num  # a cell may span several lines
             if not cells:
                 continue  # an empty line
             if len(cells) != len(columns):
@@ -87,9 +90,11 @@ def read_table_file(path: Path) -> TableFile:
                     f"{path}, line {reader.line_num}: {len(cells)} cells, but the header has {len(columns)}"
                 )
             rows.append(dict(zip(columns, cells, strict=True)))
+            lines.append(first)
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-    return TableFile(columns, rows, delimiter, "\r\n" if header.endswith("\r") else "\n")
+    line_end = "\r\n" if header.endswith("\r") else "\n"
+    return TableFile(columns, rows, delimiter, line_end, lines=lines)
 
 
 def _check_columns(columns: Sequence[str], path: Path) -> None:

@@ -54,7 +54,12 @@ def _is_inside(root: str, path: str) -> bool:
 
 
 def load_pictures(
-    folder: Path, paths: Sequence[str], labels: Tensor, *, size: int | None = None
+    folder: Path,
+    paths: Sequence[str],
+    labels: Tensor,
+    *,
+    size: int | None = None,
+    side: int | None = None,
 ) -> Pictures:
     """Read pictures, or prepare to read them while training where they are too many for memory.
 
@@ -62,7 +67,7 @@ def load_pictures(
         folder: that the paths are relative to.
         paths: N paths.
         labels: int64 ``[N]``.
-        size: side in pixels; None: as for a folder of images.
+        size, side: in pixels; as for a folder of images.
 
     Raises:
         ValueError: too many cannot be read.
@@ -79,7 +84,7 @@ def load_pictures(
         lambda name: read_header(folder / name), paths, paths, "looking at images"
     )
     messages = report_unreadable(failures, len(paths), str(folder))
-    wanted, more = choose_format([headers[k] for k in positions], size, None)
+    wanted, more = choose_format([headers[k] for k in positions], size, None, side)
     messages += more
     if len(positions) * int(np.prod(wanted.shape)) <= MEMORY_LIMIT:
         names = [paths[k] for k in positions]

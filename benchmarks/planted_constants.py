@@ -31,7 +31,7 @@ CONSTANTS = (
     *((measure, name) for name in ("UNITED", "REMEMBERED", "FAR_TAIL", "NEAR_TAIL", "LEAST_POWER")),
     *((measure, name) for name in ("HARD_TAIL", "MEMORY_ERROR", "MISTAKES", "MOST_CHURN")),
     *((measure, name) for name in ("LEAST_VOTES", "LEAST_EPOCHS")),
-    *((suspicion, name) for name in ("SHORTFALL_WEIGHT", "PAIR_WEIGHT", "CLASS_WEIGHT")),
+    *((suspicion, name) for name in ("PAIR_WEIGHT", "CLASS_WEIGHT")),
     *((suspicion, name) for name in ("CLEARLY", "MOSTLY_MEMORIZED", "FITTED")),
 )
 #: Those that neither move the rate nor the mask: an interval, and words.
@@ -181,7 +181,7 @@ def without() -> dict[str, list[tuple[Any, str, Any]]]:
         ],
         "one-sided confusions not in the suspicion": [(suspicion, "PAIR_WEIGHT", 0.0)],
         "hard classes not in the suspicion": [(suspicion, "CLASS_WEIGHT", 0.0)],
-        "no shortfall in the suspicion": [(suspicion, "SHORTFALL_WEIGHT", 0.0)],
+        "no shortfall in the suspicion": [(suspicion, "SHORTFALL_LIMIT", np.inf)],
         "votes of all epochs": [(measure, "_vote_window", whole_votes)],
         "counts of all epochs": [(measure, "choose_count_window", whole_counts)],
     }

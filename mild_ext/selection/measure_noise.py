@@ -43,13 +43,13 @@ FAR_TAIL, NEAR_TAIL = 0.8, 0.4
 LEAST_POWER = 2.0
 #: Some right labels are as hard as planted ones, the more of them the more mistakes the network makes: this times
 #: its mistakes is added to the standard error of the plainly wrong share.
-HARD_TAIL = 0.2
+HARD_TAIL = 0.12
 #: Standard error of the contradicted share among samples that were trained on: the network may have memorized
 #: their labels, and contradicts them too rarely then.
 MEMORY_ERROR = 0.03
-#: Taken for the network's own mistakes among united votes: this times how much more often all votes contradict labels
-#: than the united ones do.
-MISTAKES = 1.2
+#: Taken for the network's own mistakes among united votes: this times how much more often the less united votes
+#: contradict labels.
+MISTAKES = 0.72
 #: Fewer epochs cannot rank samples by how united their votes are.
 LEAST_EPOCHS = 10
 #: Training has not settled where more of the planted samples' predictions change from epoch to epoch.
@@ -75,7 +75,7 @@ class Contradiction:
         held_out: of the planted samples with the most united votes, the share whose winner is not the label
             that was withheld from the network, [0, 1]; ``held_out_variance`` is its sampling variance.
         seen: of the others with the most united votes, the share whose winner is not the given label.
-        mistakes: by how much more the votes of all others speak against given labels than the united ones.
+        mistakes: by how much more the less united votes speak against given labels than the most united ones.
         directional: share of the contradictions that go one way only (class a is predicted for labels b, but
             hardly b for labels a): these are systematic, and no mistakes of the network.
         one_sided: float32 ``[K, K]``, nats by which predicting the row's class for the column's label is
@@ -250,8 +250,11 @@ def _contradicted(evidence: PlantedEvidence, votes: Votes, found: float) -> Cont
     winner, given = votes.winner[others], evidence.given[others]
     weight = _united_weight(winner, votes.united[others], classes)
     wrong = (winner != given).double()
-    seen = min(1.0, float(weight @ wrong) / float(weight.sum()) / found)
-    mistakes = max(0.0, min(1.0, float(wrong.mean()) / found) - seen)
+    seen, less_united = (
+        min(1.0, float(part @ wrong) / max(float(part.sum()), 1e-9) / found)
+        for part in (weight, 1 - weight)
+    )
+    mistakes = max(0.0, less_united - seen)
     # Planted samples: the network has never seen the label that was withheld.
     left = evidence.planted_majority(evidence.planted_labels)
     voted = left.total > 0
@@ -306,8 +309,8 @@ def _one_sided(joint: Tensor) -> tuple[Tensor, float]:
 
 def _join(plain: float, sampling: float, x: Contradiction, settled: bool, count: int) -> NoiseRate:
     """Plainly wrong, and as much of the contradicted as is no mistake of the network; of ``count`` samples."""
-    # One-sided contradictions among less united votes are errors half memorized, no mistakes.
-    seen = min(1.0, x.seen + x.directional * x.mistakes)
+    # One-sided contradictions among less united votes are errors half memorized, no mistakes: they count in all votes.
+    seen = min(1.0, x.seen + x.directional * (1 - UNITED) * x.mistakes)
     precision = np.array([1 / x.held_out_variance, 1 / MEMORY_ERROR**2])
     share = float(precision @ [x.held_out, seen] / precision.sum())
     variance = float(1 / precision.sum())

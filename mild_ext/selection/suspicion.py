@@ -22,9 +22,8 @@ from mild_ext.selection.votes import PlantedEvidence, separation, some
 
 Floats = NDArray[np.float64]
 
-#: What a mean shortfall at its limit, log 10^4, weighs against being misclassified in every epoch ...
-SHORTFALL_WEIGHT = 1.0
-#: ... and what a nat of a one-sided confusion of classes does.
+#: What a nat of a one-sided confusion of classes weighs against being misclassified in every epoch, and against a
+#: mean shortfall at its limit, which weighs as much.
 PAIR_WEIGHT = 0.4
 #: How much of its class's mean suspicion, beyond that of all, is taken off a label: hard classes are not wrong.
 CLASS_WEIGHT = 0.5
@@ -39,7 +38,7 @@ MOSTLY_MEMORIZED = 0.75
 #: With more noise planted labels are as often right as the others: 1 - rate - rate / (K - 1) must be at least this.
 LEAST_TOLD_APART = 0.1
 
-_SHORTFALL_LIMIT = math.log(1e4)
+SHORTFALL_LIMIT = math.log(1e4)  # of an epoch, as in the status
 _BINS = 512
 
 
@@ -139,7 +138,9 @@ def judge_samples(evidence: PlantedEvidence, measured: Measurement, level: float
         transition=_transition(evidence, measured, label, 1.0 - clean),
         estimated_recall=recall if actionable else None,
         estimated_precision=precision if actionable else None,
-        doubt=NOT_USED if planted_unused(evidence) else _doubt(evidence, actionable, measured),
+        doubt=NOT_USED
+        if planted_unused(evidence, CLEARLY)
+        else _doubt(evidence, actionable, measured),
         actionable=actionable,
         num_planted=len(evidence.index),
         num_runs=evidence.num_runs,
@@ -152,7 +153,7 @@ def _suspicion(evidence: PlantedEvidence, measured: Measurement) -> Tensor:
     """float32 ``[R N]``, against the label trained on; 0 where a sample was never seen."""
     share = measured.misclassified_share
     score = torch.where(share >= 0, share, evidence.whole_share).clamp(min=0)
-    score = score + SHORTFALL_WEIGHT / _SHORTFALL_LIMIT * evidence.shortfall
+    score = score + evidence.shortfall / SHORTFALL_LIMIT
     total: Tensor = score + _pair_term(measured, evidence.trained)
     return torch.where(evidence.seen, total - CLASS_WEIGHT * _class_mean(evidence, total), 0.0)
 

@@ -6,6 +6,8 @@ heart the wrong labels it was given, and none of the planted ones: the noise wou
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import torch
 
 from mild_ext.selection.votes import PlantedEvidence
@@ -14,7 +16,7 @@ from mild_ext.selection.votes import PlantedEvidence
 NOT_USED = (
     "it looks as if the training did not use planted.labels: labels that the network contradicts at first are learned "
     "by heart, but not one in five as many of the planted ones. Compute the loss with planted.labels, those that are "
-    "recorded, and train again"
+    "recorded, of every sample that is recorded, and train again"
 )
 
 #: Share of early votes for one other class from which on a network contradicts a label.
@@ -27,17 +29,21 @@ LEARNED_BY_HEART = 0.03
 #: A planted label is learned with this part of the chance of another contradicted label, or more, where it is used. The
 #: others may be right, and easier.
 LEAST_PART = 0.2
-#: Smallest probability that so few planted ones are learned.
-IMPROBABLE = 0.001
 
 
-def planted_unused(evidence: PlantedEvidence) -> bool:
-    """Whether contradicted labels are learned by heart in the end, and the planted ones are not."""
+def planted_unused(evidence: PlantedEvidence, clearly: float) -> bool:
+    """Whether contradicted labels are learned by heart in the end, and the planted ones are not.
+
+    Args:
+        clearly: standard errors by which too few planted ones must be learned.
+    """
     from scipy.special import bdtr  # here: SciPy takes a fifth of a second to load
 
-    epochs, seen = evidence.recorded, evidence.seen
+    epochs, seen, improbable = evidence.recorded, evidence.seen, NormalDist().cdf(-clearly)
     missed = evidence.misclassified_share(slice(2 * epochs // 3, epochs))
     in_the_end = (missed >= 0) & (missed < 0.5)
+    if float(in_the_end[evidence.index].double().mean()) >= LEAST_PART:
+        return False  # the usual case, which needs no votes
     for part, least in EARLY:
         window = slice(0, max(2, epochs // part))
         if window.stop >= epochs:
@@ -50,6 +56,6 @@ def planted_unused(evidence: PlantedEvidence) -> bool:
         if by_heart < max(1, LEARNED_BY_HEART * evidence.num_others, least * count):
             continue
         planted, hits = (int(rows[evidence.index].sum()) for rows in (contradicted, learned))
-        if planted and bdtr(hits, planted, LEAST_PART * by_heart / count) < IMPROBABLE:
+        if planted and bdtr(hits, planted, LEAST_PART * by_heart / count) < improbable:
             return True
     return False

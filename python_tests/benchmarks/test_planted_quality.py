@@ -69,7 +69,7 @@ def test_what_is_read_once_is_judged_as_what_is_read_anew(
         row = quality.judged(recording)
         assert first == pytest.approx(row["kept"] if row["share"] is None else row["share"])
         assert 0.5 < moved < 1.5
-    shortfall = [(constants.suspicion, "SHORTFALL_WEIGHT", 0.0)]
+    shortfall = [(constants.suspicion, "SHORTFALL_LIMIT", float("inf"))]
     changed = [constants.short_figures(*one)[0] for one in known.each(shortfall)]
     assert changed != rows[0].tolist()
 

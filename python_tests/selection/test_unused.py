@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mild_ext import LearningStatus, plant_labels, select_clean
+from mild_ext.selection.suspicion import CLEARLY
 from mild_ext.selection.unused import planted_unused
 from mild_ext.selection.votes import PlantedEvidence
 
@@ -61,4 +62,5 @@ def test_a_loss_of_the_planted_labels_is_not(noise):
 def test_nor_is_any_recorded_run(name):
     run = read_recording(name)
     status = run.status()
-    assert not planted_unused(PlantedEvidence([status], [run.planted_labels], status.epoch))
+    evidence = PlantedEvidence([status], [run.planted_labels], status.epoch)
+    assert not planted_unused(evidence, CLEARLY)

@@ -27,10 +27,10 @@ demo: $(VENV)/.demo
 	$(bin)/mild-ext train --data digits --noise symmetric:0.5 --seed 0 --out runs/digits --overwrite
 
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(bin)/pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 $(bin)/pytest -n $(JOBS) --dist worksteal
 
 quick: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(bin)/pytest -n $(JOBS) -m "not slow"
+	OMP_NUM_THREADS=1 $(bin)/pytest -n $(JOBS) --dist worksteal -m "not slow"
 
 lint: $(VENV)/.lint
 	$(bin)/ruff check .

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import io
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, cast
@@ -71,9 +70,9 @@ def _what_is_left(options: argparse.Namespace) -> str:
     """Of an interrupted run: how to go on with it, or that there is nothing to go on with."""
     if "resume" not in options:
         return ""
-    if not os.path.isfile(os.path.join(options.out, "config.json")):
+    if "go_on" not in options:
         return "; nothing was learned yet: give the same command again"
-    return f"; go on with it: mild-ext {options.command} --resume --out {shlex.quote(options.out)}"
+    return f"; go on with it: {options.go_on}"
 
 
 def _in_one_line(error: Exception) -> str:

@@ -112,7 +112,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 #: What is spelled out in a name, as regular expressions of the character and of its number: control characters, ends of
 #: lines, what turns the order of reading, halves of surrogate pairs.
-_SPELLED = "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+_UNPRINTABLE = "\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_SPELLED = f"[\x00-\x1f{_UNPRINTABLE}]"
 _NUMBERS = r"d[89a-f][0-9a-f]{2}|00[0189][0-9a-f]|007f|202[89a-e]|206[6-9]"
 _TO_SPELL = re.compile(_SPELLED)
 _TO_READ = re.compile(rf"\\u({_NUMBERS})")
@@ -137,9 +138,7 @@ def as_name(text: str) -> str:
 
 
 #: What tells a terminal to do something, or changes the order in which a line is read.
-_COMMANDING = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+_COMMANDING = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f{_UNPRINTABLE}]")
 
 
 class PlainStream:

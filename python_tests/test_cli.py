@@ -267,9 +267,7 @@ def test_validation_split_is_left_out_of_everything(npz, tmp_path):
         (arrays(), ["--noise", "symmetric:0"]),
         (arrays(), ["--noise", "symmetric:1"]),
         (arrays(), ["--noise", "symmetric-other:1"]),
-        (arrays(classes=1), ["--noise", "symmetric:0.5"]),
         (arrays(count=10), ["--noise", "symmetric:0.5"]),
-        (arrays(count=1), []),
         (arrays(), ["--first-epochs", "1", "--noise", "symmetric:0.5"]),
         (arrays(), ["--final-epochs", "0", "--noise", "symmetric:0.5"]),
         (arrays(x_train=np.zeros((240, 8))), ["--noise", "symmetric:0.5"]),
@@ -284,6 +282,13 @@ def test_degenerate_runs_end_with_a_selection_and_a_reason(npz, tmp_path, values
     rows = selection(out)
     kept = {row["given_label"] for row in rows if row["kept"] == "1"}
     assert kept == {row["given_label"] for row in rows}
+
+
+@pytest.mark.parametrize("values", [arrays(classes=1), arrays(count=1)])
+def test_one_class_alone_is_refused(npz, tmp_path, capsys, values):
+    assert train("--data", npz(**values), "--out", tmp_path / "run") == 1
+    assert "there must be two classes at least" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_divergence_is_one_clear_line(npz, tmp_path, capsys):

@@ -158,6 +158,8 @@ def _features(
     data: LabeledData, backbone: Backbone, settings: RunSettings, folder: RunFolder, quiet: bool
 ) -> LabeledData:
     """What is learned from in place of images, kept in the run's folder."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     return with_features(
         data,
         backbone,
@@ -166,7 +168,7 @@ def _features(
         device=pick_device(settings.device),
         workers=settings.recipe.workers,
         say=_silent if quiet or not folder.writes else functools.partial(print, flush=True),
-        show=not quiet,
+        show=not quiet and folder.writes,
     )
 
 
@@ -256,6 +258,10 @@ def display(
     progress.say(console.describe(data, run.noise, settings, context.device))
     run.folder.write_config(
         settings, run.source, run.noise, context.device, command=options.command
+    )
+    code = "".join(f" --{name} {shlex.quote(value)}" for name, value in settings.code().items())
+    options.go_on = (
+        f"mild-ext {options.command} --resume --out {shlex.quote(str(options.out))}{code}"
     )
     with _records(run.folder, options.tensorboard and run.folder.writes) as listen:
         table = console.RoundsTable(progress.say, data, settings.recipe)

@@ -20,6 +20,7 @@ from mild_ext.data.corrected_arrays import (
     write_corrected_arrays,
 )
 from mild_ext.data.readers.sources import load_npz
+from mild_ext.data.readers.table import label_texts
 from mild_ext.data.readers.table_file import (
     TableFile,
     cell_text,
@@ -219,9 +220,8 @@ def _write_table(samples: Samples, out: Path, changes: Sequence[Change]) -> None
     row = _row_of(table, source)
     column = table["label"]
     # As the file spells its classes: " <=50K", with a blank, would else become a class beside "<=50K".
-    spelled: dict[str, Any] = {}
-    for cells in source.rows:
-        spelled.setdefault(cell_text(cells[column]), cells[column])
+    cells = [cells[column] for cells in source.rows]
+    spelled = dict(zip(reversed(label_texts(cells, column)), reversed(cells), strict=True))
     labels = {
         row[c.id]: None
         if c.label is None

@@ -64,7 +64,7 @@ def doubts(names: Sequence[str], counts: Sequence[int]) -> list[str]:
 
 def _sound(name: str) -> str:
     """What two spellings of one name have in common."""
-    text = re.sub(r"[\s_-]+", " ", folded(name)) if len(name) > 1 else folded(name)
+    text = re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", folded(name))  # a sign is no hyphen
     try:
         return repr(float(text))  # 01 and 1
     except ValueError:

@@ -68,7 +68,9 @@ def array_of(name: str, labels: Any) -> tuple[_Array, _Array | None, list[str] |
 def _of_arrow(name: str, labels: Any) -> tuple[_Array, _Array | None, list[str] | None]:
     from pyarrow.types import is_integer
 
-    if is_integer(getattr(labels, "type", None)):  # of its own width: what -1 becomes depends on it
+    if not hasattr(labels, "type"):
+        raise TypeError(f"{name} must be one column, got a {type(labels).__name__}; choose one")
+    if is_integer(labels.type):  # of its own width: what -1 becomes depends on it
         masked = np.asarray(labels.is_null())
         return np.asarray(labels.fill_null(0)), masked if masked.any() else None, None
     return _of_sequence(name, labels.to_pylist()), None, None
@@ -78,7 +80,7 @@ def _require_exact(name: str, dtype: Any, values: Any, info: Callable[[Any], Any
     """Raise where floats of few bits hold numbers that may have been others: 257 is 256 as bfloat16."""
     short = getattr(dtype, "itemsize", 8) < 4
     floating = dtype.is_floating_point if isinstance(dtype, torch.dtype) else dtype.kind == "f"
-    if not (short and floating) or not len(values):
+    if not (short and floating) or 0 in values.shape:
         return
     exact, values = int(2 / float(info(dtype).eps)), torch.as_tensor(values).double()
     if bool((values >= exact).any()):
@@ -148,11 +150,11 @@ def _of_sequence(name: str, labels: Sequence[Any]) -> _Array:
 
 def _refuse_wrapped_scalars(name: str, items: list[Any]) -> None:
     """As `refuse_wrapped`, for numbers that lie in a list one by one."""
-    unsigned: dict[Any, list[int]] = {}
+    unsigned: dict[str, list[int]] = {}
     for item in items:
-        if isinstance(item, Tensor | np.generic) and np.ndim(item) == 0:
-            dtype = np.asarray(item).dtype
-            if dtype.kind == "u":
+        if isinstance(item, np.unsignedinteger) or (isinstance(item, Tensor) and item.ndim == 0):
+            dtype = str(item.dtype).removeprefix("torch.")
+            if dtype.startswith("uint"):
                 unsigned.setdefault(dtype, []).append(int(item))
     for dtype, numbers in unsigned.items():
         refuse_wrapped(name, np.array(numbers, dtype))

@@ -67,6 +67,14 @@ def _found(rate: dict[str, Any], judged: dict[str, Any], samples: int, dropped: 
         f"About {_count(rate['rate'], samples)} of the {samples:,} labels are probably wrong "
         f"({rate['rate']:.0%}; between {low} and {high})."
     ]
+    plain = rate.get("plainly_wrong")
+    overlap = False
+    if plain is not None and plain["high"] < rate["rate"]:
+        overlap = True
+        lines[0] += (
+            f" About {_count(plain['value'], samples)} are plainly wrong; the others the network contradicts, though "
+            "it is sure: people mix up these classes, or they overlap and the labels are right."
+        )
     lines.append(_what_the_list_holds(judged, dropped) if dropped else "None of them is flagged.")
     doubt = judged.get("doubt")
     if doubt:
@@ -76,7 +84,7 @@ def _found(rate: dict[str, Any], judged: dict[str, Any], samples: int, dropped: 
             "That is too wide a range to go by. Look at the list from the top, and stop where most labels turn out to "
             "be right; more networks (--scouts) or a longer training (--first-epochs) narrow it."
         )
-    elif rate["high"] - rate["low"] > rate["rate"]:
+    elif overlap or rate["high"] - rate["low"] > rate["rate"]:
         lines.append(
             "Trust the order of the list more than its length: go from the top, and stop where most "
             "labels turn out to be right."

@@ -406,7 +406,11 @@ class Rounds:
 
 def _whole_epochs(rounds: Any) -> list[int]:
     """Epochs of each round, from whatever lists whole numbers."""
-    if isinstance(rounds, str | bytes) or not hasattr(rounds, "__iter__"):
+    if (
+        isinstance(rounds, str | bytes)
+        or not hasattr(rounds, "__iter__")
+        or getattr(rounds, "ndim", 1) != 1
+    ):
         raise TypeError(
             f"rounds must list the epochs of each round, as in [20, 10], got {rounds!r}"
         )

@@ -165,7 +165,8 @@ def _choose(
             break
     else:
         return no_corrections(
-            f"by the planted samples, no group of suggestions is right in {least:.0%} of the cases. Ask for less "
+            f"by the planted samples and the probabilities, no group of suggestions is right in {least:.0%} of the "
+            "cases. Ask for less "
             "(--precision), decide sample by sample, or train longer"
         )
     errors = _relative_errors(hits, total, rate)

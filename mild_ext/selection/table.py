@@ -109,7 +109,7 @@ def samples_table(
     if len(np.unique(ids)) != count:
         names, often = np.unique(ids, return_counts=True)
         raise ValueError(
-            f"ids must be unique, but {names[often > 1][0]!r} occurs {often.max()} times"
+            f"ids must be unique, but {names[often > 1].tolist()[0]!r} occurs {often[often > 1][0]} times"
         )
     table = {
         "id": ids,

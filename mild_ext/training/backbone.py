@@ -184,6 +184,12 @@ def _from_torchvision(model: str, own_weights: bool) -> _Architecture:
         raise ValueError(f"{model} classifies no images by a linear layer; use another network")
     above, _, last = layers[-1].rpartition(".")
     setattr(net.get_submodule(above), last, nn.Identity())
+    # GoogLeNet and Inception: alike, whether the weights are the library's, of a file, or of a run.
+    for head in ("aux1", "aux2", "AuxLogits"):  # for training alone
+        if hasattr(net, head):
+            setattr(net, head, None)
+    if hasattr(net, "transform_input"):
+        net.transform_input = True
     images = known.transforms()
     return _Architecture(net, images.crop_size[0], tuple(images.mean), tuple(images.std))
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from mild_ext import processes
 from mild_ext.data.batches import Batches
-from mild_ext.data.readers.images import StreamedImages
+from mild_ext.data.readers.images import ImageFiles
 from mild_ext.data.sets import ArrayDataset, LabeledData, Part, some_inputs, statistics_of
 from mild_ext.reading import UnreadableFile
 from mild_ext.sealed import read_tensors, write_tensors
@@ -38,10 +38,9 @@ BATCH = 64
 
 def backbone_for(data: LabeledData, recipe: Recipe) -> Backbone:
     """The recipe's backbone for these images; see `load_backbone` for what can be wrong."""
-    levels = len(data.input_shape) == 3 and some_inputs(_first(data.train)).dtype == torch.uint8
     statistics = None
-    if not levels and data.mean is not None and data.std is not None:
-        statistics = (data.mean, data.std)
+    if len(data.input_shape) == 3 and some_inputs(_first(data.train)).dtype != torch.uint8:
+        statistics = statistics_of(some_inputs(data.plain or data.train), "image")
     return load_backbone(
         recipe.model, data.input_shape, weights=recipe.weights, statistics=statistics
     )
@@ -136,10 +135,17 @@ def image_features(
         float32 ``[N, F]``.
 
     Raises:
-        ValueError: no images, no such network, or no weights for it.
+        TypeError: neither uint8 nor floats.
+        ValueError: no images, values that are not finite, no such network, or no weights for it.
         ImportError: the library is not installed.
     """
     inputs = torch.as_tensor(images)
+    if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
+        raise TypeError(
+            f"images must be uint8 gray levels or floats, got {inputs.dtype}; use images.astype('uint8')"
+        )
+    if inputs.is_floating_point() and not bool(inputs.isfinite().all()):
+        raise ValueError("images must be finite, but some hold NaN or infinity; leave these out")
     if inputs.ndim != 4 or len(inputs) == 0:
         raise ValueError(
             f"images must be [N, C, H, W] with N of 1 or more, got {list(inputs.shape)}"
@@ -228,14 +234,13 @@ def _add_content(digest: Any, dataset: Dataset[Any]) -> None:
     if isinstance(dataset, Part):
         digest.update(_bytes(dataset.ids))
         _add_content(digest, dataset.dataset)
-    elif isinstance(dataset, StreamedImages):
+    elif isinstance(dataset, ImageFiles):
         digest.update(repr(dataset.wanted).encode())
         for k in range(len(dataset)):
             name = dataset.sources.name(k)
             digest.update(name.encode("utf-8", "surrogateescape"))
-            if Path(name).is_file():
-                found = Path(name).stat()
-                digest.update(f"{found.st_size} {found.st_mtime_ns}".encode())
+            found = Path(name).stat()
+            digest.update(f"{found.st_size} {found.st_mtime_ns}".encode())
     else:
         digest.update(_bytes(some_inputs(dataset, 256)))
 

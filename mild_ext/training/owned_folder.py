@@ -49,10 +49,13 @@ class OwnedFolder:
         path: the folder; `claim` makes it.
         kind: what is in it, one word: ``"run"``, ``"comparison"``.
         known: patterns of the files that this kind of work writes, relative to the folder; ``*`` stays within a name.
+        spare: names of files that may be there before the work begins, and say themselves what they are of.
     """
 
-    def __init__(self, path: str | Path, kind: str, known: Sequence[str]) -> None:
-        self.path, self.kind, self.known = Path(path), kind, known
+    def __init__(
+        self, path: str | Path, kind: str, known: Sequence[str], spare: Sequence[str] = ()
+    ) -> None:
+        self.path, self.kind, self.known, self.spare = Path(path), kind, known, spare
         self._release: weakref.finalize[Any, Any] | None = None
 
     @property
@@ -91,7 +94,8 @@ class OwnedFolder:
     def is_untouched(self) -> bool:
         """Whether there is nothing in it that a kill before the first file would not leave as well."""
         return not self.path.exists() or all(
-            self._is_bookkeeping(p.name) for p in self.path.iterdir()
+            self._is_bookkeeping(p.name) or (self.is_ours and p.name in self.spare)
+            for p in self.path.iterdir()
         )
 
     @staticmethod

@@ -34,13 +34,13 @@ class Recipe:
         "auto",
         "mlp, cnn, resnet18, resnet34, module:factory, or pretrained and frozen: timm:NAME, torchvision:NAME",
     )
-    weights: str | None = _setting(
-        None, "file of a frozen network's weights, .safetensors or .pth (none: its library's own)"
-    )
     pretrained: str = _setting(
         "auto",
         "weights to start from, all of them trained: none, timm (its own, downloaded), or a .safetensors file; auto: "
         "timm: and torchvision: are frozen, others start afresh",
+    )
+    weights: str | None = _setting(
+        None, "file of a frozen network's weights, .safetensors or .pth (none: its library's own)"
     )
     width: int | None = _setting(None, "units of a hidden layer, or channels (none: 256, 32)")
     stride: int | None = _setting(

@@ -104,7 +104,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._owned = OwnedFolder(self.path, "run", KNOWN)
+        self._owned = OwnedFolder(self.path, "run", KNOWN, spare=(FEATURES,))
         #: Files of somebody else's that ``overwrite`` left in the folder.
         self.stayed: list[str] = []
 

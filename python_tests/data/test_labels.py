@@ -42,6 +42,8 @@ MASKED = np.ma.array([1, 7, 0], mask=[False, True, False])
         np.array(["1", "0", "2"]),
         torch.tensor([1, 0, 2], dtype=torch.int16),
         torch.tensor([1, 0, 2], dtype=torch.bfloat16),
+        [torch.tensor(k, dtype=torch.bfloat16) for k in (1, 0, 2)],
+        [torch.tensor(float(k), requires_grad=True) for k in (1, 0, 2)],
         torch.tensor([[1], [0], [2]]),
         torch.tensor([1.0, 0.0, 2.0], requires_grad=True),
         pd.Series([1, 0, 2], index=[9, 8, 7]),

@@ -271,6 +271,17 @@ def test_verdict(change, kind, words):
         assert word in " ".join(said.lines)
 
 
+def test_the_verdict_says_what_is_contradicted_beyond_what_is_plainly_wrong():
+    rate = {"rate": 0.25, "low": 0.2, "high": 0.3, "measured": True}
+    parts = {"plainly_wrong": {"value": 0.12, "low": 0.08, "high": 0.17}}
+    alone = verdict([FOUND], num_samples=1000, num_dropped=250, noise_rate=rate).lines
+    both = verdict([FOUND], num_samples=1000, num_dropped=250, noise_rate=rate | parts).lines
+    assert "plainly wrong" not in alone[0]
+    assert "You can trust the list" in alone[2]
+    assert "About 120 are plainly wrong; the others the network contradicts" in both[0]
+    assert "Trust the order of the list more than its length" in both[2]
+
+
 def test_the_verdict_is_that_of_the_round_that_measured(run):
     later = FOUND | {"round": 1, "noise_rate": MEASURED | {"rate": 0.0, "low": 0.0}}
     assert verdict([FOUND, later], num_samples=1000, num_dropped=160).kind == "found"

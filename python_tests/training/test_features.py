@@ -246,6 +246,15 @@ def test_files_are_read_larger_for_a_frozen_network(timm, tmp_path):
     assert config["data"]["input_shape"] == [3, 120, 120]
 
 
+def test_images_that_are_none(timm):
+    images = np.zeros((3, 8, 8, 3))
+    with pytest.raises(TypeError, match=r"uint8 gray levels or floats, got torch\.int64"):
+        mild_ext.image_features(images.astype(np.int64), "timm:tiny")
+    images[1, 2, 3] = np.nan
+    with pytest.raises(ValueError, match="must be finite"):
+        mild_ext.image_features(images, "timm:tiny")
+
+
 def test_features_of_the_real_timm(tmp_path):
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
@@ -261,7 +270,9 @@ def test_features_of_the_real_timm(tmp_path):
         mild_ext.image_features(images, "timm:no_such_network")
 
 
-@pytest.mark.parametrize(("name", "count"), [("mobilenet_v3_small", 1024), ("resnet18", 512)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("mobilenet_v3_small", 1024), ("resnet18", 512), ("googlenet", 1024)]
+)
 def test_features_of_the_real_torchvision(tmp_path, name, count):
     torchvision = pytest.importorskip("torchvision", exc_type=Exception)
     net = torchvision.models.get_model(name)
@@ -271,6 +282,12 @@ def test_features_of_the_real_torchvision(tmp_path, name, count):
         images, f"torchvision:{name}", weights=str(tmp_path / "w.pth")
     )
     assert features.shape == (4, count)
+    one = backbone.load_backbone(
+        f"torchvision:{name}", (3, 40, 40), weights=str(tmp_path / "w.pth")
+    )
+    again = backbone.empty_backbone(f"torchvision:{name}", one.state_dict())
+    some = torch.from_numpy(images).permute(0, 3, 1, 2)
+    assert torch.equal(one(some), again(some))
     with pytest.raises(ValueError, match="there is no network torchvision:no_such_network"):
         mild_ext.image_features(images, "torchvision:no_such_network")
 

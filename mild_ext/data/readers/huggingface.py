@@ -74,6 +74,7 @@ def load_hf(
     test: str | None = None,
     config: str | None = None,
     size: int | None = None,
+    side: int | None = None,
     gray: bool | None = None,
     memory: bool | None = None,
     missing: str = "refuse",
@@ -93,7 +94,7 @@ def load_hf(
         train: split to train on.
         test: split to test on. None: ``test``, or else ``validation``, where there is one.
         config: configuration of a data set that has several.
-        size, gray, memory: for images, as with ``folder:``.
+        size, side, gray, memory: for images, as with ``folder:``.
         missing: ``drop`` leaves out training samples without a label, which are refused otherwise.
 
     Raises:
@@ -137,7 +138,7 @@ def load_hf(
     truth = labels["train"][true].values[rows] if true else None
     tested = None if test is None else labels["test"][columns["test"][0]].values
     if kind == "image":
-        found = _image_data(tables, inputs_in[0], given, tested, size, gray, memory)
+        found = _image_data(tables, inputs_in[0], given, tested, (size, side), gray, memory)
         kept = found.pop("kept")
         messages += found.pop("messages")
         return LabeledData(
@@ -327,7 +328,7 @@ def _image_data(
     column: str,
     labels: Tensor,
     test_labels: Tensor | None,
-    size: int | None,
+    sizes: tuple[int | None, int | None],
     gray: bool | None,
     memory: bool | None,
 ) -> dict[str, Any]:
@@ -354,7 +355,7 @@ def _image_data(
         kept[part] = [k for k in range(total) if k not in bad]
         if part == "train":
             headers = [found[k] for k in worked]
-    wanted, remarks = choose_format(headers, size, gray)
+    wanted, remarks = choose_format(headers, sizes[0], gray, sizes[1])
     messages += remarks
     if memory is None:
         memory = len(kept["train"]) * int(np.prod(wanted.shape)) <= MEMORY_LIMIT

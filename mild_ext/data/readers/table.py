@@ -202,17 +202,22 @@ def _labeled(
 
 def _require_no_rows_inside(table: TableFile, label: str, names: set[str], path: Path) -> None:
     """Raise where rows of the table lie inside a cell of several lines: a stray quote has swallowed them."""
+    if table.schema is not None:
+        return  # Parquet has no quotes
     place = table.columns.index(label)
     for number, row in enumerate(table.rows):
         for cell in row.values():
             lines = cell.splitlines()[1:-1] if isinstance(cell, str) and "\n" in cell else []
-            for cells in csv.reader(lines, delimiter=table.delimiter):
-                if len(cells) == len(table.columns) and cells[place].strip() in names:
-                    raise ValueError(
-                        f"{path}: a cell of row {number} (the first being 0) holds lines that are rows of the table "
-                        f"({shown(table.delimiter.join(cells), 60)!r}): a quote opens it that is closed too late; "
-                        "write that quote twice, or take it out"
-                    )
+            inside = list(csv.reader(lines, delimiter=table.delimiter))
+            if inside and all(
+                len(cells) == len(table.columns) and cells[place].strip() in names
+                for cells in inside
+            ):
+                raise ValueError(
+                    f"{path}: a cell of row {number} (the first being 0) holds lines that are rows of the table "
+                    f"({shown(table.delimiter.join(inside[0]), 60)!r}): a quote opens it that is closed too late; "
+                    "write that quote twice, or take it out"
+                )
 
 
 def number_labels(texts: Sequence[str], column: str) -> tuple[Tensor, list[str]]:

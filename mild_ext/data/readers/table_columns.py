@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mild_ext.data.missing import is_missing
 from mild_ext.data.readers.table_file import Row, cell_text
 
 #: Standardized numbers are cut off here: one value that is far out must not drown all others.
@@ -24,8 +25,12 @@ LARGEST = 6.0
 MOST_VALUES = 100
 #: Cells of a Parquet file that are more than one value.
 _NO_VALUE = (list, tuple, dict, bytes)
-#: What people write where a value is missing.
-MISSING = ("", "nan", "na", "n/a", "null", "none", "?")
+#: Words that stand for a missing value in a column, beside those that stand for a missing label.
+_MISSING_WORDS = ("none", "?")
+
+
+def _is_absent(cell: str) -> bool:
+    return is_missing(cell) or cell.lower() in _MISSING_WORDS
 
 
 def encode_columns(
@@ -56,7 +61,7 @@ def encode_columns(
             )
             continue
         cells = [cell_text(row[name]) for row in rows]
-        there = [cell for cell in cells if cell.lower() not in MISSING]
+        there = [cell for cell in cells if not _is_absent(cell)]
         if len(there) < len(cells):
             gaps[name] = len(cells) - len(there)
         fitted = _fit(name, cells, there)
@@ -106,6 +111,8 @@ def _fit(name: str, cells: Sequence[str], there: Sequence[str]) -> dict[str, Any
 
 def _taken_for_category(name: str, fitted: Mapping[str, Any], there: Sequence[str]) -> list[str]:
     """A message where most values of a category are numbers: it was meant for numbers, perhaps."""
+    if fitted["kind"] != "category":
+        return []
     others = Counter(
         {
             cell: count
@@ -113,7 +120,7 @@ def _taken_for_category(name: str, fitted: Mapping[str, Any], there: Sequence[st
             if _numbers([cell.replace(",", ".", 1)]) is None
         }
     )
-    if fitted["kind"] != "category" or 2 * sum(others.values()) >= len(there):
+    if 2 * sum(others.values()) >= len(there):
         return []
     why = (
         f"{others.most_common(1)[0][0]!r} is none"
@@ -145,7 +152,7 @@ def apply_columns(rows: Sequence[Mapping[str, Any]], encoding: Mapping[str, Any]
         known = {value: k for k, value in enumerate(column.get("values", ()))}
         for part, row in zip(parts, rows, strict=True):
             cell = cell_text(row[column["name"]])
-            if cell.lower() in MISSING:
+            if _is_absent(cell):
                 cell = ""
             if column["kind"] == "category":
                 hot = [0.0] * len(known)

@@ -216,6 +216,14 @@ def test_cells_of_a_parquet_file_that_are_no_values_are_left_out_and_named(tmp_p
         load_data(f"parquet:{tmp_path / 't.parquet'},label=y")
 
 
+def test_lines_of_a_parquet_cell_are_no_rows(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    texts = ["first\nwe said so,cat\nlast" if k == 3 else f"text {k}" for k in range(20)]
+    table = pyarrow.table({"text": texts, "y": ["cat", "dog"] * 10})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    assert len(load_data(f"parquet:{tmp_path / 't.parquet'},label=y,text=text")) == 20
+
+
 @pytest.mark.parametrize(
     ("names", "told"),
     [
@@ -227,6 +235,7 @@ def test_cells_of_a_parquet_file_that_are_no_values_are_left_out_and_named(tmp_p
         (["unknown", "cat", "dog"], "a class is called 'unknown'"),
         (["none", "cat", "dog"], "a class is called 'none'"),
         (["cat", "dog", "owl"], None),
+        (["up", "-2", "2"], None),
     ],
 )
 def test_classes_that_may_be_none_are_said(tmp_path, names, told):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,7 +177,9 @@ def _from_torchvision(model: str, own_weights: bool) -> _Architecture:
     models, name = _import("torchvision.models", model), model.partition(":")[2]
     try:
         known = models.get_model_weights(name).DEFAULT
-        net = models.get_model(name, weights=known if own_weights else None)
+        with warnings.catch_warnings():  # of how weights begin, which are replaced
+            warnings.simplefilter("ignore", FutureWarning)
+            net = models.get_model(name, weights=known if own_weights else None)
     except Exception as error:
         raise _cannot_be_made(model, error, own_weights) from error
     layers = [path for path, layer in net.named_modules() if isinstance(layer, nn.Linear)]

@@ -275,7 +275,8 @@ def test_features_of_the_real_timm(tmp_path):
 )
 def test_features_of_the_real_torchvision(tmp_path, name, count):
     torchvision = pytest.importorskip("torchvision", exc_type=Exception)
-    net = torchvision.models.get_model(name)
+    begin = {"init_weights": True} if name == "googlenet" else {}
+    net = torchvision.models.get_model(name, **begin)
     torch.save(net.state_dict(), tmp_path / "w.pth")
     images = np.random.default_rng(0).integers(0, 255, (4, 40, 40, 3)).astype(np.uint8)
     features = mild_ext.image_features(

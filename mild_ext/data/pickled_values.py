@@ -81,6 +81,13 @@ def kind_checked(value: Any, kind: type) -> Any:
     return value
 
 
+def key_checked(key: Any) -> Any:
+    """A key of a dictionary: hashing tuples within tuples can be endless, where one is many times in another."""
+    if isinstance(key, tuple) and any(isinstance(part, tuple) for part in key):
+        raise ValueError("a key of a dictionary is a tuple of tuples")
+    return key
+
+
 def called(function: Any, arguments: tuple[Any, ...]) -> Any:
     """What the known names give when they are called, as plain values."""
     if not isinstance(function, Name):
@@ -91,7 +98,7 @@ def called(function: Any, arguments: tuple[Any, ...]) -> Any:
         return Unbuilt("dtype", kind_checked(arguments[0], str))
     if function == ("_codecs", "encode"):
         text, encoding = arguments
-        if encoding not in ("latin1", "latin-1"):
+        if kind_checked(encoding, str) not in ("latin1", "latin-1"):
             raise ValueError(f"unexpected encoding {encoding!r}")
         return kind_checked(text, str).encode("latin-1")
     if function == ("__builtin__", "bytes") and not arguments:
@@ -103,7 +110,11 @@ def called(function: Any, arguments: tuple[Any, ...]) -> Any:
         raw, dtype, shape, order = arguments
         return _array(raw, dtype, shape, order == "F")
     if function == ("collections", "OrderedDict"):
-        return dict(*arguments)
+        pairs = arguments[0] if arguments else []
+        return {
+            key_checked(key): value
+            for key, value in (pairs.items() if isinstance(pairs, dict) else pairs)
+        }
     if function == ("torch._utils", "_rebuild_tensor_v2"):
         values, offset, size, stride = arguments[:4]
         return _tensor(kind_checked(values, np.ndarray), offset, size, stride)

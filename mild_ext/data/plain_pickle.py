@@ -29,6 +29,7 @@ from mild_ext.data.pickled_values import (
     UnsafePickleError,
     built,
     called,
+    key_checked,
     kind_checked,
     known,
     storage_of,
@@ -240,7 +241,7 @@ def _run(file: Any, storage: Storage | None) -> Any:
                 stack.append(pop_to_mark())
             elif name == "DICT":
                 items = pop_to_mark()
-                stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+                stack.append(dict(zip(map(key_checked, items[::2]), items[1::2], strict=True)))
             elif name == "APPEND":
                 item = stack.pop()
                 kind_checked(stack[-1], list).append(item)
@@ -249,10 +250,11 @@ def _run(file: Any, storage: Storage | None) -> Any:
                 kind_checked(stack[-1], list).extend(items)
             elif name == "SETITEM":
                 item, key = stack.pop(), stack.pop()
-                kind_checked(stack[-1], dict)[key] = item
+                kind_checked(stack[-1], dict)[key_checked(key)] = item
             elif name == "SETITEMS":
                 items = pop_to_mark()
-                kind_checked(stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
+                pairs = zip(map(key_checked, items[::2]), items[1::2], strict=True)
+                kind_checked(stack[-1], dict).update(pairs)
             elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
                 put(argument)
             elif name == "MEMOIZE":
@@ -269,7 +271,8 @@ def _run(file: Any, storage: Storage | None) -> Any:
                 stack.append(known(*str(argument).split(" ", 1)))
             elif name == "STACK_GLOBAL":
                 attribute, module = stack.pop(), stack.pop()
-                stack.append(known(str(module), str(attribute)))
+                # Not str(): the text of lists within lists can be endless.
+                stack.append(known(kind_checked(module, str), kind_checked(attribute, str)))
             elif name == "REDUCE":
                 arguments, function = stack.pop(), stack.pop()
                 stack.append(called(function, kind_checked(arguments, tuple)))

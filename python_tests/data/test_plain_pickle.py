@@ -5,6 +5,7 @@ import os
 import pickle
 import pickletools
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -112,6 +113,18 @@ def test_malicious_or_foreign_pickles_are_refused_and_not_executed(tmp_path, mak
 def test_hand_written_programs_are_refused(data):
     with pytest.raises(ValueError, match=r"pickle"):
         read_pickle(data)
+
+
+@pytest.mark.parametrize(
+    "used", [b"\x8c\x01x\x93.", b"}\x86\x93.", b"q\x00}h\x00K\x01s.", b"q\x00}(h\x00K\x01u."]
+)
+def test_values_that_are_endless_to_look_at_are_refused_at_once(used):
+    """A tuple of one tuple twice, fifty times over: its text and its hash would take years."""
+    deep = b"\x80\x04)" + b"2\x86" * 50
+    started = time.process_time()
+    with pytest.raises(ValueError, match=r"pickle"):
+        read_pickle(deep + used)
+    assert time.process_time() - started < 30
 
 
 def test_truncated_and_foreign_bytes_say_that_they_are_damaged():

@@ -72,8 +72,8 @@ def _found(rate: dict[str, Any], judged: dict[str, Any], samples: int, dropped: 
     if plain is not None and plain["high"] < rate["rate"]:
         overlap = True
         lines[0] += (
-            f" About {_count(plain['value'], samples)} are plainly wrong; the others the network contradicts, though "
-            "it is sure: people mix up these classes, or they overlap and the labels are right."
+            f" About {_count(plain['value'], samples)} are plainly wrong; the others the network contradicts "
+            "where it is sure: people mix up these classes, or they overlap and the labels are right."
         )
     lines.append(_what_the_list_holds(judged, dropped) if dropped else "None of them is flagged.")
     doubt = judged.get("doubt")

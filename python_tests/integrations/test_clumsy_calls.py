@@ -57,6 +57,12 @@ def test_labels_are_taken_in_every_container_everywhere(taker, container):
     TAKERS[taker](CONTAINERS[container])
 
 
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_labels_are_what_the_container_holds(container):
+    given = plant_labels(CONTAINERS[container]).given
+    assert given.tolist() == torch.as_tensor(LABELS).tolist()
+
+
 @pytest.mark.parametrize("taker", TAKERS)
 @pytest.mark.parametrize("kind", NO_LABELS)
 def test_what_are_no_labels_is_refused_everywhere(taker, kind):

@@ -15,6 +15,7 @@ import contextlib
 import io
 import pickletools
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -202,6 +203,13 @@ def _exactly(file: Any, count: int) -> bytes:
 
 def _run(file: Any, storage: Storage | None) -> Any:
     """Interpret one pickle from the file's position on; leaves the file behind it."""
+    with warnings.catch_warnings():
+        # Of escapes in a damaged text of the oldest protocol: where it matters, the text is refused.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return _interpreted(file, storage)
+
+
+def _interpreted(file: Any, storage: Storage | None) -> Any:
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
 

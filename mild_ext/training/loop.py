@@ -18,7 +18,7 @@ from tqdm import tqdm
 from mild_ext import processes
 from mild_ext.data.augment import augmentation
 from mild_ext.data.batches import Batches, batch_ids
-from mild_ext.data.random_state import isolated_random_state, seed_everything
+from mild_ext.data.random_state import isolated_random_state, seed_cpu, seed_everything
 from mild_ext.recording.learning_log import LogRecorder
 from mild_ext.recording.status import LearningStatus
 from mild_ext.rounds import epoch_figures
@@ -344,7 +344,7 @@ class _Trainer:
         """One pass over the batches; returns the mean loss in nats."""
         recipe, device = self.recipe, self.device
         # One order of the samples for all processes, but other augmentation in each.
-        seed_everything(seed + processes.rank())
+        (seed_cpu if device.type == "cpu" else seed_everything)(seed + processes.rank())
         generator = torch.Generator().manual_seed(seed + processes.rank())
         for group in self.optimizer.param_groups:
             group["lr"] = lr

@@ -214,3 +214,8 @@ def test_a_legacy_file_with_a_lying_storage_size_is_refused(tmp_path):
         path.write_bytes(data[:place] + struct.pack("<q", count) + data[place + 8 :])
         with pytest.raises(ValueError, match="truncated"):
             read_torch_file(path)
+
+
+def test_a_text_with_an_unknown_escape_is_read_without_a_warning():
+    """Text of the oldest protocol, damaged; Python's own decoder warns of it."""
+    assert read_pickle(b"S'\\q'\n.") == "\\q"

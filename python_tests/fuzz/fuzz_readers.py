@@ -151,6 +151,7 @@ NAMES = (
     "k\udce4se",
     "=cmd()",
 )
+SPLITS = {"train", "Train", "test", "val", "validation"}
 FILES = (
     "1.png",
     "2.PNG",
@@ -170,6 +171,10 @@ def any_folder(draw):
     deep = st.lists(st.sampled_from(NAMES), max_size=3)
     files = draw(st.lists(st.tuples(deep, st.sampled_from(FILES)), min_size=1, max_size=14))
     return files, draw(st.sampled_from(["", ",layout=classes", ",layout=splits", ",memory=no"]))
+
+
+def _looks_like_an_image(path):
+    return path.suffix.lower() in (".png", ".jpg") and path.name[0] != "."
 
 
 def folders(case):
@@ -209,11 +214,15 @@ def folders(case):
         aside = re.findall(r"passed over \d+ folders in .* that (?:are hidden|hold images)", told)
         whole = [p for p in root.rglob("*") if not p.is_dir() and p.name != "Thumbs.db"]
         relative = [p.relative_to(root) for p in whole]
+        imageless = re.search(r"passed over (\d+) folders in .* that hold no images", told)
+        if imageless:
+            full = {p.parts[0] for p in relative if _looks_like_an_image(p)}
+            empty = {p.parts[0] for p in relative if len(p.parts) > 1} - full - SPLITS - {".git"}
+            assert int(imageless[1]) == len(empty), (told, relative)
+            relative = [p for p in relative if p.parts[0] not in empty]
         hidden = [p for p in relative if any(part.startswith(".") for part in p.parts[:-1])]
         if not aside:
-            assert not [
-                p for p in hidden if p.suffix.lower() in (".png", ".jpg") and p.name[0] != "."
-            ]
+            assert not [p for p in hidden if _looks_like_an_image(p)]
             plain_files = len(relative) - len(hidden)
             loose_text = sum(p.name == "n.txt" for p in relative)  # no data, where it lies about
             assert plain_files - loose_text <= loaded + counted + unreadable, (told, relative)

@@ -76,6 +76,7 @@ CASES: dict[str, list[Any]] = {
         (_images("cat", "dog", ".git/cat"), ",memory=no"),
         (_images("nan", "cat", "dog"), ""),
         (_images("train/cat"), ""),
+        ([(["cat"], "._1.png"), *_images("train/cat", "train/dog")], ""),
         (_images("train/nan", "train/cat", "train/dog", "test/cat"), ""),
     ],
 }

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from mild_ext.data.indexed import IndexedDataset
 from mild_ext.data.labels import CheckedLabels, Missing, check_labels
 from mild_ext.data.map_style import in_random_order
-from mild_ext.data.missing import is_missing
+from mild_ext.data.missing import bare
 from mild_ext.data.random_state import isolated_random_state
 from mild_ext.data.sets import ArrayDataset
 
@@ -163,15 +163,9 @@ def _require_steady(indexed: IndexedDataset, values: Any, before: dict[int, Any]
     with isolated_random_state():
         again = [(i, indexed.label_of(indexed.item(i))) for i in places]
     again += before.items()
-    changed = sum(_bare(values[i]) != _bare(label) for i, label in again)
+    changed = sum(bare(values[i]) != bare(label) for i, label in again)
     if changed:
         raise ValueError(
             f"{changed} of {len(again)} items have another label when they are read again; labels must stay: draw "
             "label noise once, when the data set is made (mild_ext.corrupt_labels)"
         )
-
-
-def _bare(label: Any) -> Any:
-    """A label as one that can be compared, whatever it is kept in."""
-    value = label.tolist() if hasattr(label, "tolist") else label
-    return None if is_missing(value) else value

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, Subset
 
+from mild_ext.data.missing import bare
 from mild_ext.data.random_state import isolated_random_state
 
 #: What stands for the items of a data set (an attribute, a column) is compared with so many of them at least, and with
@@ -91,10 +92,6 @@ def items_agree(table: Any, column: str, values: Sequence[Any]) -> bool:
             item = table[position]
             if not isinstance(item, Mapping) or column not in item:
                 return True
-            if _plain(item[column]) != _plain(values[position]):
+            if bare(item[column]) != bare(values[position]):
                 return False
     return True
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value

@@ -41,6 +41,12 @@ def is_missing(value: Any) -> bool:
     return type(value).__name__ in ("NAType", "NaTType")  # pandas' own marks
 
 
+def bare(label: Any) -> Any:
+    """A label as one that can be compared, whatever it is kept in; None where there is none."""
+    value = label.tolist() if hasattr(label, "tolist") else label
+    return None if is_missing(value) else value
+
+
 def is_minus_one(text: str) -> bool:
     """Whether a text is -1 or -100, which stand for no label where other labels are words.
 

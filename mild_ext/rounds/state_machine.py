@@ -414,15 +414,11 @@ def _whole_epochs(rounds: Any) -> list[int]:
         raise TypeError(
             f"rounds must list the epochs of each round, as in [20, 10], got {rounds!r}"
         )
-    found = list(rounds.tolist() if hasattr(rounds, "tolist") else rounds)
-    if not all(isinstance(n, int) and not isinstance(n, bool) for n in map(_plain, found)):
+    found = [n.item() if hasattr(n, "item") else n for n in rounds]
+    if not all(isinstance(n, int) and not isinstance(n, bool) for n in found):
         raise TypeError(f"rounds must be whole numbers of epochs, got {found}")
     if not found or min(found) < 1:
         raise ValueError(
             f"rounds must name at least one round of at least one epoch each, got {found}"
         )
-    return [int(n) for n in found]
-
-
-def _plain(number: Any) -> Any:
-    return number.item() if hasattr(number, "item") else number
+    return found

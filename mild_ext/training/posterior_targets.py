@@ -327,18 +327,30 @@ class PosteriorTargets:
 
     def _make_table(self) -> Tensor:
         ids = torch.arange(self.status.num_samples, device=self.status.device)
-        return torch.cat([self._posterior(part) for part in ids.split(1 << 14)])
+        if self.weighs:
+            return self._weights(ids)
+        ended = slice(0, self.status.epoch)
+        return self._joined(self.status.vote_shares(ended, smoothing=1.0), ids)
 
     def _posterior(self, index: Tensor) -> Tensor:
         """float32 ``[B, K]``, targets that follow the votes."""
+        if self.weighs:
+            return self._weights(index)
+        return self._joined(self.status.ended_votes(index) + 1 / self._classes, index)
+
+    def _weights(self, index: Tensor) -> Tensor:
+        """float32 ``[B, K]``, the probability that the given label is right, and nothing for the others."""
+        assert self._right is not None
+        alone = torch.zeros((len(index), self._classes), device=self._right.device)
+        return alone.scatter_(1, self._given[index, None], self._right[index, None])
+
+    def _joined(self, votes: Tensor, index: Tensor) -> Tensor:
+        """Targets of the samples ``index`` from what speaks for each class, ``[B, K]``, which is overwritten."""
         assert self._right is not None
         given, right = self._given[index, None], self._right[index, None]
-        if self.weighs:
-            return right.new_zeros(len(index), self._classes).scatter_(1, given, right)
-        others = self.status.ended_votes(index) + 1 / self._classes
-        others.scatter_(1, given, 0.0)
-        others *= (1 - right) / others.sum(1, keepdim=True)
-        return others.scatter_(1, given, right)
+        votes.scatter_(1, given, 0.0)
+        votes *= (1 - right) / votes.sum(1, keepdim=True)
+        return votes.scatter_(1, given, right)
 
     def _start_average(self) -> None:
         shape = (self.status.num_samples, self._classes)

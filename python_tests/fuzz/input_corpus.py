@@ -77,6 +77,8 @@ CASES: dict[str, list[Any]] = {
         (_images("nan", "cat", "dog"), ""),
         (_images("train/cat"), ""),
         ([(["cat"], "._1.png"), *_images("train/cat", "train/dog")], ""),
+        ([(["cat"], "link.png"), *_images("train/cat", "train/dog")], ""),
+        ([([], "link.png"), (["cat"], "n.txt"), *_images("train/cat", "train/dog")], ""),
         (_images("train/nan", "train/cat", "train/dog", "test/cat"), ""),
     ],
 }

@@ -132,8 +132,10 @@ def tables(case):
         if label not in ("", "nan", "None") and (label != "-1" or two)
     ]
     assert drop or len(kept) == len(rows)
-    assert len(data) == len(kept)
+    # A quote may end a cell and make two rows of one, as the file then says; it may not make rows disappear.
+    assert len(data) >= len(kept)
     if quote is None or kind == "parquet":
+        assert len(data) == len(kept)
         assert [data.class_names[k] for k in data.labels.tolist()] == [labels[k] for k in kept]
         assert data.texts == [rows[k][0].strip() for k in kept]
 

@@ -68,6 +68,7 @@ CASES: dict[str, list[Any]] = {
         ([("a", "1.0"), ("b", "-1"), ("c", "2")] * 3, ";", None, True),
         ([("a", "-1"), ("b", "1")] * 4, "\t", None, False),
         ([("a\nb,cat\nc", "cat"), ("b", "dog")] * 4, ",", None, False),
+        ([("", "cat")] * 5 + [(",;\n;", "cat"), *[("", "cat")] * 5], ",", 0.43, False),
     ],
     "folders": [
         (_images("test/cat", "test/dog", "val/cat", "val/dog"), ""),

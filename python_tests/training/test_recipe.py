@@ -131,5 +131,17 @@ def test_a_setting_named_twice_is_refused(tmp_path, suffix, text):
     if suffix == "yaml":
         pytest.importorskip("yaml")
     (tmp_path / f"recipe.{suffix}").write_text(text)
-    with pytest.raises(ValueError, match=r"cannot read the recipe .*(twice|overwrite)"):
+    with pytest.raises(ValueError, match=r"recipe\..* cannot be read: .*(twice|overwrite)"):
         read_settings(tmp_path / f"recipe.{suffix}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"\\U99999999": 1', "lr: !!timestamp x", "lr: !!bool x", "lr: !!int", "? [1, 2]\n: 3", "- 1"],
+)
+def test_whatever_yaml_stumbles_over_is_one_line(tmp_path, text):
+    pytest.importorskip("yaml")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"recipe\.yaml cannot be read: [^\n]+$"):
+        read_settings(path)

@@ -21,7 +21,7 @@ from mild_ext.recording.learning_log import LearningLog, read_learning_log, writ
 from mild_ext.sealed import read_sealed_json, write_sealed_json
 from mild_ext.selection import PlantedLabels
 from mild_ext.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from mild_ext.training.comparison import read_results
+from mild_ext.training.comparison_folder import read_results
 from mild_ext.training.experiment import choose_settings
 from mild_ext.training.run_folder import RunFolder
 from mild_ext.training.run_rounds import RoundsResult

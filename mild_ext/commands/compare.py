@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from mild_ext.commands import console
+from mild_ext.commands.comparison_shown import comparison_table, describe_comparison, heading
 from mild_ext.commands.progress import Progress, Stage, comparison_work, semi_supervised_work
+from mild_ext.data.checksums import data_checksums
 from mild_ext.files import write_text
 from mild_ext.training.comparison import (
-    RESULTS,
-    ComparisonFolder,
+    ROUNDS,
     compare,
     in_order,
+    make_conditions,
+    remaining,
+    require_rounds,
+)
+from mild_ext.training.comparison_folder import (
+    RESULTS,
+    SUMMARY,
+    TABLE,
+    ComparisonFolder,
     read_results,
+    require_file_names,
+)
+from mild_ext.training.comparison_summary import (
+    results_text,
+    summarize_comparison,
+    summary_text,
 )
 from mild_ext.training.context import Record, RunContext
 from mild_ext.training.experiment import (
@@ -28,7 +41,7 @@ from mild_ext.training.experiment import (
     choose_settings,
     pick_device,
     pick_threads,
-    prepare_data,
+    read_data,
     size_by_data,
 )
 from mild_ext.training.methods import METHODS
@@ -48,55 +61,66 @@ def main(options: argparse.Namespace) -> int:
         threads=options.threads,
     )
     noises = options.noise or [settings.noise]
-    data, _ = prepare_data(replace(settings, noise=noises[0]))
     if settings.recipe.frozen:
         raise ValueError(
             f"mild-ext compare trains whole networks, and {settings.recipe.model} is frozen: give "
             "--pretrained none, or timm for its own weights"
         )
+    require_file_names(noises)
+    data = read_data(settings)
     settings = size_by_data(settings, data)
     if settings.threads < 1:
         settings = replace(settings, threads=pick_threads(data, settings.recipe))
     torch.set_num_threads(settings.threads)
     if data.test is None:
         raise ValueError("a comparison needs a test split; see --test-fraction")
-    if data.true_labels is None:
+    # Everything that can be wrong with data and noise is found before the folder is touched.
+    conditions = make_conditions(settings, data, noises, seeds)
+    if any(condition.noise_rate is None for condition in conditions):
         blind = [key for key in methods if not METHODS[key].needs_true_labels]
         if blind != methods and options.methods is not None:
             left_out = ", ".join(key for key in methods if key not in blind)
             raise ValueError(f"the true labels are not known: leave out the method {left_out}")
         methods = blind
+    checksums = data_checksums(data, workers=settings.recipe.workers)
+    device = pick_device(settings.device)
     folder = ComparisonFolder(out)
     try:
-        folder.prepare(settings, overwrite=options.overwrite)
+        labels = {condition.key: condition.labels for condition in conditions}
+        folder.prepare(settings, checksums, labels, overwrite=options.overwrite)
         if folder.stayed:
             print(console.what_stayed(out, folder.stayed, "comparison"), flush=True)
-        shown = _Shown(settings, len(data), noises, seeds, methods, out, quiet=options.quiet)
+        done = read_results(out / RESULTS)
+        matched = require_rounds(done, conditions, methods)
+        if not options.quiet:
+            text = describe_comparison(data, settings, conditions, device, matched=matched)
+            print(text, flush=True)
+        for condition in conditions:
+            folder.write_labels(*condition.key, condition.data.labels)
+        todo = remaining(conditions, methods, done)
+        shown = _Shown(settings, len(data), methods, todo, matched=matched, quiet=options.quiet)
         with shown.progress.going_on():
             rows = compare(
-                settings,
-                noises,
-                seeds,
+                conditions,
                 methods,
                 out,
                 RunContext(
-                    device=pick_device(settings.device),
+                    device=device,
                     checkpoint_seconds=options.checkpoint_seconds,
                     on_record=shown.on_record,
                 ),
+                checksums=checksums,
                 on_start=shown.on_start,
                 on_row=shown.on_row,
+                on_again=shown.on_again,
             )
-        write_text(out / "results.csv", _csv(rows))
-        table = console.methods_table(rows, methods)
-        write_text(out / "table.txt", table + "\n")
+        write_text(out / "results.csv", results_text(rows))
+        write_text(out / SUMMARY, summary_text(summarize_comparison(rows)))
+        table = f"{heading(rows)}\n{comparison_table(rows, methods)}"
+        write_text(out / TABLE, table + "\n")
     finally:
         folder.release()
-    test = f"{len(data.test):,} test samples"  # type: ignore[arg-type]
-    over = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
-    print(
-        f"\nTest accuracy in %: mean over {over}, and its 95 % interval by these and {test}\n{table}"
-    )
+    print(f"\n{table}")
     return 0
 
 
@@ -125,23 +149,16 @@ class _Shown:
         self,
         settings: RunSettings,
         samples: int,
-        noises: list[str],
-        seeds: list[int],
         methods: list[str],
-        out: Path,
+        todo: list[Row],
         *,
+        matched: bool,
         quiet: bool,
     ) -> None:
         self.recipe, self.samples, self.methods = settings.recipe, samples, in_order(methods)
-        self.matched = "mild-rounds" in methods
+        self.matched = matched
         self.stage = ""
-        done = {(row["noise"], row["seed"], row["method"]) for row in read_results(out / RESULTS)}
-        rows: list[Row] = [
-            {"noise": noise, "seed": seed, "method": key}
-            for noise, seed, key in itertools.product(noises, seeds, self.methods)
-            if (noise, seed, key) not in done
-        ]
-        stages = [Stage(_name(row), _name(row), self._work(row)) for row in rows]
+        stages = [Stage(_name(row), _name(row), self._work(row)) for row in todo]
         self.progress = Progress(stages, quiet=quiet)
 
     def _work(self, row: Row) -> float:
@@ -154,12 +171,19 @@ class _Shown:
         """Of whatever training: it is one of those that the whole is made of."""
         self.progress({**record, "stage": self.stage})
 
+    def on_again(self, row: Row, steps: int) -> None:
+        """A row that does not fit is not shown beside others without a word."""
+        self.progress.say(
+            f"{row['noise']}  seed {row['seed']}  {METHODS[row['method']].title}: trained again, with {steps:,} "
+            f"optimizer steps instead of {row['asked_steps']:,}, as many as {ROUNDS if self.matched else 'the others'}"
+        )
+
     def on_row(self, row: Row) -> None:
         title, score = METHODS[row["method"]].title, console.percent(row["test_accuracy"])
         self.progress.say(f"{row['noise']}  seed {row['seed']}  {title}: {score}")
-        if row["method"] != "mild-rounds":
+        if row["method"] != ROUNDS:
             return
-        for key in self.methods[self.methods.index("mild-rounds") + 1 :]:  # as many steps
+        for key in self.methods[self.methods.index(ROUNDS) + 1 :]:  # as many steps
             name = _name(row | {"method": key})
             more = semi_supervised_work(self.recipe, self.samples, key)
             if name in self.progress.places:
@@ -168,12 +192,3 @@ class _Shown:
 
 def _name(row: Row) -> str:
     return f"{row['noise']}, seed {row['seed']}, {METHODS[row['method']].title}"
-
-
-def _csv(rows: list[Row]) -> str:
-    text = io.StringIO()
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

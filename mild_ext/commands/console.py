@@ -1,8 +1,7 @@
-"""What the commands print: a run's data and rounds, tables of models and methods, what to do next."""
+"""What the commands print: a run's data and rounds, its table of models, what to do next."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ import torch
 from mild_ext.data.noise import LabelNoise
 from mild_ext.data.sets import LabeledData
 from mild_ext.report.verdict import Verdict, judging_round, verdict
-from mild_ext.training.chance import mean_interval
 from mild_ext.training.context import Record
-from mild_ext.training.experiment import Row, RunSettings
-from mild_ext.training.methods import METHODS
+from mild_ext.training.experiment import RunSettings
 from mild_ext.training.recipe import Recipe
 from mild_ext.training.run_folder import RunFolder
 from mild_ext.training.run_result import RoundsResult
@@ -254,65 +251,3 @@ def models_table(summary: dict[str, Any]) -> str:
     if "against_plain" in summary:
         lines.append(f"{summary['against_plain']}.")
     return "\n".join(lines)
-
-
-def methods_table(rows: list[Row], methods: list[str]) -> str:
-    """Test accuracy in percent, mean over seeds with its interval, one column per noise; and what it cost."""
-    noises = list(dict.fromkeys(row["noise"] for row in rows))
-    titles = {method: METHODS[method].title for method in methods}
-    width = max(len(title) for title in titles.values())
-    lines = ["".ljust(width) + "".join(noise.rjust(20) for noise in noises)]
-    lines[0] += "epochs".rjust(14) + "steps".rjust(16) + "seconds".rjust(10)
-    for method in methods:
-        cells = [_accuracy(rows, method, noise).rjust(20) for noise in noises]
-        own = [row for row in rows if row["method"] == method]
-        costs = [
-            _span(own, "epochs").rjust(14),
-            _span(own, "steps").rjust(16),
-            _mean(own, "seconds").rjust(10),
-        ]
-        lines.append(titles[method].ljust(width) + "".join(cells + costs))
-    selecting = [m for m in methods if any(r["method"] == m and "f1" in r for r in rows)]
-    if selecting:
-        lines += ["", "F1 of the kept samples, in %, mean and standard deviation over seeds"]
-    for method in selecting:
-        cells = [_spread(rows, method, noise, "f1").rjust(20) for noise in noises]
-        lines.append(titles[method].ljust(width) + "".join(cells))
-    return "\n".join(lines)
-
-
-def _accuracy(rows: list[Row], method: str, noise: str) -> str:
-    own = [
-        row
-        for row in rows
-        if row["method"] == method and row["noise"] == noise and row["test_accuracy"] is not None
-    ]
-    if not own:
-        return "-"
-    mean, half = mean_interval([row["test_accuracy"] for row in own], own[0]["test_samples"])
-    return f"{100 * mean:.1f} ± {100 * half:.1f}"
-
-
-def _span(rows: list[Row], key: str) -> str:
-    values = [row[key] for row in rows if row.get(key) is not None]
-    if not values:
-        return "-"
-    low, high = min(values), max(values)
-    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
-
-
-def _mean(rows: list[Row], key: str) -> str:
-    values = [row[key] for row in rows if row.get(key) is not None]
-    return f"{statistics.mean(values):.1f}" if values else "-"
-
-
-def _spread(rows: list[Row], method: str, noise: str, key: str) -> str:
-    values = [
-        100 * row[key]
-        for row in rows
-        if row["method"] == method and row["noise"] == noise and row.get(key) is not None
-    ]
-    if not values:
-        return "-"
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"

@@ -16,7 +16,7 @@ A specification is text, ``KIND:RATE``:
                           have some (CIFAR-100's 20 true ones)
 ``next:R``                with probability R the next class, the last one becoming the first
 ``matrix:FILE``           a label of class i becomes j with probability T[i, j]; T is a ``.npy``
-                          or a text file of K rows
+                          or a text file of K rows, or, in Python, an array in place of the text
 ``instance:R``            instance-dependent (Xia et al., 2020, Algorithm 2): hard samples are
                           mislabeled more often, towards classes that resemble them. A sample's rate
                           is drawn around R with deviation 0.1, cut off at 0 and 1, so for R near 0 or
@@ -85,7 +85,7 @@ class LabelNoise:
 
 def corrupt_labels(
     labels: Tensor,
-    spec: str,
+    spec: str | _Array | Tensor,
     num_classes: int,
     *,
     seed: int = 0,
@@ -97,7 +97,9 @@ def corrupt_labels(
 
     Args:
         labels: ``[N]``, the true labels, as `mild_ext.data.check_labels` takes them.
-        spec: ``KIND:RATE``, see the module's table; RATE is a probability in [0, 1].
+        spec: ``KIND:RATE``, see the module's table; RATE is a probability in [0, 1]. Or a matrix of one's own, an
+            array or tensor of floats ``[K, K]``: a label of class i becomes j with probability ``spec[i, j]``,
+            and every row sums to 1.
         num_classes: K.
         seed: the same seed gives the same labels.
         class_map: wrong label for each class, for ``asymmetric``; None: the next class.
@@ -108,14 +110,20 @@ def corrupt_labels(
         LabelNoise.
 
     Raises:
-        ValueError: an unknown kind, a rate outside [0, 1], or a file that does not fit.
+        TypeError: ``spec`` is neither text nor a matrix.
+        ValueError: an unknown kind, a rate outside [0, 1], or a file or matrix that does not fit.
 
     >>> import torch
     >>> noise = corrupt_labels(torch.arange(10).repeat(10_000), "symmetric:0.5", 10, seed=0)
     >>> round(noise.rate, 2)  # half the labels were redrawn, a tenth of them hit the true class
     0.45
     """
-    kind, _, argument = spec.partition(":")
+    matrix: _Array | None = None
+    if not isinstance(spec, str):
+        matrix, spec = _given_matrix(spec, num_classes), "matrix"
+        kind, argument = spec, "given"
+    else:
+        kind, _, argument = spec.partition(":")
     if kind not in KINDS or (kind != "none") != bool(argument):
         raise ValueError(
             f"noise must be KIND:RATE with KIND one of {', '.join(KINDS)} (e.g. symmetric:0.5), "
@@ -134,7 +142,9 @@ def corrupt_labels(
         variant, _, file = argument.partition(":")
         noisy, drawn = read_human_labels(Path(file), variant, true), False
     elif kind == "matrix":
-        noisy = _by_matrix(true, _read_matrix(Path(argument), num_classes), generator)
+        if matrix is None:
+            matrix = _check_matrix(_read_array(Path(argument)), argument, num_classes)
+        noisy = _by_matrix(true, matrix, generator)
     else:
         rate = _parse_rate(argument, spec)
         if kind == "instance":
@@ -213,18 +223,31 @@ def _read_labels(path: Path, count: int, num_classes: int) -> _Array:
     return np.asarray(labels.values.numpy())
 
 
-def _read_matrix(path: Path, num_classes: int) -> _Array:
-    matrix = _read_array(path).astype(np.float64)
+def _given_matrix(spec: Any, num_classes: int) -> _Array:
+    """A matrix that was handed over in place of text."""
+    if isinstance(spec, Tensor):
+        spec = spec.detach().cpu().to(torch.float64).numpy()
+    if not isinstance(spec, np.ndarray) or spec.dtype.kind not in "fiu":
+        raise TypeError(
+            "noise must be text like 'symmetric:0.5', or an array or tensor [K, K] of probabilities, got "
+            f"{type(spec).__name__}" + (f" of {spec.dtype}" if isinstance(spec, np.ndarray) else "")
+        )
+    return _check_matrix(spec, "the matrix", num_classes)
+
+
+def _check_matrix(values: _Array, name: str, num_classes: int) -> _Array:
+    """float64 ``[K, K]``, its rows normalized; ``name``: of the file or argument."""
+    matrix = np.asarray(values, np.float64)
     if matrix.shape != (num_classes, num_classes):
         raise ValueError(
-            f"{path} must hold {num_classes} x {num_classes} numbers, got {matrix.shape}"
+            f"{name} must hold {num_classes} x {num_classes} numbers, got {matrix.shape}"
         )
     if not np.isfinite(matrix).all() or (matrix < 0).any():
-        raise ValueError(f"{path} must hold probabilities; some are negative or not finite")
+        raise ValueError(f"{name} must hold probabilities; some are negative or not finite")
     sums = matrix.sum(1)
     if not np.allclose(sums, 1, atol=1e-3):
         row = int(np.abs(sums - 1).argmax())
-        raise ValueError(f"every row of {path} must sum to 1; row {row} sums to {sums[row]:.4g}")
+        raise ValueError(f"every row of {name} must sum to 1; row {row} sums to {sums[row]:.4g}")
     normalized: _Array = matrix / sums[:, None]
     return normalized
 

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from scipy.special import stdtrit
 from torch import Tensor
 
 #: Standard errors to either side: 95 % of a normal distribution.
@@ -29,34 +30,59 @@ def paired_difference(mine: Tensor, theirs: Tensor) -> dict[str, float]:
     """By how much one model is more often right than another on the same test samples, with its interval.
 
     Only the samples count that one of the two is right about. The interval is of the test samples drawn
-    (Agresti and Min, Statistics in Medicine, 2005); that another seed trains other models comes on top.
+    (Agresti and Min, Statistics in Medicine, 2005: half a sample is added to each of the four cells, which keeps a
+    difference of a few samples honest). That another seed trains other models is in it where there are
+    several seeds: a test sample then counts by its mean over them, and the spread of the seeds' differences is
+    added as in `mean_interval`.
 
     Args:
-        mine, theirs: bool ``[N]``, whether the model is right.
+        mine, theirs: bool ``[N]``, whether the model is right; or ``[seeds, N]``, of the same seeds.
 
     Returns:
         ``difference``, ``low`` and ``high``, shares in [-1, 1]; positive: mine is better.
     """
-    total = len(mine) + 2
-    won = int((mine & ~theirs).sum()) + 0.5
-    lost = int((theirs & ~mine).sum()) + 0.5
-    middle = (won - lost) / total
-    half = Z * math.sqrt((won + lost) / total - middle**2) / math.sqrt(total)
-    difference = float(mine.double().mean() - theirs.double().mean())
-    return {"difference": difference, "low": middle - half, "high": middle + half}
+    ahead = (mine.double() - theirs.double()).reshape(-1, mine.shape[-1])
+    by_sample, by_seed = ahead.mean(0), ahead.mean(1)
+    total = len(by_sample) + 2
+    middle = float(by_sample.sum()) / total
+    of_tests = ((float(by_sample.square().sum()) + 1) / total - middle**2) / total
+    half = _half_width(of_tests, by_seed.tolist())
+    return {"difference": float(by_sample.mean()), "low": middle - half, "high": middle + half}
 
 
 def mean_interval(accuracies: Sequence[float], test_samples: int) -> tuple[float, float]:
     """Mean accuracy over seeds, and half the width of its interval: chance of the test samples and of the seeds.
 
-    The seeds share their test samples, so these count once; with one seed their spread is not known.
+    The seeds share their test samples, so these count once; with one seed their spread is not known, and not
+    in the interval. With few it is known badly, which the quantile of Student's t allows for; degrees of freedom as
+    Welch and Satterthwaite have them, of a variance that is known and one of so many seeds.
 
     >>> mean, half = mean_interval([0.8, 0.9], 1000)
-    >>> round(mean, 3), round(half, 3)
-    (0.85, 0.1)
+    >>> round(mean, 3), round(half, 3)  # two seeds say little
+    (0.85, 0.5)
+    >>> mean, half = mean_interval([0.8], 1000)
+    >>> round(half, 3)
+    0.025
     """
     mean = statistics.mean(accuracies)
-    variance = mean * (1 - mean) / test_samples
-    if len(accuracies) > 1:
-        variance += statistics.variance(accuracies) / len(accuracies)
-    return mean, Z * math.sqrt(variance)
+    return mean, _half_width(mean * (1 - mean) / test_samples, accuracies)
+
+
+def seeds_interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean over seeds, and half the width of its interval by Student's t; None with one seed.
+
+    >>> mean, half = seeds_interval([0.8, 0.9, 1.0])
+    >>> round(mean, 2), round(half, 2)
+    (0.9, 0.25)
+    """
+    return statistics.mean(values), _half_width(0.0, values) if len(values) > 1 else None
+
+
+def _half_width(of_tests: float, by_seed: Sequence[float]) -> float:
+    """Half an interval, of a variance of the mean by the test samples, and of the spread of the seeds' values."""
+    count = len(by_seed)
+    of_seeds = statistics.variance(by_seed) / count if count > 1 else 0.0
+    if of_seeds <= 0:
+        return Z * math.sqrt(of_tests)
+    freedom = (count - 1) * ((of_tests + of_seeds) / of_seeds) ** 2
+    return float(stdtrit(freedom, 0.975)) * math.sqrt(of_tests + of_seeds)

@@ -191,8 +191,21 @@ def pick_device(name: str) -> torch.device:
 
 def prepare_data(settings: RunSettings) -> tuple[LabeledData, LabelNoise | None]:
     """Load the data and put the label noise in."""
+    return add_noise(read_data(settings), settings)
+
+
+def read_data(settings: RunSettings) -> LabeledData:
+    """The data as they are, before label noise."""
     side = FROZEN_SIDE if settings.recipe.frozen else None
-    data = load_data(settings.data, test_fraction=settings.test_fraction, seed=0, side=side)
+    return load_data(settings.data, test_fraction=settings.test_fraction, seed=0, side=side)
+
+
+def add_noise(data: LabeledData, settings: RunSettings) -> tuple[LabeledData, LabelNoise | None]:
+    """The same data with the label noise of the settings; None where these ask for none.
+
+    Raises:
+        ValueError: data with wrong labels of their own, or a noise that does not fit.
+    """
     if settings.noise == "none":
         return data, None
     if data.true_labels is not None and not torch.equal(data.true_labels, data.labels):
@@ -210,8 +223,7 @@ def prepare_data(settings: RunSettings) -> tuple[LabeledData, LabelNoise | None]
         superclasses=data.superclasses,
         inputs=small_inputs(data.plain or data.train) if by_instance else None,
     )
-    data.true_labels, data.labels = data.labels, noise.labels
-    return data, noise
+    return replace(data, labels=noise.labels, true_labels=data.labels), noise
 
 
 def identity(data: LabeledData, settings: RunSettings) -> dict[str, bytes]:

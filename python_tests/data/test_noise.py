@@ -66,6 +66,27 @@ def test_matrix_gives_its_transition_probabilities(tmp_path):
     assert torch.equal(text.labels, noise.labels)
 
 
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_a_matrix_can_be_handed_over(tmp_path, kind):
+    rows = [[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5]]
+    np.save(tmp_path / "t.npy", np.array(rows))
+    labels = torch.arange(3).repeat(1000)
+    read = corrupt_labels(labels, f"matrix:{tmp_path / 't.npy'}", 3, seed=2)
+    given = corrupt_labels(labels, kind(rows), 3, seed=2)
+    assert torch.equal(given.labels, read.labels)
+    assert given.spec == "matrix"
+    with pytest.raises(ValueError, match="the matrix must hold 4 x 4 numbers"):
+        corrupt_labels(labels, kind(rows), 4)
+    with pytest.raises(ValueError, match="every row of the matrix must sum to 1"):
+        corrupt_labels(labels, kind(rows) * 2, 3)
+
+
+@pytest.mark.parametrize("spec", [0.4, None, [[1.0]], np.array([["a"]]), b"symmetric:0.4"])
+def test_what_is_no_noise_is_a_type_error(spec):
+    with pytest.raises(TypeError, match=r"noise must be text like .* or an array or tensor"):
+        corrupt_labels(LABELS, spec, 10)
+
+
 def test_instance_noise_depends_on_the_instance_and_has_the_mean_rate():
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(4000, 20, generator=generator)

@@ -2,12 +2,20 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
+import torch
+from scipy import stats
 
 from mild_ext.cli import main
-from mild_ext.commands.console import methods_table
+from mild_ext.commands.comparison_shown import comparison_table, heading
+from mild_ext.data.checksums import data_checksums
+from mild_ext.data.sets import array_data
+from mild_ext.sealed import SEAL, write_sealed_json
+from mild_ext.training.comparison_folder import pack_right
+from mild_ext.training.comparison_summary import summarize_comparison
 from mild_ext.training.methods import METHODS
 
 pytestmark = pytest.mark.slow
@@ -87,7 +95,10 @@ def test_other_settings_and_foreign_folders_are_refused(data, tmp_path, capsys):
     options = ["--data", data, "--seeds", "0", "--methods", "mild"]
     assert compare(*options, "--out", out) == 0
     assert compare(*options, "--out", out, "--lr", "0.5") == 1
-    assert "other settings" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "with other settings: lr was 0.05 and is now 0.5;" in error
+    assert compare(*options, "--out", out, "--plant", "0.1") == 1
+    assert "other settings: plant was None and is now 0.1;" in capsys.readouterr().err
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     assert compare(*options, "--out", tmp_path / "mine") == 1
@@ -172,16 +183,261 @@ def test_without_true_labels_there_is_no_bound(data, tmp_path, capsys):
     assert methods == set(METHODS) - {"clean"}
 
 
+def row(method, seed, right, **more):
+    return {
+        "noise": "n", "seed": seed, "method": method, "test_accuracy": float(right.double().mean()),
+        "test_samples": len(right), "epochs": 20 + seed, "steps": 1000, "seconds": 2.0 + seed,
+        "right": pack_right(right), "noise_rate": 0.3 + seed / 100,
+    } | more  # fmt: skip
+
+
 def test_table_shows_means_with_intervals_and_what_they_cost():
-    results = [
-        {"noise": "n", "seed": seed, "method": "mild", "test_accuracy": a, "f1": 0.5,
-         "test_samples": 100, "epochs": 20 + seed, "steps": 1000, "seconds": 2.0 + seed}
-        for seed, a in enumerate((0.8, 0.9, 1.0))
+    some = torch.arange(100)
+    results = [row("mild", s, some < 80 + 10 * s, f1=0.4 + s / 10) for s in range(3)]
+    text = comparison_table(results, ["mild"])
+    # of the test samples sqrt(.9 * .1 / 100) = 0.03, of the seeds 0.1 / sqrt 3; the latter from three values
+    tests, seeds = 0.03**2, 0.1**2 / 3
+    quantile = stats.t.ppf(0.975, 2 * ((tests + seeds) / seeds) ** 2)
+    assert f"90.0 ± {100 * quantile * (tests + seeds) ** 0.5:.1f}" in text
+    assert f"50.0 ± {100 * stats.t.ppf(0.975, 2) * 0.1 / 3**0.5:.1f}" in text
+    lines = text.splitlines()
+    assert lines[1].split() == ["labels", "that", "are", "wrong", "31.0%"]
+    assert "20-22" in lines[2]
+    assert "1,000" in lines[2]
+    assert lines[2].endswith("3.0")
+    assert "standard deviation" not in text
+    assert "3 seeds, ± its 95 % interval by these and 100 test samples" in heading(results)
+
+
+def test_one_seed_has_an_interval_of_the_test_samples_alone():
+    results = [row("mild", 0, torch.arange(100) < 90, f1=0.5)]
+    assert heading(results).endswith("of 1 seed, ± its 95 % interval by 100 test samples alone")
+    assert f"90.0 ± {196 * (0.9 * 0.1 / 100) ** 0.5:.1f}" in comparison_table(results, ["mild"])
+    assert comparison_table(results, ["mild"]).splitlines()[-1].split() == ["MILD", "50.0"]
+
+
+def test_methods_are_held_against_plain_on_the_same_samples_and_seeds():
+    samples = torch.arange(1000)
+    results = [row("plain", s, samples < 800) for s in range(2)]
+    results += [row("mild", s, samples < 850 + s) for s in range(2)]
+    results += [row("elr", s, samples < 800) for s in range(2)]
+    lines = {line["method"]: line for line in summarize_comparison(results)}
+    mild = lines["mild"]
+    assert mild["against_plain"] == pytest.approx(0.0505)
+    # Alone each method's interval is far wider: most samples are as hard for both.
+    assert mild["against_plain_low"] > 0.03
+    assert mild["low"] < 0.83
+    assert lines["elr"]["against_plain_low"] < 0 < lines["elr"]["against_plain_high"]
+    assert lines["plain"]["against_plain"] is None
+    text = comparison_table(results, ["plain", "mild", "elr"])
+    assert re.search(r"MILD +\+5\.\d \(\+\d\.\d to \+\d\.\d\)\*", text)
+    with_others = [r for r in results if (r["method"], r["seed"]) != ("plain", 1)]
+    lines = {line["method"]: line for line in summarize_comparison(with_others)}
+    assert lines["mild"]["against_plain"] is None  # not of the same seeds
+
+
+# ---------------------------------------------------------------------- of the same data and labels
+
+
+def change(path, **arrays):
+    """Write other arrays in place of some of an npz file's."""
+    with np.load(path) as file:
+        np.savez(path, **{**file, **arrays})
+
+
+CHANGES = {
+    "the training inputs": lambda old: {"x_train": old["x_train"] + np.eye(200, 8)},
+    "the given labels": lambda old: {"y_train": np.roll(old["y_train"], 1)},
+    "the test inputs": lambda old: {"x_test": old["x_test"] + np.eye(60, 8)},
+    "the test labels": lambda old: {"y_test": np.roll(old["y_test"], 1)},
+    "the true labels": lambda old: {"y_true": np.roll(old["y_train"], 1)},
+}
+
+
+@pytest.mark.parametrize("part", CHANGES)
+def test_a_comparison_on_other_data_is_refused(data, tmp_path, capsys, part):
+    out, path = tmp_path / "c", tmp_path / "d.npz"
+    options = ["--data", data, "--methods", "plain", "--seeds", "0", "--out", out]
+    assert compare(*options) == 0
+    first = rows(out)
+    capsys.readouterr()
+    with np.load(path) as file:
+        change(path, **CHANGES[part](dict(file)))
+    assert compare(*options) == 1
+    error = capsys.readouterr().err
+    assert f"holds a comparison on other data: {part} are not what they were" in error
+    assert "--overwrite" in error
+    assert error.count("\n") == 1
+    assert rows(out) == first
+    assert compare(*options, "--overwrite") == 0
+
+
+def test_a_comparison_on_other_labels_is_refused_with_their_noise_and_seed(data, tmp_path, capsys):
+    out, matrix = tmp_path / "c", tmp_path / "T.txt"
+    noise = ["next:0.3", f"matrix:{matrix}"]
+    np.savetxt(matrix, [[0.8, 0.2, 0], [0, 0.8, 0.2], [0.2, 0, 0.8]])
+    options = ["--data", data, "--methods", "plain", "--out", out, "--noise", *noise]
+    assert compare(*options, "--seeds", "0") == 0
+    np.savetxt(matrix, [[0.5, 0.5, 0], [0, 0.5, 0.5], [0.5, 0, 0.5]])
+    capsys.readouterr()
+    assert compare(*options, "--seeds", "0,1") == 1
+    error = capsys.readouterr().err
+    assert f"other labels: those of noise matrix:{matrix}, seed 0, are not what they were" in error
+    assert len(rows(out)) == 2
+    assert compare(*options[:-1], "--seeds", "0,1") == 0  # the other noise is what it was
+
+
+def test_a_folder_of_images_is_read_to_know_it_again(tmp_path, capsys):
+    image = pytest.importorskip("PIL.Image")
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for k in range(12):
+            pixels = np.full((8, 8), 60 + 100 * (name == "b") + k, np.uint8)
+            image.fromarray(pixels).save(tmp_path / "photos" / name / f"{k}.png")
+    options = ["--data", f"folder:{tmp_path / 'photos'}", "--test-fraction", "0.25", "--seeds", "0"]
+    options += ["--methods", "plain", "--out", tmp_path / "c"]
+    assert compare(*options) == 0
+    assert compare(*options) == 0
+    for k in range(12):
+        image.fromarray(np.full((8, 8), 200, np.uint8)).save(tmp_path / "photos" / "a" / f"{k}.png")
+    assert compare(*options) == 1
+    assert "the training inputs, the test inputs are not what" in capsys.readouterr().err
+
+
+def test_a_comparison_of_an_earlier_version_is_not_gone_on_with(data, tmp_path, capsys):
+    out = tmp_path / "c"
+    options = ["--data", data, "--methods", "plain", "--seeds", "0", "--out", out]
+    assert compare(*options) == 0
+    config = json.loads((out / "config.json").read_text())
+    write_sealed_json(
+        out / "config.json", {k: config[k] for k in config if k not in ("checksums", SEAL)}
+    )
+    assert compare(*options) == 1
+    assert "did not note of what data it was; use another --out" in capsys.readouterr().err
+
+
+def test_data_that_never_read_the_same_have_no_checksum_of_their_inputs():
+    class Noisy(torch.utils.data.Dataset):
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, k):
+            return torch.from_numpy(np.random.default_rng().normal(size=3)), k % 2
+
+    data = array_data("d", torch.rand(6, 3), torch.arange(6) % 2, ["a", "b"])
+    assert data_checksums(data) == data_checksums(data)
+    steady = data_checksums(data)["the training inputs"]
+    assert steady is not None
+    data.train = Noisy()
+    assert data_checksums(data)["the training inputs"] is None
+
+
+# ------------------------------------------------------------------------------- as many steps
+
+
+def steps(out):
+    return {(r["seed"], r["method"]): r["steps"] for r in rows(out)}
+
+
+def test_a_method_that_is_added_later_does_not_break_as_many_steps(data, tmp_path, capsys):
+    out = tmp_path / "c"
+    options = ["--data", data, "--noise", "symmetric:0.4", "--out", out]
+    assert compare(*options, "--seeds", "0", "--methods", "plain,mild") == 0
+    assert steps(out) == {(0, "plain"): 126, (0, "mild"): 126}
+    capsys.readouterr()
+    loud = [option for option in FAST if option != "--quiet"]
+    assert (
+        main(
+            [
+                "compare",
+                *loud,
+                *map(str, options),
+                "--seeds",
+                "0",
+                "--methods",
+                "plain,mild,mild-rounds",
+            ]
+        )
+        == 0
+    )
+    printed = capsys.readouterr().out
+    whole = steps(out)[0, "mild-rounds"]
+    assert whole > 130
+    for method in ("plain", "mild"):
+        assert abs(steps(out)[0, method] - whole) <= 7
+    assert printed.count("trained again, with") == 2
+    assert "instead of 126, as many as mild-rounds" in printed
+    # Showing fewer methods changes none of them, and more seeds need the rounds again.
+    kept = rows(out)
+    assert compare(*options, "--seeds", "0", "--methods", "plain") == 0
+    assert rows(out) == kept
+    assert compare(*options, "--seeds", "0,1", "--methods", "plain") == 1
+    assert "seed 1: add mild-rounds to --methods" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------- what is said and written
+
+
+def test_settings_and_noise_are_said_and_the_labels_are_there(data, tmp_path, capsys):
+    out = tmp_path / "c"
+    loud = [option for option in FAST if option != "--quiet"]
+    options = ["--data", data, "--noise", "symmetric:0.4", "next:0.3", "--seeds", "0,1"]
+    assert main(["compare", *loud, *options, "--methods", "plain,mild", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "d: 200 samples, 3 classes, 60 test samples" in printed
+    assert "batches of 32, learning rate 0.05, 18 epochs, 126 optimizer steps" in printed
+    assert "Settings: default" in printed
+    clean = np.arange(200) % 3
+    for noise in ("symmetric:0.4", "next:0.3"):
+        rates = []
+        for seed in (0, 1):
+            labels = np.load(out / "labels" / f"{noise.replace(':', '-')}-seed{seed}.npy")
+            assert labels.dtype == np.int64
+            rates.append((labels != clean).mean())
+            own = [r for r in rows(out) if (r["noise"], r["seed"]) == (noise, seed)]
+            assert {r["noise_rate"] for r in own} == {rates[-1]}
+        assert (
+            f"Noise {noise}: {np.mean(rates):.1%} of the labels are wrong (mean over 2 seeds)"
+            in printed
+        )
+    summary = list(csv.DictReader((out / "summary.csv").read_text().splitlines()))
+    assert [(line["method"], line["noise"], line["seeds"]) for line in summary] == [
+        (method, noise, "2") for noise in ("symmetric:0.4", "next:0.3") for method in ("plain", "mild")
     ]  # fmt: skip
-    text = methods_table(results, ["mild"])
-    # of the test samples sqrt(.9 * .1 / 100) = 0.03, of the seeds 0.1 / sqrt 3
-    assert f"90.0 ± {196 * (0.03**2 + 0.1**2 / 3) ** 0.5:.1f}" in text
-    assert "20-22" in text
-    assert "1,000" in text
-    assert text.splitlines()[1].endswith("3.0")
-    assert "50.0 ± 0.0" in text
+    for line in summary:
+        own = [r["test_accuracy"] for r in rows(out)
+               if (r["noise"], r["method"]) == (line["noise"], line["method"])]  # fmt: skip
+        assert float(line["test_accuracy"]) == pytest.approx(np.mean(own))
+        assert float(line["low"]) < np.mean(own) < float(line["high"])
+    assert "right" not in (out / "results.csv").read_text().partition("\n")[0]
+    assert (out / "table.txt").read_text().strip() in printed
+    # The labels are what a method of one's own is trained on.
+    again = ["--noise", f"labels:{out / 'labels' / 'next-0.3-seed1.npy'}", "--methods", "plain"]
+    assert compare("--data", data, *again, "--seeds", "1", "--out", tmp_path / "again") == 0
+    there = [
+        r for r in rows(out) if (r["noise"], r["seed"], r["method"]) == ("next:0.3", 1, "plain")
+    ]
+    assert rows(tmp_path / "again")[0]["test_accuracy"] == there[0]["test_accuracy"]
+
+
+def test_wrong_labels_of_the_data_are_not_called_none(data, tmp_path, capsys):
+    with np.load(tmp_path / "d.npz") as file:
+        true = file["y_train"]
+    wrong = np.where(np.arange(200) % 5 == 0, (true + 1) % 3, true)
+    change(tmp_path / "d.npz", y_train=wrong, y_true=true)
+    out = tmp_path / "c"
+    assert compare("--data", data, "--seeds", "0", "--methods", "plain,clean", "--out", out) == 0
+    assert "its own, 20.0%" in capsys.readouterr().out
+    assert {r["noise_rate"] for r in rows(out)} == {0.2}
+
+
+@pytest.mark.parametrize(
+    ("noises", "message"),
+    [
+        (["next:0.1", "next:0.1"], "must name each noise once"),
+        (["labels:a/b", "labels:a-b"], "files of the same names"),
+    ],
+)
+def test_noises_whose_files_could_not_be_told_apart(data, tmp_path, capsys, noises, message):
+    assert compare("--data", data, "--out", tmp_path / "c", "--noise", *noises) == 1
+    assert message in capsys.readouterr().err

@@ -128,6 +128,14 @@ def test_what_the_page_of_papers_names_is_in_the_code():
         assert (ROOT / header).is_file(), header
 
 
+def test_every_public_name_is_on_the_page_of_the_api():
+    listed = re.findall(r"^::: mild_ext\.([\w.]+)$", (DOCS / "api.md").read_text("utf-8"), re.M)
+    assert set(mild_ext.__all__) - {"__version__"} <= set(listed)
+    for name in listed:
+        if not name.startswith("integrations."):  # other people's libraries
+            pkgutil.resolve_name(f"mild_ext.{name}")
+
+
 def test_what_the_pointer_explains_is_in_the_glossary():
     glossary = (DOCS / "glossary.md").read_text(encoding="utf-8").lower()
     lines = (DOCS / "tooltips.txt").read_text(encoding="utf-8").splitlines()

@@ -174,13 +174,13 @@ class _Shown:
     def on_again(self, row: Row, steps: int) -> None:
         """A row that does not fit is not shown beside others without a word."""
         self.progress.say(
-            f"{row['noise']}  seed {row['seed']}  {METHODS[row['method']].title}: trained again, with {steps:,} "
+            f"{_noise(row)}  seed {row['seed']}  {METHODS[row['method']].title}: trained again, with {steps:,} "
             f"optimizer steps instead of {row['asked_steps']:,}, as many as {ROUNDS if self.matched else 'the others'}"
         )
 
     def on_row(self, row: Row) -> None:
         title, score = METHODS[row["method"]].title, console.percent(row["test_accuracy"])
-        self.progress.say(f"{row['noise']}  seed {row['seed']}  {title}: {score}")
+        self.progress.say(f"{_noise(row)}  seed {row['seed']}  {title}: {score}")
         if row["method"] != ROUNDS:
             return
         for key in self.methods[self.methods.index(ROUNDS) + 1 :]:  # as many steps
@@ -190,5 +190,9 @@ class _Shown:
                 self.progress.expect(name, row["epochs"] * self.samples + more)
 
 
+def _noise(row: Row) -> str:
+    return "labels as given" if row["noise"] == "none" else str(row["noise"])
+
+
 def _name(row: Row) -> str:
-    return f"{row['noise']}, seed {row['seed']}, {METHODS[row['method']].title}"
+    return f"{_noise(row)}, seed {row['seed']}, {METHODS[row['method']].title}"

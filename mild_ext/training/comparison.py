@@ -134,7 +134,7 @@ def compare(
             noise, seed = condition.key
             row: Row = {"noise": noise, "seed": seed, "method": key}
             on_start(row)
-            row |= {"noise_rate": condition.noise_rate, "labels": condition.labels}
+            row |= {"noise_rate": condition.noise_rate, "labels_checksum": condition.labels}
             row |= {"asked_steps": asked}
             row |= _train(method, condition, asked, _context_of(condition, context, checksums), out)
             rows.append(row)

@@ -129,7 +129,7 @@ class ComparisonFolder:
     def _require_same_labels(self, labels: Mapping[tuple[str, int], str]) -> None:
         for row in read_results(self.path / RESULTS):
             now = labels.get((row["noise"], row["seed"]))
-            if now is not None and row.get("labels") != now:
+            if now is not None and row.get("labels_checksum") != now:
                 raise ValueError(
                     f"{self.path} holds a comparison on other labels: those of noise {row['noise']}, seed "
                     f"{row['seed']}, are not what they were when {row['method']} was trained (was a file changed?); "

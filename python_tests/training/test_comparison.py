@@ -317,19 +317,29 @@ def test_a_comparison_of_an_earlier_version_is_not_gone_on_with(data, tmp_path, 
 
 
 def test_data_that_never_read_the_same_have_no_checksum_of_their_inputs():
-    class Noisy(torch.utils.data.Dataset):
+    class Drawn(torch.utils.data.Dataset):
+        def __init__(self, draw):
+            self.draw = draw
+
         def __len__(self):
             return 6
 
         def __getitem__(self, k):
-            return torch.from_numpy(np.random.default_rng().normal(size=3)), k % 2
+            return self.draw(), k % 2
 
     data = array_data("d", torch.rand(6, 3), torch.arange(6) % 2, ["a", "b"])
     assert data_checksums(data) == data_checksums(data)
     steady = data_checksums(data)["the training inputs"]
     assert steady is not None
-    data.train = Noisy()
+    data.train = Drawn(lambda: torch.from_numpy(np.random.default_rng().normal(size=3)))
     assert data_checksums(data)["the training inputs"] is None
+    data.train = Drawn(lambda: torch.rand(3))  # of the global generator, as augmentation is
+    before = torch.get_rng_state()
+    first = data_checksums(data)["the training inputs"]
+    assert first is not None
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(1)
+    assert data_checksums(data)["the training inputs"] == first
 
 
 # ------------------------------------------------------------------------------- as many steps

@@ -85,8 +85,12 @@ def comparison_table(rows: list[Row], methods: list[str]) -> str:
         costs += _mean(own, "seconds").rjust(10)
         cells = [_accuracy(found[noise, method]) for noise in noises]
         lines.append(line(METHODS[method].title, cells) + costs)
+    several = len({row["seed"] for row in rows}) > 1
+    ahead = _AHEAD.format(
+        plain=METHODS[PLAIN].title, seeds=" and seeds" if several else ", of 1 seed"
+    )
     for title, cell, key in (
-        (_AHEAD, _ahead, "against_plain"),
+        (ahead, _ahead, "against_plain"),
         (_F1, _f1, "f1"),
     ):
         those = [m for m in methods if any(found[noise, m][key] is not None for noise in noises)]
@@ -97,10 +101,7 @@ def comparison_table(rows: list[Row], methods: list[str]) -> str:
     return "\n".join(lines)
 
 
-_AHEAD = (
-    f"Points ahead of {METHODS[PLAIN].title}, and the 95 % interval by the same test samples and seeds; "
-    "* beyond chance"
-)
+_AHEAD = "Points ahead of {plain}, and the 95 % interval by the same test samples{seeds}; * beyond chance"
 _F1 = "F1 of the kept samples in %: mean, ± its 95 % interval by the seeds"
 
 

@@ -125,5 +125,6 @@ def test_a_pipe_or_a_device_is_never_replaced_by_a_file(tmp_path):
     for path in (pipe, tmp_path / "link", ""):
         with pytest.raises(ValueError, match="is no regular file; name a file to write"):
             LearningStatus(4, 2).save(path)
-    assert pipe.is_fifo() and (tmp_path / "link").is_symlink()
+    assert pipe.is_fifo()
+    assert (tmp_path / "link").is_symlink()
     assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]

@@ -49,7 +49,8 @@ class Dynamics:
         variability: standard deviation of that probability over the epochs, in [0, 1/2] (same paper).
         correctness: share of seen epochs in which the label was predicted, in [0, 1]; higher = cleaner (same paper).
         el2n: mean norm of (softmax - one-hot label), in [0, sqrt 2]; higher = harder (Paul et al., NeurIPS 2021).
-        forgetting_events: int32, changes from memorized to misclassified (Toneva et al., ICLR 2019). A count.
+        forgetting_events: int32, changes from memorized to misclassified (Toneva et al., ICLR 2019). A count; 0 too
+            where the label was never predicted (``first_memorized`` is ``num_epochs``), which the paper ranks last.
         first_memorized: int32, first epoch in which the label was predicted; ``num_epochs`` if none. Lower = cleaner.
         prediction_changes: int32, changes of the predicted class between consecutive seen epochs; lower = steadier.
         first_k_learned: int32, the epoch that ends the first ``k`` consecutive seen epochs in which the label was

@@ -68,9 +68,10 @@ def evaluate_selection(
         score: float [n], higher = cleaner, for the AUROC; default: ``kept`` itself.
 
     Raises:
+        TypeError: ``kept`` or ``clean`` is no bool, such as the true labels in place of ``given == true``.
         ValueError: the shapes differ or there are no samples.
     """
-    k, c = np.asarray(kept, dtype=bool), np.asarray(clean, dtype=bool)
+    k, c = _bools("kept", kept), _bools("clean", clean)
     s = k.astype(np.float64) if score is None else np.asarray(score, dtype=np.float64)
     if k.ndim != 1 or k.shape != c.shape or k.shape != s.shape or not len(k):
         raise ValueError(
@@ -93,6 +94,18 @@ def evaluate_selection(
     )
 
 
+def _bools(name: str, values: ArrayLike) -> NDArray[np.bool_]:
+    """Class numbers, taken for bools, would all but those of class 0 be True."""
+    array = np.asarray(values)
+    if array.dtype != np.bool_ and array.size:
+        what = {
+            "kept": "True where a sample is kept",
+            "clean": "True where the given label is right: given_labels == true_labels",
+        }[name]
+        raise TypeError(f"{name} must be bool [N], {what}; got {array.dtype} {list(array.shape)}")
+    return array.astype(bool)
+
+
 def _found(said: NDArray[np.bool_], true: NDArray[np.bool_]) -> tuple[float, float, float]:
     """Precision and recall, nan where there was nothing said or to find; F1, 1 where neither."""
     hits, n_said, n_true = int((said & true).sum()), int(said.sum()), int(true.sum())
@@ -102,9 +115,9 @@ def _found(said: NDArray[np.bool_], true: NDArray[np.bool_]) -> tuple[float, flo
     return precision, recall, f1
 
 
-def auroc(score: ArrayLike, positive: ArrayLike) -> float:
+def auroc(score: ArrayLike, clean: ArrayLike) -> float:
     """Area under the ROC curve; ties count half; nan if only one kind is there."""
-    s, p = np.asarray(score, dtype=np.float64), np.asarray(positive, dtype=bool)
+    s, p = np.asarray(score, dtype=np.float64), _bools("clean", clean)
     if p.all() or not p.any():
         return float("nan")
     _, where = np.unique(s, return_inverse=True)
@@ -120,9 +133,11 @@ def best_threshold(misclassified: ArrayLike, clean: ArrayLike) -> tuple[int, flo
 
     Needs the truth: it is what a rule could reach at best, not a rule.
     """
-    m, c = np.asarray(misclassified, dtype=np.int64), np.asarray(clean, dtype=bool)
-    if not len(m):
-        raise ValueError("misclassified is empty")
+    m, c = np.asarray(misclassified, dtype=np.int64), _bools("clean", clean)
+    if not len(m) or m.shape != c.shape:
+        raise ValueError(
+            f"misclassified and clean must be non-empty and of one shape, got {m.shape} and {c.shape}"
+        )
     size = int(m.max()) + 1
     good = np.cumsum(np.bincount(m[c], minlength=size))
     bad = np.cumsum(np.bincount(m[~c], minlength=size))

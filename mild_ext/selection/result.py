@@ -330,10 +330,16 @@ class Selection:
             clean: bool [N], True where the given label is right (``given == true``).
             per_class: one result for each given label; needs the ``labels`` of ``select_clean``.
 
+        Returns:
+            SelectionQuality. Its ``precision``, ``recall`` and ``f1`` are of *keeping* right labels; those of dropping
+            wrong ones, which ``estimated_precision`` and ``estimated_recall`` estimate, are ``noisy_precision`` and
+            ``noisy_recall``. ``auroc`` is that of `clean_probability`, ties by the misclassified count.
+
         Raises:
+            TypeError: no bools, such as the true labels themselves.
             ValueError: the shape is wrong, or labels are missing.
         """
-        truth = np.asarray(torch.as_tensor(clean).cpu().numpy(), dtype=bool)
+        truth = torch.as_tensor(clean).cpu().numpy()
         mask = self.mask.cpu().numpy()
         # Among equal probabilities (all of them, where unsupported) the metric ranks.
         metric = (2 * self.misclassified - self.seen).cpu().numpy() / len(self.histogram)

@@ -16,7 +16,8 @@ from mild_ext.selection.votes import PlantedEvidence
 NOT_USED = (
     "it looks as if the training did not use planted.labels: labels that the network contradicts at first are learned "
     "by heart, but not one in five as many of the planted ones. Compute the loss with planted.labels, those that are "
-    "recorded, of every sample that is recorded, and train again"
+    "recorded, of every sample that is recorded, and train again. (With PosteriorTargets the labels to learn change on "
+    "the way: what they measured is targets.selection)"
 )
 
 #: Share of early votes for one other class from which on a network contradicts a label.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from mild_ext.booleans import parse_bool
-from mild_ext.reading import read_text
+from mild_ext.files import as_text
+from mild_ext.reading import read_text, reading
 from mild_ext.spelling import did_you_mean
 
 #: Largest share of the samples that can be planted; as in `mild_ext.selection.planted`, whose import takes
@@ -225,9 +226,11 @@ class Recipe:
             TypeError: a value of the wrong type.
         """
         types = setting_types()
-        unknown = sorted(set(settings) - set(types))
+        unknown = sorted(str(name) for name in settings if name not in types)
         if unknown:
-            raise ValueError(f"unknown setting {', '.join(unknown)}; known: {', '.join(types)}")
+            hint = did_you_mean(unknown[0], types)
+            named = ", ".join(map(as_text, unknown))
+            raise ValueError(f"unknown setting {named}{hint}; known: {', '.join(types)}")
         checked: dict[str, Any] = {}
         for name, value in settings.items():
             base, optional = types[name]
@@ -370,42 +373,55 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     text = read_text(path)
-    loaded: Any
-    try:
-        if path.suffix == ".toml":
-            needs = "reading TOML on Python 3.10 needs tomli: pip install 'mild_ext[config]'"
-            loaded = _import_reader(["tomllib", "tomli"], needs).loads(text)
-        elif path.suffix in (".yaml", ".yml"):
-            yaml = _import_reader(
-                ["yaml"], f"reading {path} needs PyYAML: pip install 'mild_ext[config]'"
-            )
-            try:
-                loaded = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise ValueError(" ".join(str(error).split())) from error
-        elif path.suffix == ".json":
-            import json
-
-            loaded = json.loads(text)
-        else:
-            raise ValueError("its name must end in .toml, .yaml, .yml or .json")
-    except RecursionError as error:
-        raise ValueError(f"cannot read the recipe {path}: it is nested too deeply") from error
-    except ValueError as error:
-        raise ValueError(f"cannot read the recipe {path}: {error}") from error
-    if loaded is None:
-        loaded = {}
-    if not isinstance(loaded, dict):
-        raise ValueError(f"the recipe {path} must be one flat table of settings")
-    settings = {str(key).replace("-", "_"): value for key, value in loaded.items()}
-    for name, (kind, _) in setting_types().items():
-        # Anything but a word or a number is left to `Recipe.override` to refuse.
-        if kind is bool and type(settings.get(name)) in (str, int):
-            try:
-                settings[name] = parse_bool(str(settings[name]))
-            except ValueError as error:
-                raise ValueError(f"cannot read the recipe {path}: {name}: {error}") from error
+    with reading(path):
+        loaded = _parsed(text, path)
+        if not isinstance(loaded, dict):
+            raise ValueError("it must be one flat table of settings")
+        settings = _each_once((str(key).replace("-", "_"), loaded[key]) for key in loaded)
+        for name, (kind, _) in setting_types().items():
+            # Anything but a word or a number is left to `Recipe.override` to refuse.
+            if kind is bool and type(settings.get(name)) in (str, int):
+                try:
+                    settings[name] = parse_bool(str(settings[name]))
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from error
     return settings
+
+
+def _parsed(text: str, path: Path) -> Any:
+    """What the text of a settings file says; {} where it says nothing."""
+    loaded: Any
+    if path.suffix == ".toml":
+        needs = "reading TOML on Python 3.10 needs tomli: pip install 'mild_ext[config]'"
+        loaded = _import_reader(["tomllib", "tomli"], needs).loads(text)
+    elif path.suffix in (".yaml", ".yml"):
+        yaml = _import_reader(
+            ["yaml"], f"reading {path} needs PyYAML: pip install 'mild_ext[config]'"
+        )
+        try:
+            loaded = yaml.safe_load(text)
+            node = yaml.compose(text)
+        except yaml.YAMLError as error:
+            raise ValueError(" ".join(str(error).split())) from error
+        if isinstance(node, yaml.MappingNode):
+            _each_once((key.value, value) for key, value in node.value)
+    elif path.suffix == ".json":
+        import json
+
+        loaded = json.loads(text, object_pairs_hook=_each_once)
+    else:
+        raise ValueError("its name must end in .toml, .yaml, .yml or .json")
+    return {} if loaded is None else loaded
+
+
+def _each_once(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A dict of pairs; one of two values of a name would be lost without a word."""
+    found: dict[Any, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{as_text(str(name))} is set twice; keep one of them")
+        found[name] = value
+    return found
 
 
 def _import_reader(names: list[str], needs: str) -> Any:

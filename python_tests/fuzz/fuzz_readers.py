@@ -132,8 +132,10 @@ def tables(case):
         if label not in ("", "nan", "None") and (label != "-1" or two)
     ]
     assert drop or len(kept) == len(rows)
-    assert len(data) == len(kept)
+    # A quote may end a cell and make two rows of one, as the file then says; it may not make rows disappear.
+    assert len(data) >= len(kept)
     if quote is None or kind == "parquet":
+        assert len(data) == len(kept)
         assert [data.class_names[k] for k in data.labels.tolist()] == [labels[k] for k in kept]
         assert data.texts == [rows[k][0].strip() for k in kept]
 
@@ -217,7 +219,8 @@ def folders(case):
         imageless = re.search(r"passed over (\d+) folders in .* that hold no images", told)
         if imageless:
             full = {p.parts[0] for p in relative if _looks_like_an_image(p)}
-            empty = {p.parts[0] for p in relative if len(p.parts) > 1} - full - SPLITS - {".git"}
+            tops = {p.name for p in root.iterdir() if p.is_dir()}
+            empty = tops - full - SPLITS - {".git", "link.png"}
             assert int(imageless[1]) == len(empty), (told, relative)
             relative = [p for p in relative if p.parts[0] not in empty]
         hidden = [p for p in relative if any(part.startswith(".") for part in p.parts[:-1])]

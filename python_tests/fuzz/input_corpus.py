@@ -68,6 +68,7 @@ CASES: dict[str, list[Any]] = {
         ([("a", "1.0"), ("b", "-1"), ("c", "2")] * 3, ";", None, True),
         ([("a", "-1"), ("b", "1")] * 4, "\t", None, False),
         ([("a\nb,cat\nc", "cat"), ("b", "dog")] * 4, ",", None, False),
+        ([("", "cat")] * 5 + [(",;\n;", "cat"), *[("", "cat")] * 5], ",", 0.43, False),
     ],
     "folders": [
         (_images("test/cat", "test/dog", "val/cat", "val/dog"), ""),
@@ -77,6 +78,8 @@ CASES: dict[str, list[Any]] = {
         (_images("nan", "cat", "dog"), ""),
         (_images("train/cat"), ""),
         ([(["cat"], "._1.png"), *_images("train/cat", "train/dog")], ""),
+        ([(["cat"], "link.png"), *_images("train/cat", "train/dog")], ""),
+        ([([], "link.png"), (["cat"], "n.txt"), *_images("train/cat", "train/dog")], ""),
         (_images("train/nan", "train/cat", "train/dog", "test/cat"), ""),
     ],
 }

@@ -81,3 +81,16 @@ def test_bad_shapes():
         evaluate_selection([], [])
     with pytest.raises(ValueError, match="empty"):
         best_threshold([], [])
+
+
+def test_true_labels_are_not_taken_for_what_is_right():
+    """As bools, all classes but 0 would be right."""
+    true = np.array([0, 1, 2, 1])
+    for judge in (
+        lambda: evaluate_selection(true > 0, true),
+        lambda: evaluate_selection(true, true > 0),
+        lambda: best_threshold(true, true),
+        lambda: auroc([0.1, 0.2, 0.3, 0.4], true),
+    ):
+        with pytest.raises(TypeError, match=r"must be bool \[N\], True where .*got int64 \[4\]"):
+            judge()

@@ -291,6 +291,8 @@ def test_a_foreign_state_is_refused():
     _, targets = make(begin=3, select=measures())
     with pytest.raises(ValueError, match="begin=4"):
         targets.load_state_dict({"begin": 4})
+    with pytest.raises(ValueError, match="of other labels, or of other planted ones"):
+        targets.load_state_dict(targets.state_dict() | {"labels": 0})
     state = targets.state_dict() | {"right": torch.ones(3)}
     with pytest.raises(ValueError, match="3 samples"):
         targets.load_state_dict(state)

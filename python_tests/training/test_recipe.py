@@ -30,6 +30,10 @@ def test_override_checks_names_types_and_ranges():
     assert type(recipe.lr) is float
     with pytest.raises(ValueError, match="unknown setting learning_rate"):
         recipe.override({"learning_rate": 0.1})
+    with pytest.raises(ValueError, match=r"unknown setting \\u000ax; known"):
+        recipe.override({"\nx": 0.1})
+    with pytest.raises(ValueError, match="unknown setting first_ephocs; did you mean first_epochs"):
+        recipe.override({"first_ephocs": 3})
     with pytest.raises(TypeError, match="rounds must be int"):
         recipe.override({"rounds": 2.5})
     with pytest.raises(TypeError, match="lr must be float"):
@@ -111,3 +115,33 @@ def test_missing_reader_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"mild_ext\[config\]"):
         read_settings(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        ("json", '{"lr": 0.1, "momentum": 0.5, "lr": 0.2}'),
+        ("json", '{"batch-size": 32, "batch_size": 64}'),
+        ("yaml", "lr: 0.1\nmomentum: 0.5\nlr: 0.2\n"),
+        ("toml", "batch-size = 32\nbatch_size = 64\n"),
+        ("toml", "lr = 0.1\nlr = 0.2\n"),
+    ],
+)
+def test_a_setting_named_twice_is_refused(tmp_path, suffix, text):
+    if suffix == "yaml":
+        pytest.importorskip("yaml")
+    (tmp_path / f"recipe.{suffix}").write_text(text)
+    with pytest.raises(ValueError, match=r"recipe\..* cannot be read: .*(twice|overwrite)"):
+        read_settings(tmp_path / f"recipe.{suffix}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"\\U99999999": 1', "lr: !!timestamp x", "lr: !!bool x", "lr: !!int", "? [1, 2]\n: 3", "- 1"],
+)
+def test_whatever_yaml_stumbles_over_is_one_line(tmp_path, text):
+    pytest.importorskip("yaml")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"recipe\.yaml cannot be read: [^\n]+$"):
+        read_settings(path)

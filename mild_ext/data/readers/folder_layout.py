@@ -58,7 +58,7 @@ def find_files(
     passed = PassedOver()
     messages: list[str] = []
     roots = _split_folders(root, layout, passed, messages)
-    classes = [p.name for p in _subfolders(roots["train"])]
+    classes = _class_names(roots["train"], passed)
     if layout is None:
         meant = "classes" if roots["train"] == root else "splits"
         _require_classes(roots["train"], classes, meant, messages)
@@ -70,7 +70,8 @@ def find_files(
         )
     splits: dict[str, Split] = {}
     for split, folder in roots.items():
-        unknown = sorted({p.name for p in _subfolders(folder)} - set(classes))
+        names = classes if split == "train" else _class_names(folder, passed)
+        unknown = sorted(set(names) - set(classes))
         if unknown:
             raise ValueError(
                 f"{folder} has the class {unknown[0]}, which {roots['train']} does not have"
@@ -79,7 +80,7 @@ def find_files(
         paths: list[str] = []
         labels: list[int] = []
         for label, name in enumerate(classes):
-            found = _image_files(folder, name, passed)
+            found = _image_files(folder, name, passed) if name in names else []
             paths += found
             labels += [label] * len(found)
         if not paths:
@@ -170,6 +171,22 @@ def _subfolders(folder: Path) -> list[Path]:
         for p in folder.iterdir()
         if p.is_dir() and not p.name.startswith(".") and p.name not in _LITTER
     )
+
+
+def _class_names(folder: Path, passed: PassedOver) -> list[str]:
+    """The subfolders that are classes; a link to what is there already would give its images another label."""
+    home, names, there = folder.resolve(), [], list[Path]()
+    for path in sorted(_subfolders(folder), key=lambda p: (p.is_symlink(), p.name)):
+        target = path.resolve()
+        again = target in (home, *home.parents) or any(
+            target == other or target in other.parents or other in target.parents for other in there
+        )
+        if path.is_symlink() and again:
+            passed.add("are links to what is there already", path.name, kind="folders")
+            continue
+        there.append(target)
+        names.append(path.name)
+    return sorted(names)
 
 
 def _holds_images(folder: Path) -> bool:

@@ -502,3 +502,28 @@ def test_what_an_archiver_leaves_behind_is_no_class(tmp_path):
     (tmp_path / "__MACOSX" / "0").mkdir(parents=True)
     (tmp_path / "__MACOSX" / "0" / "._1.png").touch()
     assert load_data(f"folder:{tmp_path}").class_names == ["0", "1"]
+
+
+def test_a_link_to_a_class_or_around_it_is_no_class(tmp_path):
+    """Its images would be there twice, with two labels."""
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    for folder in (data / "cat", data / "dog", data / ".store" / "owl", elsewhere):
+        folder.mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (9, 9)).save(folder / f"{number}.png")
+    for name, target in (
+        ("all", data),
+        ("above", tmp_path),
+        ("kitten", data / "cat"),
+        ("owl", data / ".store" / "owl"),
+        ("fox", elsewhere),
+        ("vixen", elsewhere),
+    ):
+        (data / name).symlink_to(target)
+    read = load_data(f"folder:{data}")
+    assert read.class_names == ["cat", "dog", "fox", "owl"]
+    assert len(read.train) == 8
+    assert read.messages == [
+        f"passed over 4 folders in {data} that are links to what is there already (above, all, kitten, ...)",
+        f"passed over 1 folders in {data} that are hidden, by a dot before their name (.store)",
+    ]

@@ -82,10 +82,14 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
 
     Raises:
         CannotWrite: the disk is full, the folder is gone, ...; ``path`` is as it was.
+        ValueError: ``path`` is a pipe or a device, or no name; it is as it was.
     """
     if "\0" in os.fspath(path):
         raise ValueError(f"no file can be called {as_text(os.fspath(path))}: it holds a zero byte")
     path = Path(path)
+    # Renaming would put a file in the place of a device or a pipe, for everyone on the machine.
+    if not path.name or (path.exists() and not (path.is_file() or path.is_dir())):
+        raise ValueError(f"{as_text(os.fspath(path))} is no regular file; name a file to write")
     # A name of its own: two processes that write the same file do not mix their bytes.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
     with writing(path):

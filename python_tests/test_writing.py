@@ -116,3 +116,15 @@ def test_sweeping_follows_no_link(tmp_path):
     remove_partial(tmp_path / "run")
     assert mine.exists()
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"link"}
+
+
+def test_a_pipe_or_a_device_is_never_replaced_by_a_file(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for path in (pipe, tmp_path / "link", ""):
+        with pytest.raises(ValueError, match="is no regular file; name a file to write"):
+            LearningStatus(4, 2).save(path)
+    assert pipe.is_fifo()
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]

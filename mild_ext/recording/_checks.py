@@ -114,6 +114,8 @@ def _advice_on_index(index: Tensor) -> str:
         return (
             "of a mask use index.nonzero().flatten()"  # as numbers it would be the samples 0 and 1
         )
+    if index.dim() == 2 or index.dtype.is_complex:  # logits: as numbers they would be samples
+        return "the order is index, logits, labels"
     return "use index.long()"
 
 

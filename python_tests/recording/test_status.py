@@ -442,3 +442,9 @@ def test_function_transforms() -> None:
     expected = torch.zeros_like(status.words)
     reference.update_status(expected, 0, index, inputs, labels)
     assert torch.equal(status.words, expected)
+
+
+def test_logits_in_the_place_of_the_index_are_not_to_be_made_integers():
+    index, labels, logits = torch.arange(4), torch.tensor([0, 1, 2, 0]), torch.randn(4, 3)
+    with pytest.raises(TypeError, match="the order is index, logits, labels"):
+        LearningStatus(8, 4).update(logits, labels, index)

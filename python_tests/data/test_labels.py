@@ -280,3 +280,11 @@ def test_columns_of_one_meaning_are_numbered_alike():
     with pytest.raises(TypeError, match="t must name the classes as y does"):
         number_alike({"y": check_labels([0]), "t": check_labels(["a"])})
     assert named_as(columns["y"], ["b", "x", "a"]).values.tolist() == [0, 2]
+
+
+def test_minus_one_among_numbers_of_any_spelling_is_no_class():
+    """But where +1 is spelled out, the sign is meant."""
+    found = check_labels(["-1", "1e3", "2e3", "1e3"], missing="drop")
+    assert found.values.tolist() == [-1, 0, 1, 0]
+    assert found.class_names == ("1e3", "2e3")
+    assert check_labels(["-1", "+1", "+1"]).class_names == ("-1", "+1")

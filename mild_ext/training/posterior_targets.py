@@ -97,7 +97,7 @@ class PosteriorTargets:
         rate: the share of wrong labels in use; None until it is known, 0.0 where the labels stay alone.
         weighs: whether samples are only weighed, as where little is memorized by the middle of the training.
         noise_rate: what was measured, with its interval; None where nothing was, or could be.
-        selection: what was measured: which labels are wrong. None before, and after a resume; its ``table()`` works within
+        selection: what was measured: which labels are wrong. None before, and after a resume; its ``table()`` works in
             that epoch. `select_clean` of the finished status is no substitute: later epochs learn the targets.
 
     Raises:

@@ -287,4 +287,4 @@ def test_minus_one_among_numbers_of_any_spelling_is_no_class():
     found = check_labels(["-1", "1e3", "2e3", "1e3"], missing="drop")
     assert found.values.tolist() == [-1, 0, 1, 0]
     assert found.class_names == ("1e3", "2e3")
-    assert check_labels(["-1", "+1", "+1"]).class_names == ("-1", "+1")
+    assert check_labels(["-1", "+1", "+1"]).class_names == ("+1", "-1")

@@ -157,7 +157,7 @@ class MILDCallback(pl.Callback):
 
     def _require_size(self, loader: Any) -> None:
         """The sampler draws positions: of a longer data set it would never reach the rest."""
-        dataset = getattr(loader, "dataset", None)
+        dataset: Any = getattr(loader, "dataset", None)
         drawn = isinstance(getattr(loader, "sampler", None), KeptSampler)
         if drawn and hasattr(dataset, "__len__") and len(dataset) != self.tracker.num_samples:
             raise ValueError(

@@ -76,3 +76,14 @@ def test_a_run_that_has_not_got_far_enough_is_not_called_damaged(tmp_path, capsy
     assert "damaged" not in error
     assert main(["report", str(tmp_path / "none")]) == 1
     assert "damaged" not in capsys.readouterr().err
+
+
+def test_an_interrupted_comparison_says_how_it_goes_on(tmp_path, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mild_ext.commands.compare.compare", interrupt)
+    folder = str(tmp_path / "run")
+    arguments = ["compare", "--data", "digits", "--seeds", "0", "--methods", "plain"]
+    assert main([*arguments, "--out", folder]) == 130
+    assert "interrupted; give the same command again to go on with it" in capsys.readouterr().err

@@ -301,7 +301,7 @@ def _add_compare(commands: Any) -> None:
     parser = commands.add_parser(
         "compare",
         help="MILD against other methods: mean and spread over seeds",
-        description="Train MILD and other methods on the same data, noise, seeds and epochs.\n"
+        description="Train MILD and other methods on the same data, noise and seeds, for as many steps.\n"
         "Run it again to go on with an interrupted comparison or to add noises, seeds and methods.",
         epilog="example: mild-ext compare --data digits --noise symmetric:0.2 symmetric:0.5 "
         "--seeds 0,1,2 --out runs/compare",

@@ -127,7 +127,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _methods(text: str | None) -> list[str]:
-    methods = list(METHODS) if text is None else text.split(",")
+    methods = list(METHODS) if text is None else list(dict.fromkeys(text.split(",")))
     unknown = sorted(set(methods) - set(METHODS))
     if unknown:
         raise ValueError(f"unknown method {', '.join(unknown)}; known: {', '.join(METHODS)}")
@@ -179,7 +179,7 @@ class _Shown:
         """A row that does not fit is not shown beside others without a word."""
         self.progress.say(
             f"{_noise(row)}  seed {row['seed']}  {METHODS[row['method']].title}: trained again, with {steps:,} "
-            f"optimizer steps instead of {row['asked_steps']:,}, as many as {ROUNDS if self.matched else 'the others'}"
+            f"optimizer steps instead of {row['asked_steps']:,}, as many as {ROUNDS}"
         )
 
     def on_row(self, row: Row) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any
 
 import torch
 
 from mild_ext.commands.console import percent
 from mild_ext.data.sets import LabeledData
 from mild_ext.training.comparison import ROUNDS, Condition
-from mild_ext.training.comparison_summary import PLAIN, summarize_comparison
+from mild_ext.training.comparison_summary import PLAIN, known, summarize_comparison
 from mild_ext.training.experiment import Row, RunSettings
 from mild_ext.training.loop import steps_per_epoch
 from mild_ext.training.methods import METHODS
@@ -148,7 +147,7 @@ def _f1(found: Row) -> str:
 
 
 def _span(rows: list[Row], key: str) -> str:
-    values = _known(rows, key)
+    values = known(rows, key)
     if not values:
         return "-"
     low, high = min(values), max(values)
@@ -156,9 +155,5 @@ def _span(rows: list[Row], key: str) -> str:
 
 
 def _mean(rows: list[Row], key: str) -> str:
-    values = _known(rows, key)
+    values = known(rows, key)
     return f"{statistics.mean(values):.1f}" if values else "-"
-
-
-def _known(rows: list[Row], key: str) -> list[Any]:
-    return [row[key] for row in rows if row.get(key) is not None]

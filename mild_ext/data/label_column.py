@@ -363,7 +363,8 @@ class Column:
             return None
         none = {text for text in set(there) if is_minus_one(text)}
         none -= set(known or ())
-        if none and not all(map(_is_number, there)):  # names like -1 and +1 are numbers all of them
+        # Where +1 is spelled out, the sign is meant: -1 is a class beside it.
+        if none and not any(text.startswith("+") for text in there):
             self.absent |= np.array([text in none for text in texts], dtype=bool)
         return self._look_up(texts, known)
 
@@ -435,11 +436,3 @@ class Column:
                     f"{wanted}: the values of a regression, which has no classes and is not supported"
                 )
         raise TypeError(f"{wanted}: several labels for a sample; choose one column, {code}[:, k]")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -226,7 +226,8 @@ def _read_labels(path: Path, count: int, num_classes: int) -> _Array:
 def _given_matrix(spec: Any, num_classes: int) -> _Array:
     """A matrix that was handed over in place of text."""
     if isinstance(spec, Tensor):
-        spec = spec.detach().cpu().to(torch.float64).numpy()
+        spec = spec.detach().cpu()
+        spec = (spec.double() if spec.dtype.is_floating_point else spec).numpy()
     if not isinstance(spec, np.ndarray) or spec.dtype.kind not in "fiu":
         raise TypeError(
             "noise must be text like 'symmetric:0.5', or an array or tensor [K, K] of probabilities, got "

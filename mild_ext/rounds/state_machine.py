@@ -414,7 +414,7 @@ def _whole_epochs(rounds: Any) -> list[int]:
         raise TypeError(
             f"rounds must list the epochs of each round, as in [20, 10], got {rounds!r}"
         )
-    found = [n.item() if hasattr(n, "item") else n for n in rounds]
+    found = [n.item() if getattr(n, "ndim", None) == 0 else n for n in rounds]
     if not all(isinstance(n, int) and not isinstance(n, bool) for n in found):
         raise TypeError(f"rounds must be whole numbers of epochs, got {found}")
     if not found or min(found) < 1:

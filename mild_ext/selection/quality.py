@@ -116,7 +116,10 @@ def _found(said: NDArray[np.bool_], true: NDArray[np.bool_]) -> tuple[float, flo
 
 
 def auroc(score: ArrayLike, clean: ArrayLike) -> float:
-    """Area under the ROC curve; ties count half; nan if only one kind is there."""
+    """Area under the ROC curve of scores float [n], higher = cleaner; ties count half; nan if only one kind is there.
+
+    ``clean``: bool [n], else a TypeError.
+    """
     s, p = np.asarray(score, dtype=np.float64), _bools("clean", clean)
     if p.all() or not p.any():
         return float("nan")
@@ -131,7 +134,7 @@ def auroc(score: ArrayLike, clean: ArrayLike) -> float:
 def best_threshold(misclassified: ArrayLike, clean: ArrayLike) -> tuple[int, float]:
     """The count c for which keeping ``misclassified <= c`` has the highest macro-F1, and that F1.
 
-    Needs the truth: it is what a rule could reach at best, not a rule.
+    Needs the truth (``clean``, bool [n], else a TypeError): it is what a rule could reach at best, not a rule.
     """
     m, c = np.asarray(misclassified, dtype=np.int64), _bools("clean", clean)
     if not len(m) or m.shape != c.shape:

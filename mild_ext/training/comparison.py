@@ -176,7 +176,9 @@ def remaining(conditions: list[Condition], methods: list[str], rows: list[Row]) 
         for key in in_order(methods):
             row = _row_of(rows, condition, key)
             asked = _asked_steps(METHODS[key], condition, rows, matched=matched)
-            if row is None or row.get("asked_steps") != asked:
+            # How many steps the others make is known when the rounds have ended.
+            open_yet = matched and _row_of(rows, condition, ROUNDS) is None
+            if row is None or open_yet or row.get("asked_steps") != asked:
                 found.append({"noise": noise, "seed": seed, "method": key})
     return found
 

@@ -54,7 +54,7 @@ def _summary(own: list[Row], plain: list[Row]) -> Row:
         "steps",
         "seconds",
     ):
-        values = _known(own, name)
+        values = known(own, name)
         summary[name] = statistics.mean(values) if values else None
     if tested:
         accuracies = [row["test_accuracy"] for row in tested]
@@ -63,7 +63,7 @@ def _summary(own: list[Row], plain: list[Row]) -> Row:
         summary |= {"low": mean - half, "high": mean + half}
         if len(tested) > 1:
             summary["seed_deviation"] = statistics.stdev(accuracies)
-    scores = _known(own, "f1")
+    scores = known(own, "f1")
     if scores:
         summary["f1"], spread = seeds_interval(scores)
         if spread is not None:
@@ -86,7 +86,8 @@ def _against_plain(own: list[Row], plain: list[Row]) -> Row:
     }
 
 
-def _known(rows: list[Row], name: str) -> list[Any]:
+def known(rows: list[Row], name: str) -> list[Any]:
+    """The values of a column, but the missing ones."""
     return [row[name] for row in rows if row.get(name) is not None]
 
 

@@ -97,8 +97,8 @@ class PosteriorTargets:
         rate: the share of wrong labels in use; None until it is known, 0.0 where the labels stay alone.
         weighs: whether samples are only weighed, as where little is memorized by the middle of the training.
         noise_rate: what was measured, with its interval; None where nothing was, or could be.
-        selection: what was measured, whole: which labels are wrong. None before, and after a resume. Later epochs learn
-            the targets, so `select_clean` of the finished status tells less, or the wrong thing.
+        selection: what was measured: which labels are wrong. None before, and after a resume; its ``table()`` works in
+            that epoch. `select_clean` of the finished status is no substitute: later epochs learn the targets.
 
     Raises:
         TypeError: a status that is no LearningStatus, or records no predicted classes; labels that are no integers.
@@ -148,6 +148,8 @@ class PosteriorTargets:
         self._planted, self._select = planted, select or select_clean
         self._trained = self._checked(trained)
         self._given = self._trained if planted is None else self._checked(planted.given)
+        both = torch.stack([self._trained, self._given])
+        self._labels_checksum = zlib.crc32(both.cpu().numpy().tobytes())
         if begin is None and planted is None:
             begin = LEAST_SHARE
         self.begin = None if begin is None else _epochs(begin, status.num_epochs)
@@ -375,16 +377,12 @@ class PosteriorTargets:
 
     # ---- keeping
 
-    def _labels_checksum(self) -> int:
-        both = torch.stack([self._trained, self._given]).cpu().numpy()
-        return zlib.crc32(both.tobytes())
-
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs beside the status' own state: numbers and tensors."""
         found = self.noise_rate
         return {
             "begin": self.begin,
-            "labels": self._labels_checksum(),
+            "labels": self._labels_checksum,
             "began": self.began,
             "rate": self.rate,
             "noise_rate": None if found is None else found.record(),
@@ -406,7 +404,7 @@ class PosteriorTargets:
                 f"the state is of targets with begin={state['begin']}, these have {self.begin}; make them with the "
                 "same begin and num_epochs"
             )
-        if state.get("labels", self._labels_checksum()) != self._labels_checksum():
+        if state.get("labels", self._labels_checksum) != self._labels_checksum:
             raise ValueError(
                 "the state is of other labels, or of other planted ones; plant with the same share and seed, or save "
                 "planted and load it"

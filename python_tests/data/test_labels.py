@@ -290,3 +290,11 @@ def test_members_of_an_enumeration_and_fields_of_a_structure_are_told_how_to_be_
     with pytest.raises(TypeError, match=r"choose one of its fields, e\.g\. labels\['kind'\]"):
         check_labels(pairs)
     assert check_labels(pairs["kind"]).values.tolist() == [1, 0]
+
+
+def test_minus_one_among_numbers_of_any_spelling_is_no_class():
+    """But where +1 is spelled out, the sign is meant."""
+    found = check_labels(["-1", "1e3", "2e3", "1e3"], missing="drop")
+    assert found.values.tolist() == [-1, 0, 1, 0]
+    assert found.class_names == ("1e3", "2e3")
+    assert check_labels(["-1", "+1", "+1"]).class_names == ("-1", "+1")

@@ -52,6 +52,7 @@ CASES: dict[str, list[Any]] = {
         _log(num_epochs=np.array(7)),
     ],
     "commands": [
+        ([-1, 1e16, ""], "numpy", True),
         (["a", "", "b"], "numpy", True),
         (["a", "-1", "b"], "object", True),
         ([0, 1, -1], "uint8", False),

@@ -58,7 +58,8 @@ def find_files(
     passed = PassedOver()
     messages: list[str] = []
     roots = _split_folders(root, layout, passed, messages)
-    classes = _class_names(roots["train"], passed)
+    there: list[Path] = []
+    classes = _class_names(roots["train"], there, passed)
     if layout is None:
         meant = "classes" if roots["train"] == root else "splits"
         _require_classes(roots["train"], classes, meant, messages)
@@ -70,7 +71,7 @@ def find_files(
         )
     splits: dict[str, Split] = {}
     for split, folder in roots.items():
-        names = classes if split == "train" else _class_names(folder, passed)
+        names = classes if split == "train" else _class_names(folder, there, passed)
         unknown = sorted(set(names) - set(classes))
         if unknown:
             raise ValueError(
@@ -173,9 +174,9 @@ def _subfolders(folder: Path) -> list[Path]:
     )
 
 
-def _class_names(folder: Path, passed: PassedOver) -> list[str]:
-    """The subfolders that are classes; a link to what is there already would give its images another label."""
-    home, names, there = folder.resolve(), [], list[Path]()
+def _class_names(folder: Path, there: list[Path], passed: PassedOver) -> list[str]:
+    """The subfolders that are classes; a link to what is ``there`` already would give its images another label."""
+    home, names = folder.resolve(), []
     for path in sorted(_subfolders(folder), key=lambda p: (p.is_symlink(), p.name)):
         target = path.resolve()
         again = target in (home, *home.parents) or any(

@@ -527,3 +527,14 @@ def test_a_link_to_a_class_or_around_it_is_no_class(tmp_path):
         f"passed over 4 folders in {data} that are links to what is there already (above, all, kitten, ...)",
         f"passed over 1 folders in {data} that are hidden, by a dot before their name (.store)",
     ]
+
+
+def test_a_link_from_one_split_into_another_is_no_class(tmp_path):
+    for folder in ("train/cat", "train/dog", "test/cat"):
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (9, 9)).save(tmp_path / folder / f"{number}.png")
+    (tmp_path / "test" / "dog").symlink_to(tmp_path / "train" / "cat")
+    read = load_data(f"folder:{tmp_path}")
+    assert read.test.labels.tolist() == [0, 0]
+    assert any("links to what is there already (dog)" in message for message in read.messages)

@@ -68,6 +68,8 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _what_is_left(options: argparse.Namespace) -> str:
     """Of an interrupted run: how to go on with it, or that there is nothing to go on with."""
+    if "methods" in options:  # a comparison, which goes on by itself
+        return "; give the same command again to go on with it"
     if "resume" not in options:
         return ""
     if "go_on" not in options:

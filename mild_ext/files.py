@@ -18,6 +18,9 @@ from typing import Any, TextIO
 #: Files in the making end in this; one that stays behind is of a process that was killed.
 PARTIAL = ".partial"
 
+#: Bytes in the name of a file, on nearly every system.
+_LONGEST_NAME = 255
+
 _REMEDIES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of the quota",
@@ -69,6 +72,15 @@ def _number_in(error: Exception) -> int | None:
     return None if found is None else int(found[1])
 
 
+def require_path(path: object) -> None:
+    """Raise a TypeError unless ``path`` can name a file here: text, or a path; a number would be an open file."""
+    if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
+        advice = "use os.fsdecode(path)" if isinstance(path, bytes) else "give its name as text"
+        raise TypeError(
+            f"path must be a str or a pathlib.Path, got {type(path).__name__}; {advice}"
+        )
+
+
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     """Write a file under another name, flush it to disk, and rename it to ``path``.
 
@@ -82,16 +94,17 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
 
     Raises:
         CannotWrite: the disk is full, the folder is gone, ...; ``path`` is as it was.
+        TypeError: ``path`` is neither text nor a path.
         ValueError: ``path`` is a pipe or a device, or no name; it is as it was.
     """
+    require_path(path)
     if "\0" in os.fspath(path):
         raise ValueError(f"no file can be called {as_text(os.fspath(path))}: it holds a zero byte")
     path = Path(path)
     # Renaming would put a file in the place of a device or a pipe, for everyone on the machine.
     if not path.name or (path.exists() and not (path.is_file() or path.is_dir())):
         raise ValueError(f"{as_text(os.fspath(path))} is no regular file; name a file to write")
-    # A name of its own: two processes that write the same file do not mix their bytes.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+    temporary = _temporary(path)
     with writing(path):
         try:
             write(temporary)
@@ -102,6 +115,15 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
         _flush_folder(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    """A name of its own beside ``path``: two processes that write the same file do not mix their bytes."""
+    own = f".{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
+    name = path.name
+    if len(os.fsencode(f".{name}{own}")) > _LONGEST_NAME:  # what fits alone must not fail for this
+        name = "".join(path.suffixes[-2:])[-32:]
+    return path.with_name(f".{name}{own}")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_ext.files import as_text
+from mild_ext.files import as_text, require_path
 
 #: What a compressed file may unpack to without a question, in bytes.
 SMALL = 1 << 28
@@ -98,6 +98,7 @@ def require_file(path: str | os.PathLike[str]) -> None:
         FileNotFoundError: there is nothing of that name.
         UnreadableFile: a folder, a pipe, a device.
     """
+    require_path(path)
     if not os.path.exists(path):
         raise FileNotFoundError(f"there is no file {as_text(os.fspath(path))}")
     if not os.path.isfile(path):

@@ -128,3 +128,22 @@ def test_a_pipe_or_a_device_is_never_replaced_by_a_file(tmp_path):
     assert pipe.is_fifo()
     assert (tmp_path / "link").is_symlink()
     assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
+def test_a_name_as_long_as_can_be_is_written(tmp_path):
+    """The temporary name is longer than the file's own, and must not be what is too long."""
+    path = tmp_path / ("x" * 243 + ".safetensors")
+    status = LearningStatus(2, 2)
+    status.save(path)
+    assert LearningStatus.load(path).num_samples == 2
+    write_text(tmp_path / ("." + "y" * 254), "text")
+    write_text(tmp_path / ("ß" * 125 + ".csv"), "text")
+    assert len(os.listdir(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("path", [b"x", 5, None, ["x"]])
+def test_what_is_no_path_is_named(path):
+    with pytest.raises(TypeError, match=r"path must be a str or a pathlib\.Path, got"):
+        LearningStatus(2, 2).save(path)
+    with pytest.raises(TypeError, match=r"path must be a str or a pathlib\.Path, got"):
+        LearningStatus.load(path)

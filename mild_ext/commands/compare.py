@@ -61,6 +61,8 @@ def main(options: argparse.Namespace) -> int:
         threads=options.threads,
     )
     noises = options.noise or [settings.noise]
+    if len(set(noises)) < len(noises):
+        raise ValueError(f"--noise must name each noise once, got {' '.join(noises)}")
     if settings.recipe.frozen:
         raise ValueError(
             f"mild-ext compare trains whole networks, and {settings.recipe.model} is frozen: give "
@@ -129,6 +131,8 @@ def _methods(text: str | None) -> list[str]:
     unknown = sorted(set(methods) - set(METHODS))
     if unknown:
         raise ValueError(f"unknown method {', '.join(unknown)}; known: {', '.join(METHODS)}")
+    if len(set(methods)) < len(methods):
+        raise ValueError(f"--methods must name each method once, got {text!r}")
     return methods
 
 

@@ -28,6 +28,10 @@ from mild_ext.training.run_folder import RunFolder
 
 def main(options: argparse.Namespace) -> int:
     """Run the subcommand; see the parser in cli.py for the options."""
+    if (
+        not 0.5 < options.precision <= 1
+    ):  # as `Selection.corrections` takes it, where there is something to change
+        raise ValueError(f"--precision must lie in (0.5, 1], got {options.precision}")
     samples, out = Samples.of(options.run_folder), Path(options.out)
     if options.undo:
         print(_undo(samples, out, options.files))

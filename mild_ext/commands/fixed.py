@@ -217,7 +217,7 @@ def _write_table(samples: Samples, out: Path, changes: Sequence[Change]) -> None
     table = samples.table
     assert table is not None
     source = read_table_file(Path(table["path"]))
-    row = _row_of(table, source)
+    row = _row_of(samples, source)
     column = table["label"]
     # As the file spells its classes: " <=50K", with a blank, would else become a class beside "<=50K".
     cells = [cells[column] for cells in source.rows]
@@ -232,12 +232,30 @@ def _write_table(samples: Samples, out: Path, changes: Sequence[Change]) -> None
     write_table_file(out, source, rows)
 
 
-def _row_of(table: dict[str, Any], source: TableFile) -> dict[str, int]:
-    """The row of each sample id."""
+def _row_of(samples: Samples, source: TableFile) -> dict[str, int]:
+    """The row of each sample id.
+
+    Raises:
+        ValueError: the table has other rows or labels by now, so a change might reach another row.
+    """
+    table = samples.table
+    assert table is not None
     if table["id"] is None:
-        return {str(k): k for k in range(len(source.rows))}
-    source.require(table["id"], "the ids of the run", table["path"])
-    return {cell_text(row[table["id"]]): k for k, row in enumerate(source.rows)}
+        row = {str(k): k for k in range(len(source.rows))}
+    else:
+        source.require(table["id"], "the ids of the run", table["path"])
+        row = {cell_text(cells[table["id"]]): k for k, cells in enumerate(source.rows)}
+    source.require(table["label"], "the labels of the run", table["path"])
+    now = label_texts([cells[table["label"]] for cells in source.rows], table["label"])
+    for name, given in zip(samples.ids, samples.given, strict=True):
+        if name not in row or now[row[name]] != samples.classes[given]:
+            found = f"the label {now[row[name]]!r}" if name in row else "no such row"
+            raise ValueError(
+                f"the rows of {table['path']} are not those of the run any more: {name} had the label "
+                f"{samples.classes[given]!r}, and now there is {found}; put back the file the run was made from, or "
+                "run mild-ext find on the new one"
+            )
+    return row
 
 
 def _like(old: Any, label: str) -> Any:
@@ -300,7 +318,7 @@ def _undo_csv(samples: Samples, out: Path, log: Sequence[LoggedChange]) -> tuple
     if samples.table is not None:
         source = read_table_file(Path(samples.table["path"]))
         column = samples.table["label"]
-        row = _row_of(samples.table, source)
+        row = _row_of(samples, source)
         changed = {row[entry.id]: entry for entry in log}
         written = read_table_file(out)
         now, original = written.rows, source.rows

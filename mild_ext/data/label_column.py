@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -251,9 +252,14 @@ class Column:
         elif kind not in "iu":
             raise TypeError(
                 f"{self.name} must be integers, or text, one class for each sample, got {self.values.dtype}"
+                + self._choose_field()
             )
         self._integers()
         return known
+
+    def _choose_field(self) -> str:
+        fields = self.values.dtype.names
+        return f"; choose one of its fields, e.g. {self.code}[{fields[0]!r}]" if fields else ""
 
     def _whole(self) -> None:
         """Floats without a fraction become integers."""
@@ -327,6 +333,7 @@ class Column:
                 raise TypeError(
                     f"{self.name} must be integers, or text, one class for each sample, got "
                     f"{type(value).__name__} (row {row})"
+                    + ("; use [x.name for x in labels]" if isinstance(value, enum.Enum) else "")
                 )
             if min(seen.values()) >= 0:
                 raise TypeError(

@@ -96,7 +96,13 @@ class MILDCallback(pl.Callback):
     # ------------------------------------------------------------------------- Lightning's hooks
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse to record in processes whose results nobody gets to see."""
+        """Refuse to record twice, and in processes whose results nobody gets to see."""
+        attached = sum(callback is self for callback in trainer.callbacks)
+        if attached > 1:
+            raise ValueError(
+                f"this callback is attached {attached} times, and would end each epoch as often; attach it once "
+                "(callbacks= of the Trainer, or configure_callbacks)"
+            )
         launcher = getattr(trainer.strategy, "launcher", None)
         if stage == "fit" and type(launcher).__name__ == "_MultiProcessingLauncher":
             raise RuntimeError(
@@ -131,6 +137,9 @@ class MILDCallback(pl.Callback):
                 f"the training DataLoader must draw from this callback, or {what}: "
                 "DataLoader(dataset, sampler=callback.sampler(), ...)"
             )
+        self._require_size(trainer.train_dataloader)
+        if trainer.current_epoch == 0 and self.tracker.status.epoch > 0:
+            self._begin_anew()
         self._warned = False
         last = trainer.max_epochs
         needed = sum(self.tracker.rounds) - self.tracker.epochs
@@ -145,6 +154,29 @@ class MILDCallback(pl.Callback):
                     UserWarning,
                     stacklevel=2,
                 )
+
+    def _require_size(self, loader: Any) -> None:
+        """The sampler draws positions: of a longer data set it would never reach the rest."""
+        dataset: Any = getattr(loader, "dataset", None)
+        drawn = isinstance(getattr(loader, "sampler", None), KeptSampler)
+        if drawn and hasattr(dataset, "__len__") and len(dataset) != self.tracker.num_samples:
+            raise ValueError(
+                f"the training DataLoader's data set has {len(dataset)} samples, but num_samples of this callback is "
+                f"{self.tracker.num_samples}; make the callback with num_samples=len(dataset)"
+            )
+
+    def _begin_anew(self) -> None:
+        """A round that another fit began is judged by its whole course, so it begins with this one."""
+        status = self.tracker.status
+        if self.tracker.finished:
+            return
+        warnings.warn(
+            f"round {self.tracker.round} was left after {status.epoch} of {status.num_epochs} epochs of another "
+            "training and begins anew; to go on where that was, fit(..., ckpt_path=...)",
+            UserWarning,
+            stacklevel=2,
+        )
+        self.tracker.restart_round()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so where training ends before the rounds do, as by max_steps or early stopping."""

@@ -156,6 +156,7 @@ class RoundTracker(RoundStanding):
         """Record a training batch, see `LearningStatus.update`; nothing when finished."""
         if self.finished:
             return
+        self._require_open_round()
         require_tensors(index=index, logits=logits, labels=labels)
         device = self.status.device
         index, labels = index.to(device), labels.to(device)
@@ -183,6 +184,7 @@ class RoundTracker(RoundStanding):
         self.require_own_process()
         self._ended = {}
         if not self.finished:
+            self._require_open_round()
             self.status.sync(self.group)
             # Among ranks an epoch shows each only its part of the labels: one merge a round will do.
             last = self.status.epoch + 1 == self.status.num_epochs
@@ -194,6 +196,13 @@ class RoundTracker(RoundStanding):
             if self.status.epoch == 1:
                 self._rounds.check_trained_on(self.status)
         self.epochs += 1
+
+    def _require_open_round(self) -> None:
+        if self.round_complete:
+            raise RuntimeError(
+                "all epochs of this round are recorded: call end_round() before the next batch or epoch "
+                "(end_epoch() does both)"
+            )
 
     def require_own_process(self) -> None:
         """Raise a RuntimeError in a process that was started with this tracker: what it records there is lost."""
@@ -334,9 +343,10 @@ class RoundTracker(RoundStanding):
         Raises:
             ValueError: it is of another kind, another data set, other settings, or damaged.
         """
-        if state.get("format") != FORMAT:
+        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+        if found != FORMAT:
             raise ValueError(
-                f"state must be of a RoundTracker ({FORMAT}), got {state.get('format')!r}; start the "
+                f"state must be of a RoundTracker ({FORMAT}), got {found!r}; start the "
                 "rounds anew where it is of another version"
             )
         missing = {"epochs", "rounds", "status"} - set(state)

@@ -59,6 +59,7 @@ class DynamicsCallback(TrainerCallback):
         self.device, self.path = device, path
         self.status: LearningStatus | None = None
         self._hooks: list[Any] = []
+        self._state: Any = None
         self._batch: tuple[Tensor | None, Tensor | None] = (None, None)
 
     @property
@@ -72,6 +73,14 @@ class DynamicsCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         model, loader = kwargs["model"], kwargs["train_dataloader"]
+        self._unhook()  # of a training that was interrupted
+        watching = [getattr(hook, "__self__", None) for hook in model._forward_pre_hooks.values()]
+        if state is self._state or any(isinstance(one, DynamicsCallback) for one in watching):
+            raise ValueError(
+                "this training has more than one DynamicsCallback, or one twice: attach one, once, to a Trainer (where "
+                "a training with another was interrupted, load the model anew)"
+            )
+        self._state = state
         dataset, collator = getattr(loader, "dataset", None), getattr(loader, "collate_fn", None)
         if not isinstance(dataset, IndexedItems) or not isinstance(collator, IndexCollator):
             raise TypeError(
@@ -101,7 +110,6 @@ class DynamicsCallback(TrainerCallback):
             # One made at the last step of an epoch was made before the epoch's end.
             while self.status.epoch < int(state.epoch):
                 self.status.advance()
-        self._unhook()
         self._hooks = [
             model.register_forward_pre_hook(self._take_ids, with_kwargs=True),
             model.register_forward_hook(self._record),

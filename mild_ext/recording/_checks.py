@@ -139,6 +139,10 @@ def _explain_batch(device: torch.device, index: Tensor, logits: Tensor, labels: 
                 f"those of one sample are logits[None], those of a binary model's batch of {len(logits)} need a "
                 "status with num_classes=2, or without num_classes"
             )
+        elif logits.shape[2:].numel() == 1:
+            advice = "use logits.flatten(1)"
+        elif logits.dim() == 3 and logits.shape[1] == 1:
+            advice = "use logits[:, 0]"
         raise ValueError(
             f"logits must be [batch, classes], got shape {list(logits.shape)}; {advice}"
         )

@@ -185,7 +185,9 @@ class LearningStatus(OwnsBuffers, DynamicsReading):
                 label out of range; on CUDA such rows are skipped and counted, and the next read raises.
             RuntimeError: logits on another device.
 
-        In every case of an error, nothing of the batch was recorded (on CUDA: nothing of the bad rows).
+        A sample that is several times in a batch counts by its worst row, and a row with a NaN among its logits is
+        not memorized, whatever its label. In every case of an error, nothing of the batch was recorded (on CUDA:
+        nothing of the bad rows).
         """
         # The fast lane: native code reads torch's tensors by itself. The dispatcher, and asking the tensors for
         # their sizes from Python, would cost more than the work of a small batch. It declines, and does nothing,

@@ -16,7 +16,7 @@ from typing import Any
 
 from mild_ext.data.sets import LabeledData
 from mild_ext.files import write_text
-from mild_ext.reading import reading
+from mild_ext.reading import UnreadableFile, reading
 from mild_ext.report import charts
 from mild_ext.report.by_class import class_noise, confusion_matrix, flows
 from mild_ext.report.review import as_script_data, listed_samples, review_data
@@ -146,7 +146,9 @@ def gather(
     history = read_history(run)
     rounds = [record for record in history if record["type"] == "round"]
     if not rounds:
-        raise ValueError(f"the run in {run} has not finished its first round; report on it later")
+        raise UnreadableFile(
+            f"the run in {run} has not finished its first round; report on it later"
+        )
     summary = read_summary(run)
     classes = [str(name) for name in config["data"]["classes"]]
     samples = read_selection(run)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mild_ext.files import without_apostrophe
-from mild_ext.reading import read_json, read_text, reading
+from mild_ext.reading import UnreadableFile, read_json, read_text, reading
 from mild_ext.sealed import read_sealed_json
 from mild_ext.training.suspects import SUSPECTS
 from mild_ext.training.suspects import read_suspects as read_lines
@@ -68,9 +68,11 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     path = run / "config.json"
     if (run / "results.json").is_file():
-        raise ValueError(f"{run} holds a comparison, not a run; its table is {run / 'table.txt'}")
+        raise UnreadableFile(
+            f"{run} holds a comparison, not a run; its table is {run / 'table.txt'}"
+        )
     if not path.is_file():
-        raise ValueError(f"there is no run in {run} (no config.json)")
+        raise UnreadableFile(f"there is no run in {run} (no config.json)")
     config = read_sealed_json(path, "run's config")
     with reading(path, "it is not the config of a run"):
         _ = config["settings"]["recipe"], config["data"]["classes"], config["noise"]

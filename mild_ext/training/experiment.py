@@ -135,6 +135,10 @@ def choose_settings(
     """
     if data is None:
         raise ValueError("--data is needed, e.g. --data digits or --data npz:FILE")
+    if not 0 <= test_fraction < 1:  # which NaN is not either
+        raise ValueError(
+            f"--test-fraction must be a share in [0, 1), such as 0.2, got {test_fraction}"
+        )
     recipe_name = recipe or default_recipe(data)
     base, loaded = recipe_name, dict[str, Any]()
     if Path(recipe_name).suffix:

@@ -300,7 +300,7 @@ def test_a_row_that_is_wrong_is_left_out_and_comes_back_in_its_place(table_run, 
 def test_a_precision_that_cannot_be_is_refused(table_run, tmp_path, capsys):
     arguments = ["fix", str(table_run[0]), "--auto", "--out", str(tmp_path / "f.npy")]
     assert main([*arguments, "--precision", "0.4"]) == 1
-    assert "least_precision must lie in (0.5, 1]" in capsys.readouterr().err
+    assert "--precision must lie in (0.5, 1]" in capsys.readouterr().err
     assert main([*arguments, "--precision", "1.0"]) == 0
 
 

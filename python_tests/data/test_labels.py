@@ -282,6 +282,16 @@ def test_columns_of_one_meaning_are_numbered_alike():
     assert named_as(columns["y"], ["b", "x", "a"]).values.tolist() == [0, 2]
 
 
+def test_members_of_an_enumeration_and_fields_of_a_structure_are_told_how_to_be_labels():
+    colour = enum.Enum("colour", ["RED", "BLUE"])
+    with pytest.raises(TypeError, match=r"got colour \(row 0\); use \[x\.name for x in labels\]"):
+        check_labels([colour.RED, colour.BLUE])
+    pairs = np.array([(1, 2.0), (0, 3.0)], dtype=[("kind", "i4"), ("weight", "f4")])
+    with pytest.raises(TypeError, match=r"choose one of its fields, e\.g\. labels\['kind'\]"):
+        check_labels(pairs)
+    assert check_labels(pairs["kind"]).values.tolist() == [1, 0]
+
+
 def test_minus_one_among_numbers_of_any_spelling_is_no_class():
     """But where +1 is spelled out, the sign is meant."""
     found = check_labels(["-1", "1e3", "2e3", "1e3"], missing="drop")

@@ -121,3 +121,45 @@ def test_the_callback_speaks_of_its_own_arguments():
     lightning = pytest.importorskip("mild_ext.integrations.lightning")
     with pytest.raises(TypeError, match=r"^given_labels must have shape"):
         lightning.MILDCallback(COUNT, [2], given_labels=torch.eye(CLASSES)[LABELS])
+
+
+def test_a_round_that_is_over_is_to_be_ended_before_the_next_batch_or_epoch():
+    tracker = RoundTracker(COUNT, [1, 1])
+    batch = (torch.arange(COUNT), torch.eye(CLASSES)[LABELS], LABELS)
+    tracker.update(*batch)
+    tracker.advance()
+    with pytest.raises(RuntimeError, match=r"call end_round\(\) before the next batch or epoch"):
+        tracker.update(*batch)
+    with pytest.raises(RuntimeError, match=r"call end_round\(\) before the next batch or epoch"):
+        tracker.advance()
+    assert tracker.epochs == 1
+    tracker.end_round()
+    tracker.update(*batch)
+
+
+@pytest.mark.parametrize("state", [None, [], "state"])
+def test_what_is_no_state_of_a_tracker_is_named(state):
+    with pytest.raises(ValueError, match=f"of a RoundTracker .* got '{type(state).__name__}'"):
+        RoundTracker(COUNT, [1]).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("shape", "advice"),
+    [
+        ((2, 3, 1), r"use logits\.flatten\(1\)"),
+        ((2, 3, 1, 1), r"use logits\.flatten\(1\)"),
+        ((2, 1, 3), r"use logits\[:, 0\]"),
+        ((2, 3, 4), "one row per pixel or token"),
+    ],
+)
+def test_logits_with_an_axis_too_many_are_told_how_to_lose_it(shape, advice):
+    with pytest.raises(ValueError, match=advice):
+        LearningStatus(5, 2).update(torch.arange(2), torch.zeros(shape), torch.tensor([0, 1]))
+
+
+def test_a_sample_twice_in_a_batch_and_a_logit_that_is_nan_count_as_the_docstring_says():
+    status = LearningStatus(3, 1)
+    logits = torch.tensor([[5.0, 0], [0, 5.0], [5.0, float("nan")], [5.0, 0]])
+    status.update(torch.tensor([0, 0, 1, 2]), logits, torch.zeros(4, dtype=torch.long))
+    status.advance()
+    assert status.words[:, 0, 1].tolist() == [1, 1, 0]

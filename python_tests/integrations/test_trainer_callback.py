@@ -212,3 +212,14 @@ def test_two_processes_agree(tmp_path):
         np.testing.assert_array_equal(first, second)
     status = LearningStatus.load(tmp_path / "status.safetensors")
     assert (status.compute().seen == 2).all()
+
+
+def test_a_callback_attached_twice_or_beside_another_is_refused(tmp_path):
+    callback = DynamicsCallback()
+    for other in (callback, DynamicsCallback()):
+        trainer = make_trainer(tmp_path, callback, num_train_epochs=1)
+        trainer.add_callback(other)
+        with pytest.raises(ValueError, match="attach one, once, to a Trainer"):
+            trainer.train()
+    make_trainer(tmp_path, callback, num_train_epochs=1).train()
+    assert callback.status.epoch == 1

@@ -332,10 +332,13 @@ def _checked_inputs(values: _Array, name: str) -> _Array:
             f"{name} must be [N, ...] with at least one sample and one number for each, got {values.shape}"
         )
     if values.dtype != np.uint8:
-        values = values.astype(np.float32)
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
         if not np.isfinite(values).all():
             bad = int((~np.isfinite(values).reshape(len(values), -1).all(1)).sum())
-            raise ValueError(f"{name} must be finite; {bad} samples hold NaN or infinity")
+            raise ValueError(
+                f"{name} must be finite; {bad} samples hold NaN, infinity, or numbers above 3e38, too large for float32"
+            )
     if values.ndim == 3:
         values = values[:, None]
     elif values.ndim == 4 and values.shape[1] not in (1, 3, 4) and values.shape[3] == 2:

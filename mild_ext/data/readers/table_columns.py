@@ -21,6 +21,8 @@ from mild_ext.data.readers.table_file import Row, cell_text
 
 #: Standardized numbers are cut off here: one value that is far out must not drown all others.
 LARGEST = 6.0
+#: Deviations over which nine in ten values of a column lie at least, or the others are said to be far out.
+LEAST_SPREAD = 0.01
 #: A category with more values than this is taken for a name or a text, and left out.
 MOST_VALUES = 100
 #: Cells of a Parquet file that are more than one value.
@@ -70,6 +72,9 @@ def encode_columns(
         else:
             encoding.append(fitted)
             messages += _taken_for_category(name, fitted, there)
+            if fitted["kind"] == "number":
+                numbers = np.array([float(cell) for cell in there])
+                messages += filter(None, [_far_out(name, numbers, fitted["deviation"])])
     if not encoding:
         raise ValueError(f"{path} has no column to learn from: {'; '.join(messages)}")
     if gaps:
@@ -94,25 +99,33 @@ def _fit(name: str, cells: Sequence[str], there: Sequence[str]) -> dict[str, Any
     if numbers is not None:
         if _counts_rows(numbers):
             return "it numbers the rows"
-        deviation = float(numbers.std())
+        mean, deviation = _mean_and_deviation(numbers)
         return {
             "name": name,
             "kind": "number",
-            "mean": float(numbers.mean()),
+            "mean": mean,
             "deviation": deviation if deviation > 0 else 1.0,
             "median": float(np.median(numbers)),
             "missing": len(there) < len(cells),
         }
     if len(values) > MOST_VALUES:
-        return f"{len(values)} different values are too many for a category; is it a text (text={name})?"
+        too_many = f"{len(values)} different values are too many for a category"
+        if why := _no_numbers(there):
+            return f"{too_many}, although most of its values are numbers: {why}"
+        return f"{too_many}; is it a text (text={name})?"
     known = sorted(values)
     return {"name": name, "kind": "category", "values": known + [""] * (len(there) < len(cells))}
 
 
 def _taken_for_category(name: str, fitted: Mapping[str, Any], there: Sequence[str]) -> list[str]:
     """A message where most values of a category are numbers: it was meant for numbers, perhaps."""
-    if fitted["kind"] != "category":
-        return []
+    why = _no_numbers(there) if fitted["kind"] == "category" else ""
+    taken = f"column {name} is taken for a category, although most of its values are numbers: {why}"
+    return [taken] if why else []
+
+
+def _no_numbers(there: Sequence[str]) -> str:
+    """Why a column whose values are mostly numbers is none of numbers; empty where they are not."""
     others = Counter(
         {
             cell: count
@@ -121,15 +134,31 @@ def _taken_for_category(name: str, fitted: Mapping[str, Any], there: Sequence[st
         }
     )
     if 2 * sum(others.values()) >= len(there):
-        return []
-    why = (
-        f"{others.most_common(1)[0][0]!r} is none"
-        if others
-        else "a number needs a point, not a comma"
+        return ""
+    if others:
+        return f"{others.most_common(1)[0][0]!r} is none"
+    return "a number needs a point, not a comma"
+
+
+def _mean_and_deviation(numbers: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = float(numbers.mean()), float(numbers.std())
+    if math.isfinite(mean) and math.isfinite(deviation):
+        return mean, deviation
+    scale = float(np.abs(numbers).max())  # their squares, or their sum, are too large for a float
+    return float((numbers / scale).mean()) * scale, float((numbers / scale).std()) * scale
+
+
+def _far_out(name: str, numbers: np.ndarray[Any, np.dtype[np.float64]], deviation: float) -> str:
+    """A message where a few values are so far out that the others are as good as equal beside them."""
+    low, high = np.quantile(numbers, (0.05, 0.95))
+    if not 0 < high - low < LEAST_SPREAD * deviation:
+        return ""
+    farthest = max(numbers.min(), numbers.max(), key=abs)
+    return (
+        f"column {name} says little: some of its values are so far out (e.g. {farthest:g}) that nine in ten are as "
+        "good as equal beside them; mend these in the file, or leave them empty, where they stand for nothing"
     )
-    return [
-        f"column {name} is taken for a category, although most of its values are numbers: {why}"
-    ]
 
 
 def _numbers(cells: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]] | None:

@@ -101,11 +101,11 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     if "\0" in os.fspath(path):
         raise ValueError(f"no file can be called {as_text(os.fspath(path))}: it holds a zero byte")
     path = Path(path)
-    # Renaming would put a file in the place of a device or a pipe, for everyone on the machine.
-    if not path.name or (path.exists() and not (path.is_file() or path.is_dir())):
-        raise ValueError(f"{as_text(os.fspath(path))} is no regular file; name a file to write")
-    temporary = _temporary(path)
     with writing(path):
+        # Renaming would put a file in the place of a device or a pipe, for everyone on the machine.
+        if not path.name or (path.exists() and not (path.is_file() or path.is_dir())):
+            raise ValueError(f"{as_text(os.fspath(path))} is no regular file; name a file to write")
+        temporary = _temporary(path)
         try:
             write(temporary)
             with open(temporary, "rb+") as file:

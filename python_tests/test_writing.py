@@ -147,3 +147,8 @@ def test_what_is_no_path_is_named(path):
         LearningStatus(2, 2).save(path)
     with pytest.raises(TypeError, match=r"path must be a str or a pathlib\.Path, got"):
         LearningStatus.load(path)
+
+
+def test_a_name_that_the_system_refuses_is_named(tmp_path):
+    with pytest.raises(CannotWrite, match=r"a{255}"):
+        write_text(tmp_path / ("a" * 300), "text")

@@ -127,7 +127,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _methods(text: str | None) -> list[str]:
-    methods = list(METHODS) if text is None else list(dict.fromkeys(text.split(",")))
+    methods = list(METHODS) if text is None else text.split(",")
     unknown = sorted(set(methods) - set(METHODS))
     if unknown:
         raise ValueError(f"unknown method {', '.join(unknown)}; known: {', '.join(METHODS)}")

@@ -202,7 +202,7 @@ def _too_few(least: int, samples: int, possible: int, trainings: int) -> str:
     times = f" in each of {trainings} trainings" if trainings > 1 else ""
     return (
         f"at least {least} samples must be planted to measure anything, but of {samples} samples, at most a "
-        f"tenth of each class, that is {possible}{times}; train without (plant=0)"
+        f"tenth of each class, that is {possible}{times}; train without (plant=0, --plant 0)"
     )
 
 

@@ -114,6 +114,10 @@ def _check_runs(statuses: Sequence[Any], planted: Sequence[PlantedLabels]) -> No
         raise ValueError(
             f"planted must be one for each of the {len(statuses)} runs, at least one, got {len(planted)}"
         )
+    if len(set(map(id, statuses))) < len(statuses):
+        raise ValueError(
+            "a run is there twice, which would count what it tells twice; give each run once"
+        )
     sizes = {(getattr(s, "num_samples", None), getattr(s, "num_classes", None)) for s in statuses}
     if len(sizes) > 1:
         raise ValueError(

@@ -1,5 +1,7 @@
 """Selections of several runs of the same samples: what is pooled, and who judges whom."""
 
+import copy
+
 import pytest
 import torch
 
@@ -106,12 +108,19 @@ def test_a_sample_planted_in_all_runs_is_judged_by_the_label_withheld(four):
     twice = paper_runs(1, seed=5)
     if not torch.equal(twice[2], given):
         statuses, planted, given, _ = twice
-    pooled = select_clean([statuses[0]] * 2, planted=[planted[0]] * 2, labels=given)
+    again = copy.deepcopy(statuses[0])
+    pooled = select_clean([statuses[0], again], planted=[planted[0]] * 2, labels=given)
     alone = select_clean(statuses[0], planted=planted[0], labels=given)
     index = planted[0].index
     assert len(pooled.suspicion) == N
     # Ranked among themselves like in the one run, whose evidence is there twice.
     assert torch.equal(pooled.suspicion[index].argsort(), alone.suspicion[index].argsort())
+
+
+def test_a_run_that_is_there_twice_is_refused(four):
+    statuses, planted, given, _ = four
+    with pytest.raises(ValueError, match="give each run once"):
+        select_clean([statuses[0]] * 2, planted=[planted[0]] * 2, labels=given)
 
 
 def test_the_scatter_of_single_runs_is_taken_out_of_planted_labels():

@@ -8,46 +8,25 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from noisy import NUM_SAMPLES, Noisy, keep_even, make_model, make_optimizer, plain_loop
+from noisy import NUM_SAMPLES, Noisy, keep_even, make_optimizer, plain_loop
 from ranks import run_on_ranks
-from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 pl = pytest.importorskip("lightning.pytorch")
 
+from noisy_lightning import HINTS, Classifier  # noqa: E402
+
 from mild_ext.integrations.lightning import MILDCallback  # noqa: E402
 from mild_ext.integrations.sampler import draws_from  # noqa: E402
 
-# Lightning's hints about settings that a test has no use for, and what it calls of torch.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
-    pytest.mark.filterwarnings("ignore:.*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*"),
-    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
-    # Of our own, where a test stops early on purpose.
-    pytest.mark.filterwarnings("ignore:the rounds need .* more epochs"),
+    *HINTS,
     pytest.mark.filterwarnings("ignore:training ended after .* epochs of round"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty.*"),
 ]
 
 ROUNDS = [10, 4]
-
-
-class Classifier(pl.LightningModule):
-    """Returns index, logits and labels from its training step."""
-
-    def __init__(self):
-        super().__init__()
-        self.model = make_model()
-
-    def training_step(self, batch, batch_idx):
-        index, inputs, labels = batch
-        logits = self.model(inputs)
-        loss = F.cross_entropy(logits, labels)
-        return {"loss": loss, "index": index, "logits": logits, "labels": labels}
-
-    def configure_optimizers(self):
-        return make_optimizer(self.model)
 
 
 class LossOnly(Classifier):

@@ -4,35 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from noisy import NUM_SAMPLES, Noisy, make_model, make_optimizer
-from torch.nn import functional as F
+from noisy import NUM_SAMPLES, Noisy
 from torch.utils.data import DataLoader, Subset
 
 pl = pytest.importorskip("lightning.pytorch")
 
+from noisy_lightning import HINTS, Classifier  # noqa: E402
+
 from mild_ext.integrations.lightning import MILDCallback  # noqa: E402
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
-    pytest.mark.filterwarnings("ignore:.*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*"),
-    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
-    pytest.mark.filterwarnings("ignore:the rounds need .* more epochs"),
-]
-
-
-class Classifier(pl.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.model = make_model()
-
-    def training_step(self, batch, batch_idx):
-        index, inputs, labels = batch
-        logits = self.model(inputs)
-        loss = F.cross_entropy(logits, labels)
-        return {"loss": loss, "index": index, "logits": logits, "labels": labels}
-
-    def configure_optimizers(self):
-        return make_optimizer(self.model)
+pytestmark = HINTS
 
 
 def fit(epochs, callbacks, dataset, folder):

@@ -88,7 +88,7 @@ def main(options: argparse.Namespace) -> int:
     device = pick_device(settings.device)
     folder = ComparisonFolder(out)
     try:
-        labels = {condition.key: condition.labels for condition in conditions}
+        labels = {condition.key: condition.labels_checksum for condition in conditions}
         folder.prepare(settings, checksums, labels, overwrite=options.overwrite)
         if folder.stayed:
             print(console.what_stayed(out, folder.stayed, "comparison"), flush=True)

@@ -28,9 +28,8 @@ from mild_ext.training.run_folder import RunFolder
 
 def main(options: argparse.Namespace) -> int:
     """Run the subcommand; see the parser in cli.py for the options."""
-    if (
-        not 0.5 < options.precision <= 1
-    ):  # as `Selection.corrections` takes it, where there is something to change
+    # As `Selection.corrections` takes it, but looked at where there is nothing to change, too.
+    if not 0.5 < options.precision <= 1:
         raise ValueError(f"--precision must lie in (0.5, 1], got {options.precision}")
     samples, out = Samples.of(options.run_folder), Path(options.out)
     if options.undo:

@@ -56,7 +56,7 @@ def mean_interval(accuracies: Sequence[float], test_samples: int) -> tuple[float
     The seeds share their test samples, so these count once; with one seed their spread is not known, and not
     in the interval. With few it is known badly, so their part is as wide as Student's t says. The two parts
     are independent: half the width is the root of the sum of their squares. Where nearly all test samples are right, or
-    nearly none, it is too narrow; one that are all right has none.
+    nearly none, it is too narrow, and where all are, of no width.
 
     >>> mean, half = mean_interval([0.8, 0.9], 1000)
     >>> round(mean, 3), round(half, 3)  # two seeds say little

@@ -51,13 +51,13 @@ class Condition:
         settings: of the trainings.
         data: with the noise in its given labels.
         noise_rate: share of the given labels that are wrong, in [0, 1]; None where the true ones are not known.
-        labels: checksum of the given labels.
+        labels_checksum: of the given labels.
     """
 
     settings: RunSettings
     data: LabeledData
     noise_rate: float | None
-    labels: str
+    labels_checksum: str
 
     @property
     def key(self) -> tuple[str, int]:
@@ -134,7 +134,10 @@ def compare(
             noise, seed = condition.key
             row: Row = {"noise": noise, "seed": seed, "method": key}
             on_start(row)
-            row |= {"noise_rate": condition.noise_rate, "labels_checksum": condition.labels}
+            row |= {
+                "noise_rate": condition.noise_rate,
+                "labels_checksum": condition.labels_checksum,
+            }
             row |= {"asked_steps": asked}
             row |= _train(method, condition, asked, _context_of(condition, context, checksums), out)
             rows.append(row)
@@ -206,7 +209,7 @@ def in_order(methods: list[str]) -> list[str]:
 def _context_of(
     condition: Condition, context: RunContext, checksums: Mapping[str, str | None]
 ) -> RunContext:
-    marks = [condition.settings.fingerprint(), condition.labels, dict(checksums)]
+    marks = [condition.settings.fingerprint(), condition.labels_checksum, dict(checksums)]
     return replace(context, seed=condition.settings.seed, fingerprint=json.dumps(marks))
 
 

@@ -110,8 +110,9 @@ class ComparisonFolder:
                 "use another --out, or --overwrite"
             )
         now = config.pop(_CHECKSUMS)
-        changed = _differences(settings, _flat(config))
-        if any(text.startswith(("data ", "test_fraction ")) for text in changed):
+        asked = _flat(config)
+        changed = _changed(settings, asked)
+        if {"data", "test_fraction"} & set(changed):
             now = sums  # other data are other data: one word is enough
         parts = [name for name in now if sums.get(name) != now[name]]
         if parts:
@@ -121,8 +122,12 @@ class ComparisonFolder:
             )
         if changed:
             more = f", and {len(changed) - _TOLD} more" if len(changed) > _TOLD else ""
+            told = ", ".join(
+                f"{name} was {settings.get(name)!r} and is now {asked.get(name)!r}"
+                for name in changed[:_TOLD]
+            )
             raise ValueError(
-                f"{self.path} holds a comparison with other settings: {', '.join(changed[:_TOLD])}{more}; "
+                f"{self.path} holds a comparison with other settings: {told}{more}; "
                 "use another --out, or --overwrite"
             )
 
@@ -159,11 +164,10 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "recipe"} | recipe
 
 
-def _differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Which settings differ, in words. Which of them were chosen says little where another one tells."""
+def _changed(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Which settings differ. Which of them were chosen says little where another one tells."""
     names = [name for name in {**found, **asked} if found.get(name) != asked.get(name)]
-    names = [name for name in names if name != "chosen"] or names
-    return [f"{name} was {found.get(name)!r} and is now {asked.get(name)!r}" for name in names]
+    return [name for name in names if name != "chosen"] or names
 
 
 def file_name(noise: str) -> str:

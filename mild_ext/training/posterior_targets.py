@@ -332,21 +332,17 @@ class PosteriorTargets:
     def _make_table(self) -> Tensor:
         ids = torch.arange(self.status.num_samples, device=self.status.device)
         if self.weighs:
-            return self._weights(ids)
+            return self._posterior(ids)
         ended = slice(0, self.status.epoch)
         return self._joined(self.status.vote_shares(ended, smoothing=1.0), ids)
 
     def _posterior(self, index: Tensor) -> Tensor:
-        """float32 ``[B, K]``, targets that follow the votes."""
-        if self.weighs:
-            return self._weights(index)
-        return self._joined(self.status.ended_votes(index) + 1 / self._classes, index)
-
-    def _weights(self, index: Tensor) -> Tensor:
-        """float32 ``[B, K]``, the probability that the given label is right, and nothing for the others."""
+        """float32 ``[B, K]``, targets that follow the votes of the epochs so far."""
         assert self._right is not None
-        alone = torch.zeros((len(index), self._classes), device=self._right.device)
-        return alone.scatter_(1, self._given[index, None], self._right[index, None])
+        if self.weighs:  # the given label alone, by the probability that it is right
+            alone = self._right.new_zeros(len(index), self._classes)
+            return alone.scatter_(1, self._given[index, None], self._right[index, None])
+        return self._joined(self.status.ended_votes(index) + 1 / self._classes, index)
 
     def _joined(self, votes: Tensor, index: Tensor) -> Tensor:
         """Targets of the samples ``index`` from what speaks for each class, ``[B, K]``, which is overwritten."""
